@@ -1,0 +1,67 @@
+/**
+ * Why a packet went no further: a closed set that is also the label in `status` and in metrics.
+ * A drop is counted, never thrown and never a log line of its own.
+ */
+export const DROP_REASONS = [
+  // Underlay datagrams (UDP → TUN).
+  "datagram-too-short",
+  "unknown-magic",
+  "unknown-sender",
+  "no-session",
+  "bad-tag",
+  "replayed",
+  "bad-virtual-packet",
+  "inner-mismatch",
+  "plaintext-refused",
+  "anonymous-exchange-refused",
+  "bad-key-exchange",
+  "wrong-key",
+  "key-exchange-limited",
+  "beacon-spoofed",
+  "unknown-bridge-message",
+  "unhandled-virtual-packet",
+  // Inner packets, both directions.
+  "malformed-packet",
+  "not-ipv6",
+  "multicast",
+  "spoofed-source",
+  "wrong-destination",
+  "no-route",
+  "not-trusted",
+  "revoked",
+  "policy",
+  "too-big",
+  "no-path",
+  "staging-full",
+  "peer-kind",
+  // Device and socket.
+  "tun-write-failed",
+  "send-failed",
+] as const;
+
+export type DropReason = (typeof DROP_REASONS)[number];
+
+/** One counter per reason. */
+export class DropCounters {
+  readonly #counts = new Float64Array(DROP_REASONS.length);
+
+  count(reason: DropReason, packets = 1): void {
+    const index = INDEX.get(reason)!;
+    this.#counts[index] = this.#counts[index]! + packets;
+  }
+
+  of(reason: DropReason): number {
+    return this.#counts[INDEX.get(reason)!]!;
+  }
+
+  /** Only what was counted, in the order of the list. */
+  nonZero(): Partial<Record<DropReason, number>> {
+    const seen: Partial<Record<DropReason, number>> = {};
+    DROP_REASONS.forEach((reason, index) => {
+      if (this.#counts[index] !== 0) seen[reason] = this.#counts[index]!;
+    });
+    return seen;
+  }
+}
+
+const INDEX = new Map<DropReason, number>(DROP_REASONS.map((reason, index) => [reason, index]));

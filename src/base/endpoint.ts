@@ -1,0 +1,21 @@
+/**
+ * Where a datagram goes on the underlay. Hot paths use endpoint slots; this is the form for everything else.
+ */
+export interface Endpoint {
+  /** Textual IPv4 or IPv6 address, in canonical form (an IPv4-mapped IPv6 address is written as IPv4). */
+  readonly address: string;
+  /** 1 to 65535. */
+  readonly port: number;
+}
+
+export function sameEndpoint(a: Endpoint | undefined, b: Endpoint | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b;
+  return a.port === b.port && a.address === b.address;
+}
+
+/** `192.0.2.1:4000` or `[2001:db8::1]:4000`. */
+export function formatEndpoint(endpoint: Endpoint): string {
+  return endpoint.address.includes(":")
+    ? `[${endpoint.address}]:${endpoint.port}`
+    : `${endpoint.address}:${endpoint.port}`;
+}
