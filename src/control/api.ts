@@ -1,0 +1,341 @@
+/**
+ * The local API, all of it: what travels between the daemon and programs on its own machine.
+ *
+ * HTTP/1.1 over a unix socket, so that anything can speak it:
+ *   curl --unix-socket /run/pilot-tun/control.sock -X POST http://pilot/v1/addr -d '{"peer":"b.pilot"}'
+ * `POST /v1/<method>` with a JSON object (an empty body is `{}`). The answer is one JSON object that carries
+ * `"schema":"pilot-tun/1"`: the method's reply, or `{"schema", "error": {code, message, hint}}` with the code's status.
+ *
+ * Promises within one schema: no key goes away or changes its meaning, new ones may appear. Every key is always there;
+ * what is not known is null. Secrets are never in a reply.
+ *
+ * A `peer` in a request is text as a person types it: hostname (`b`, `b.pilot`), Pilot address
+ * (`0:0000.0000.0007`), overlay IPv6 address or node number. The daemon resolves it; not found is `unknown_peer`.
+ */
+import type { DropReason } from "../base/drop-reason.ts";
+
+export const SCHEMA = "pilot-tun/1";
+export const DEFAULT_CONTROL_PATH = "/run/pilot-tun/control.sock";
+
+/** Every method, its request and its reply. */
+export interface ControlMethods {
+  status: { request: EmptyRequest; reply: StatusReply };
+  peers: { request: EmptyRequest; reply: PeersReply };
+  addr: { request: AddrRequest; reply: AddrReply };
+  ping: { request: PingRequest; reply: PingReply };
+  whois: { request: WhoisRequest; reply: WhoisReply };
+  "trust/ask": { request: TrustAskRequest; reply: TrustAskReply };
+  "trust/pending": { request: EmptyRequest; reply: TrustPendingReply };
+  "trust/approve": { request: PeerRequest; reply: TrustChangeReply };
+  "trust/deny": { request: PeerRequest; reply: TrustChangeReply };
+  "trust/ls": { request: EmptyRequest; reply: TrustListReply };
+  "trust/revoke": { request: PeerRequest; reply: RevokeReply };
+}
+
+export type ControlMethod = keyof ControlMethods;
+export type RequestOf<M extends ControlMethod> = ControlMethods[M]["request"];
+export type ReplyOf<M extends ControlMethod> = ControlMethods[M]["reply"];
+
+/** A reply as it travels: the server adds the schema. */
+export type Sealed<Reply> = { readonly schema: typeof SCHEMA } & Reply;
+
+/**
+ * What the daemon implements. Requests are checked before they arrive here. A method that fails throws a `PilotError`
+ * with a code of ERROR_CODES. `signal` aborts when the caller went away or the request's time is up.
+ */
+export interface ControlBackend {
+  status(request: EmptyRequest, signal: AbortSignal): Promise<StatusReply>;
+  peers(request: EmptyRequest, signal: AbortSignal): Promise<PeersReply>;
+  addr(request: AddrRequest, signal: AbortSignal): Promise<AddrReply>;
+  ping(request: PingRequest, signal: AbortSignal): Promise<PingReply>;
+  whois(request: WhoisRequest, signal: AbortSignal): Promise<WhoisReply>;
+  trustAsk(request: TrustAskRequest, signal: AbortSignal): Promise<TrustAskReply>;
+  trustPending(request: EmptyRequest, signal: AbortSignal): Promise<TrustPendingReply>;
+  trustApprove(request: PeerRequest, signal: AbortSignal): Promise<TrustChangeReply>;
+  trustDeny(request: PeerRequest, signal: AbortSignal): Promise<TrustChangeReply>;
+  trustLs(request: EmptyRequest, signal: AbortSignal): Promise<TrustListReply>;
+  trustRevoke(request: PeerRequest, signal: AbortSignal): Promise<RevokeReply>;
+}
+
+// ---- what replies are made of -------------------------------------------------------------------------------------
+
+/** The four names of one node; any of them may be written where a peer is asked for. */
+export interface PeerIdentity {
+  readonly node: number;
+  /** `0:0000.0000.0007`. */
+  readonly pilot: string;
+  /** Overlay IPv6 address. */
+  readonly address: string;
+  /** Without `.pilot`; null when it has none or none is known. */
+  readonly hostname: string | null;
+}
+
+/**
+ * `none` nobody asked · `asked` we asked, no answer yet · `pending` it asked us, we have not answered · `mutual` both
+ * consented · `revoked` by this side · `revoked-by-peer` by the other.
+ */
+export type PeerTrust = "none" | "asked" | "pending" | "mutual" | "revoked" | "revoked-by-peer";
+
+/** How frames reach a peer at this moment. */
+export type PeerPath = "direct" | "relay" | "none";
+
+/** What the far side was found to be: `plain` is a Pilot agent without pilot-tun. */
+export type PeerKind = "pilot-tun" | "plain" | "unknown";
+
+export interface PeerStatus extends PeerIdentity {
+  readonly trust: PeerTrust;
+  readonly path: PeerPath;
+  /** Underlay `address:port` of the peer, or of the beacon when relayed; null when there is no path. */
+  readonly endpoint: string | null;
+  /** Last measured round trip; null before the first. */
+  readonly rttMs: number | null;
+  readonly rxBytes: number;
+  readonly txBytes: number;
+  readonly rxPackets: number;
+  readonly txPackets: number;
+  /** Seconds since the last finished key exchange; null when there was none. */
+  readonly lastHandshakeAgoS: number | null;
+  /** Seconds since the last authenticated frame; null when there was none. */
+  readonly lastReceivedAgoS: number | null;
+  readonly kind: PeerKind;
+  /** A few words on what is going on (`asked 3m ago: "invoice check"`, `agreeing on keys`); empty when nothing is. */
+  readonly note: string;
+}
+
+/** Something an operator should know or do; the same shape as an error. */
+export interface Problem {
+  readonly code: string;
+  readonly message: string;
+  /** What to do about it. */
+  readonly hint: string;
+}
+
+export interface RegistryStatus {
+  readonly state: "connected" | "connecting" | "down";
+  /** `host:port` as configured. */
+  readonly address: string;
+  /** Why it is not connected; null when it is. */
+  readonly error: string | null;
+  /** Seconds in this state. */
+  readonly sinceS: number;
+}
+
+export interface BeaconStatus {
+  /** `ok` when it answered lately, `waiting` before the first answer, `down` when answers stopped. */
+  readonly state: "ok" | "waiting" | "down";
+  /** `host:port` as configured. */
+  readonly address: string;
+  /** This node's endpoint as the beacon sees it; null before the first answer. */
+  readonly observed: string | null;
+}
+
+// ---- requests and replies -----------------------------------------------------------------------------------------
+
+export type EmptyRequest = Readonly<Record<never, never>>;
+
+export interface PeerRequest {
+  readonly peer: string;
+}
+
+export interface StatusReply {
+  /** Name of the interface, `pilot0`. */
+  readonly interface: string;
+  /** Null, with `pilot` and `node`, until the registry has given this node its address for the first time. */
+  readonly address: string | null;
+  readonly pilot: string | null;
+  readonly node: number | null;
+  readonly hostname: string | null;
+  readonly mtu: number;
+  readonly version: string;
+  readonly uptimeS: number;
+  /** Underlay `address:port` that the tunnels use. */
+  readonly listen: string;
+  /** This node's Ed25519 public key, base64. */
+  readonly publicKey: string;
+  readonly registry: RegistryStatus;
+  readonly beacon: BeaconStatus;
+  readonly peers: readonly PeerStatus[];
+  /** How many peers wait for `trust approve` or `trust deny`. */
+  readonly pending: number;
+  /** Packets that went no further, by reason; only reasons that occurred. */
+  readonly drops: Readonly<Partial<Record<DropReason, number>>>;
+  readonly problems: readonly Problem[];
+}
+
+export interface PeersReply {
+  readonly peers: readonly PeerStatus[];
+}
+
+export interface AddrRequest {
+  /** This node when absent. */
+  readonly peer?: string;
+}
+
+export interface AddrReply extends PeerIdentity {
+  /** True when the answer is this node itself. */
+  readonly self: boolean;
+}
+
+export interface PingRequest {
+  readonly peer: string;
+  /** 1 to MAX_PING_COUNT; one after another, each sent when the one before was answered or given up. */
+  readonly count: number;
+  /** How long each is waited for; 1 to MAX_PING_TIMEOUT_MS. */
+  readonly timeoutMs: number;
+}
+
+export interface PingReply {
+  readonly peer: PeerIdentity;
+  /** In order; `seq` starts at 1, `rttMs` is null for one that was not answered in time. */
+  readonly replies: readonly { readonly seq: number; readonly rttMs: number | null }[];
+  readonly sent: number;
+  readonly received: number;
+  readonly path: PeerPath;
+}
+
+export const MAX_PING_COUNT = 100;
+export const MAX_PING_TIMEOUT_MS = 60_000;
+
+export interface WhoisRequest {
+  /** An overlay IPv6 address. */
+  readonly address: string;
+}
+
+export interface WhoisReply extends PeerIdentity {
+  /** `SHA256:` and base64 of the hash of the peer's Ed25519 public key; null when its key is not known. */
+  readonly fingerprint: string | null;
+  readonly trust: PeerTrust;
+  /** True when the address is this node's own. */
+  readonly self: boolean;
+}
+
+export interface TrustAskRequest {
+  readonly peer: string;
+  /** Shown to the peer's operator; at most MAX_REASON_LENGTH characters. */
+  readonly reason?: string;
+}
+
+export const MAX_REASON_LENGTH = 512;
+
+export interface TrustAskReply {
+  readonly peer: PeerIdentity;
+  /** `mutual` when the peer had asked before, or consented at once. */
+  readonly trust: PeerTrust;
+  /** How the question went out; `queued` when neither way worked yet and it will be sent again. */
+  readonly delivered: "direct" | "registry" | "queued";
+}
+
+export interface TrustRequest extends PeerIdentity {
+  readonly reason: string;
+  readonly askedAgoS: number;
+  readonly fingerprint: string | null;
+}
+
+export interface TrustPendingReply {
+  readonly requests: readonly TrustRequest[];
+}
+
+/** Answer of approve and deny. */
+export interface TrustChangeReply {
+  readonly peer: PeerIdentity;
+  readonly trust: PeerTrust;
+}
+
+export interface TrustEntry extends PeerIdentity {
+  readonly trust: PeerTrust;
+  /** Seconds since the state was entered. */
+  readonly sinceS: number;
+  /** How many times this side has revoked this peer. */
+  readonly epoch: number;
+  readonly fingerprint: string | null;
+}
+
+export interface TrustListReply {
+  /** Every peer with a record, tombstones included. */
+  readonly entries: readonly TrustEntry[];
+}
+
+export interface RevokeReply {
+  readonly peer: PeerIdentity;
+  readonly epoch: number;
+  /** Live flows that were cut. */
+  readonly cutFlows: number;
+  /** From the request until the last flow was cut. */
+  readonly elapsedMs: number;
+  readonly peerTold: "acknowledged" | "sent" | "unreachable";
+  /** When the acknowledgement came; null without one. */
+  readonly toldAfterMs: number | null;
+}
+
+// ---- errors -------------------------------------------------------------------------------------------------------
+
+export interface ErrorReply {
+  readonly schema: typeof SCHEMA;
+  readonly error: Problem;
+}
+
+/** Exit codes of the command line: stable, also for scripts. */
+export const EXIT = {
+  ok: 0,
+  failed: 1,
+  usage: 2,
+  notRunning: 3,
+  policy: 4,
+  notTrusted: 5,
+  unreachable: 6,
+  timeout: 7,
+  needsConfirmation: 8,
+  needsPrivilege: 9,
+} as const;
+
+export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
+
+interface ErrorClass {
+  readonly exit: ExitCode;
+  /** HTTP status. */
+  readonly status: number;
+}
+
+/** Codes of errors: the API's whole vocabulary, and how each ends a command. A code that is not here is a failure. */
+export const ERROR_CODES: Readonly<Record<string, ErrorClass>> = {
+  // The request itself.
+  bad_request: { exit: EXIT.usage, status: 400 },
+  not_overlay_address: { exit: EXIT.usage, status: 400 },
+  unknown_method: { exit: EXIT.failed, status: 404 },
+  wrong_http_method: { exit: EXIT.failed, status: 405 },
+  request_too_large: { exit: EXIT.failed, status: 413 },
+  busy: { exit: EXIT.failed, status: 429 },
+  internal: { exit: EXIT.failed, status: 500 },
+  // The daemon.
+  not_running: { exit: EXIT.notRunning, status: 503 },
+  /** Running, but without an address yet. */
+  not_ready: { exit: EXIT.notRunning, status: 503 },
+  already_running: { exit: EXIT.failed, status: 409 },
+  needs_privilege: { exit: EXIT.needsPrivilege, status: 403 },
+  needs_confirmation: { exit: EXIT.needsConfirmation, status: 409 },
+  // The peer.
+  unknown_peer: { exit: EXIT.unreachable, status: 404 },
+  unreachable: { exit: EXIT.unreachable, status: 502 },
+  /** The answer must come from the registry, and it cannot be reached. */
+  registry_down: { exit: EXIT.unreachable, status: 503 },
+  timeout: { exit: EXIT.timeout, status: 504 },
+  policy_denied: { exit: EXIT.policy, status: 403 },
+  not_trusted: { exit: EXIT.notTrusted, status: 403 },
+  revoked: { exit: EXIT.notTrusted, status: 403 },
+  revoked_by_peer: { exit: EXIT.notTrusted, status: 403 },
+  /** Approve or deny without a request of that peer. */
+  nothing_pending: { exit: EXIT.failed, status: 409 },
+  own_address: { exit: EXIT.usage, status: 400 },
+};
+
+export function exitCodeOf(code: string): ExitCode {
+  return errorClass(code).exit;
+}
+
+export function httpStatusOf(code: string): number {
+  return errorClass(code).status;
+}
+
+function errorClass(code: string): ErrorClass {
+  return Object.hasOwn(ERROR_CODES, code) ? ERROR_CODES[code]! : { exit: EXIT.failed, status: 500 };
+}

@@ -1,0 +1,59 @@
+/**
+ * What `pilot-tun up` is told, and what it hands back once the interface is up. The command line fills the options with
+ * checked values and every default but `listen` and `hostname`; the daemon checks no text again.
+ */
+import type { Endpoint } from "../base/endpoint.ts";
+
+export interface UpOptions {
+  readonly registry: HostPort;
+  readonly beacon: HostPort;
+  readonly stateDir: string;
+  /** Path of the control socket. */
+  readonly control: string;
+  /** Name of the interface, at most 15 bytes. */
+  readonly tun: string;
+  /** Undefined keeps the one of the last registration, or none. */
+  readonly hostname: string | undefined;
+  /** Underlay address to bind; undefined lets the kernel choose a port on every address. */
+  readonly listen: Endpoint | undefined;
+  readonly prefix: Prefix48;
+  readonly mtu: number;
+  /** True lets the registry tell everybody where this node is. */
+  readonly public: boolean;
+}
+
+export interface HostPort {
+  /** A host name, or an IPv4 or IPv6 address without brackets. */
+  readonly host: string;
+  readonly port: number;
+}
+
+/** The overlay's IPv6 /48 prefix. */
+export interface Prefix48 {
+  /** `fd50:494c:4f54::/48`. */
+  readonly text: string;
+  /** Its first six bytes. */
+  readonly bytes: Uint8Array;
+}
+
+export interface Running {
+  /** For people: one line without its line feed. */
+  readonly readyLine: string;
+  /** For programs: the same facts. */
+  readonly ready: ReadyFacts;
+  /** Settles when the daemon has ended and undone what it did to the host; rejects when it ended by a failure. */
+  readonly closed: Promise<void>;
+  /** Ends it cleanly. The same promise each time. */
+  close(): Promise<void>;
+}
+
+export interface ReadyFacts {
+  readonly interface: string;
+  readonly address: string;
+  readonly pilot: string;
+  readonly node: number;
+  readonly hostname: string | null;
+  /** Underlay `address:port`. */
+  readonly listen: string;
+  readonly control: string;
+}
