@@ -298,7 +298,8 @@ interface ErrorClass {
 
 /** Codes of errors: the API's whole vocabulary, and how each ends a command. A code that is not here is a failure. */
 export const ERROR_CODES: Readonly<Record<string, ErrorClass>> = {
-  // The request itself.
+  // The request itself; `usage` is the command line's own.
+  usage: { exit: EXIT.usage, status: 400 },
   bad_request: { exit: EXIT.usage, status: 400 },
   not_overlay_address: { exit: EXIT.usage, status: 400 },
   unknown_method: { exit: EXIT.failed, status: 404 },
@@ -306,6 +307,8 @@ export const ERROR_CODES: Readonly<Record<string, ErrorClass>> = {
   request_too_large: { exit: EXIT.failed, status: 413 },
   busy: { exit: EXIT.failed, status: 429 },
   internal: { exit: EXIT.failed, status: 500 },
+  /** The other end of the socket does not speak this API; the client's own. */
+  bad_reply: { exit: EXIT.failed, status: 502 },
   // The daemon.
   not_running: { exit: EXIT.notRunning, status: 503 },
   /** Running, but without an address yet. */

@@ -1,0 +1,146 @@
+/**
+ * Untrusted JSON → a checked request, and the backend's method that answers it: one row per method of the API.
+ * Unknown keys are refused: a newer program must not believe that a limit it sent was understood.
+ */
+import { PilotError } from "../base/pilot-error.ts";
+import {
+  type AddrRequest,
+  type ControlBackend,
+  type ControlMethod,
+  type EmptyRequest,
+  MAX_PING_COUNT,
+  MAX_PING_TIMEOUT_MS,
+  MAX_REASON_LENGTH,
+  type PeerRequest,
+  type PingRequest,
+  type ReplyOf,
+  type RequestOf,
+  type TrustAskRequest,
+  type WhoisRequest,
+} from "./api.ts";
+
+export interface PreparedCall {
+  readonly method: ControlMethod;
+  /** How long the call may take. */
+  readonly deadlineMs: number;
+  invoke(backend: ControlBackend, signal: AbortSignal): Promise<object>;
+}
+
+/** Throws a PilotError `unknown_method` or `bad_request`. */
+export function prepareCall(method: string, body: unknown): PreparedCall {
+  if (!Object.hasOwn(METHODS, method)) {
+    throw new PilotError(
+      "unknown_method",
+      `there is no method ${JSON.stringify(method.slice(0, 64))}`,
+      `use one of: ${Object.keys(METHODS).join(", ")}; a newer program may need a newer daemon`,
+    );
+  }
+  return prepare(method as ControlMethod, body);
+}
+
+function prepare<M extends ControlMethod>(method: M, body: unknown): PreparedCall {
+  const row: MethodRow<M> = METHODS[method];
+  const request = row.parse(asObject(body));
+  return {
+    method,
+    deadlineMs: row.deadlineMs?.(request) ?? DEFAULT_DEADLINE_MS,
+    invoke: (backend, signal) => row.invoke(backend, request, signal) as Promise<object>,
+  };
+}
+
+interface MethodRow<M extends ControlMethod> {
+  parse(body: JsonObject): RequestOf<M>;
+  invoke(backend: ControlBackend, request: RequestOf<M>, signal: AbortSignal): Promise<ReplyOf<M>>;
+  deadlineMs?(request: RequestOf<M>): number;
+}
+
+type JsonObject = Readonly<Record<string, unknown>>;
+
+const DEFAULT_DEADLINE_MS = 30_000;
+
+const METHODS: { readonly [M in ControlMethod]: MethodRow<M> } = {
+  status: { parse: parseEmpty, invoke: (backend, request, signal) => backend.status(request, signal) },
+  peers: { parse: parseEmpty, invoke: (backend, request, signal) => backend.peers(request, signal) },
+  addr: { parse: parseAddr, invoke: (backend, request, signal) => backend.addr(request, signal) },
+  ping: {
+    parse: parsePing,
+    invoke: (backend, request, signal) => backend.ping(request, signal),
+    // Looking the peer up comes before the first and may take as long as any other call.
+    deadlineMs: (request) => request.count * request.timeoutMs + DEFAULT_DEADLINE_MS,
+  },
+  whois: { parse: parseWhois, invoke: (backend, request, signal) => backend.whois(request, signal) },
+  "trust/ask": { parse: parseTrustAsk, invoke: (backend, request, signal) => backend.trustAsk(request, signal) },
+  "trust/pending": { parse: parseEmpty, invoke: (backend, request, signal) => backend.trustPending(request, signal) },
+  "trust/approve": { parse: parsePeer, invoke: (backend, request, signal) => backend.trustApprove(request, signal) },
+  "trust/deny": { parse: parsePeer, invoke: (backend, request, signal) => backend.trustDeny(request, signal) },
+  "trust/ls": { parse: parseEmpty, invoke: (backend, request, signal) => backend.trustLs(request, signal) },
+  "trust/revoke": { parse: parsePeer, invoke: (backend, request, signal) => backend.trustRevoke(request, signal) },
+};
+
+function parseEmpty(body: JsonObject): EmptyRequest {
+  onlyKeys(body, []);
+  return {};
+}
+
+function parseAddr(body: JsonObject): AddrRequest {
+  onlyKeys(body, ["peer"]);
+  return body.peer === undefined ? {} : { peer: word(body, "peer") };
+}
+
+function parsePeer(body: JsonObject): PeerRequest {
+  onlyKeys(body, ["peer"]);
+  return { peer: word(body, "peer") };
+}
+
+function parseWhois(body: JsonObject): WhoisRequest {
+  onlyKeys(body, ["address"]);
+  return { address: word(body, "address") };
+}
+
+function parsePing(body: JsonObject): PingRequest {
+  onlyKeys(body, ["peer", "count", "timeoutMs"]);
+  return {
+    peer: word(body, "peer"),
+    count: whole(body, "count", MAX_PING_COUNT),
+    timeoutMs: whole(body, "timeoutMs", MAX_PING_TIMEOUT_MS),
+  };
+}
+
+function parseTrustAsk(body: JsonObject): TrustAskRequest {
+  onlyKeys(body, ["peer", "reason"]);
+  const peer = word(body, "peer");
+  const reason = body.reason;
+  if (reason === undefined) return { peer };
+  if (typeof reason !== "string" || reason.length > MAX_REASON_LENGTH) {
+    throw badRequest(`reason must be text of at most ${MAX_REASON_LENGTH} characters`);
+  }
+  return { peer, reason };
+}
+
+function asObject(body: unknown): JsonObject {
+  if (typeof body === "object" && body !== null && !Array.isArray(body)) return body as JsonObject;
+  throw badRequest("the body must be a JSON object");
+}
+
+function onlyKeys(body: JsonObject, allowed: readonly string[]): void {
+  const unknown = Object.keys(body).find((key) => !allowed.includes(key));
+  if (unknown !== undefined) throw badRequest(`unknown key ${JSON.stringify(unknown.slice(0, 64))}`);
+}
+
+/** One visible word: a name or an address. */
+function word(body: JsonObject, key: string): string {
+  const value = body[key];
+  // 253 is the longest name of DNS (RFC 1035 §2.3.4); no address is longer.
+  if (typeof value === "string" && /^[\x21-\x7e]{1,253}$/.test(value)) return value;
+  throw badRequest(`${key} must be a name or an address: 1 to 253 visible ASCII characters`);
+}
+
+function whole(body: JsonObject, key: string, most: number): number {
+  const value = body[key];
+  if (typeof value === "number" && Number.isInteger(value) && value >= 1 && value <= most) return value;
+  throw badRequest(`${key} must be a whole number from 1 to ${most}`);
+}
+
+function badRequest(message: string): PilotError {
+  return new PilotError("bad_request", message, "look the request up in the local API's description");
+}

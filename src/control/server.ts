@@ -1,0 +1,275 @@
+/**
+ * The daemon's end of the local API: HTTP over a unix socket that only the daemon's own user may open.
+ *
+ * Whatever arrives, the daemon goes on: a request is limited in size and time, connections are limited in number, and a
+ * failure becomes an answer. A socket left by a dead daemon is replaced; one that somebody answers at is left alone.
+ */
+import { once } from "node:events";
+import { chmodSync, lstatSync, mkdirSync, unlinkSync } from "node:fs";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { connect } from "node:net";
+import { dirname } from "node:path";
+import type { Duplex } from "node:stream";
+import { isMainThread } from "node:worker_threads";
+import { PilotError } from "../base/pilot-error.ts";
+import { type ControlBackend, type ErrorReply, httpStatusOf, SCHEMA } from "./api.ts";
+import { type PreparedCall, prepareCall } from "./requests.ts";
+
+export interface ControlServerOptions {
+  readonly path: string;
+  readonly backend: ControlBackend;
+  /** Called with what a backend threw that is not a PilotError: a bug to log. The caller is told no detail. */
+  readonly onInternalError?: (method: string, error: unknown) => void;
+  /** In place of the method's own deadline; for tests. */
+  readonly deadlineMs?: number;
+}
+
+export interface ControlServer {
+  readonly path: string;
+  /** Ends running calls and removes the socket. The same promise each time. */
+  close(): Promise<void>;
+}
+
+/** Throws PilotError `already_running`, `needs_privilege` or `control_socket`. */
+export async function startControlServer(options: ControlServerOptions): Promise<ControlServer> {
+  const { path } = options;
+  checkPath(path);
+  makeDirectory(path);
+  await removeStaleSocket(path);
+  const server = createHttpServer(options);
+  await listen(server, path);
+  let closed: Promise<void> | undefined;
+  return {
+    path,
+    close: () => {
+      closed ??= closeServer(server);
+      return closed;
+    },
+  };
+}
+
+// ---- the socket ---------------------------------------------------------------------------------------------------
+
+/** `sun_path` holds 108 bytes with its end mark (unix(7)); a longer path would be cut short without a word. */
+const MAX_PATH_BYTES = 107;
+
+function checkPath(path: string): void {
+  if (Buffer.byteLength(path) <= MAX_PATH_BYTES) return;
+  throw new PilotError(
+    "control_socket",
+    `the control socket's path is longer than ${MAX_PATH_BYTES} bytes: ${path}`,
+    "choose a shorter path with --control",
+  );
+}
+
+function makeDirectory(path: string): void {
+  try {
+    mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+  } catch (error) {
+    throw socketError(error, path, `cannot make the directory of ${path}`);
+  }
+}
+
+async function removeStaleSocket(path: string): Promise<void> {
+  const stats = lstatSync(path, { throwIfNoEntry: false });
+  if (stats === undefined) return;
+  if (!stats.isSocket()) {
+    throw new PilotError("control_socket", `${path} is not a socket`, "move it away, or name another path");
+  }
+  const failure = await connectFailure(path);
+  if (failure === undefined) throw alreadyRunning(path);
+  if (failure === "ENOENT") return;
+  // Anything but "nobody listens" (a full backlog, no permission) may be a daemon that lives.
+  if (failure !== "ECONNREFUSED") throw failure === "EAGAIN" ? alreadyRunning(path) : noAccess(path);
+  unlinkSync(path);
+}
+
+/** The code of the error that connecting gives; undefined when somebody answers. */
+function connectFailure(path: string): Promise<string | undefined> {
+  return new Promise((resolve) => {
+    const socket = connect(path);
+    socket.once("connect", () => {
+      socket.destroy();
+      resolve(undefined);
+    });
+    socket.once("error", (error: NodeJS.ErrnoException) => resolve(error.code ?? "UNKNOWN"));
+  });
+}
+
+async function listen(server: Server, path: string): Promise<void> {
+  // Nobody else may connect in the moment between bind and chmod. A worker thread cannot set the mask.
+  const mask = isMainThread ? process.umask(0o177) : undefined;
+  try {
+    server.listen(path);
+  } finally {
+    if (mask !== undefined) process.umask(mask);
+  }
+  try {
+    await once(server, "listening");
+    chmodSync(path, 0o600);
+  } catch (error) {
+    server.close();
+    throw socketError(error, path, `cannot listen at ${path}`);
+  }
+}
+
+async function closeServer(server: Server): Promise<void> {
+  const closed = once(server, "close");
+  server.close(); // also removes the socket file
+  server.closeAllConnections();
+  await closed;
+}
+
+function socketError(error: unknown, path: string, message: string): PilotError {
+  const code = (error as NodeJS.ErrnoException).code;
+  if (code === "EACCES" || code === "EPERM") return noAccess(path, error);
+  if (code === "EADDRINUSE") return alreadyRunning(path, error);
+  return new PilotError("control_socket", `${message}: ${code ?? error}`, "name another path with --control", error);
+}
+
+function alreadyRunning(path: string, cause?: unknown): PilotError {
+  return new PilotError(
+    "already_running",
+    `a daemon already answers at ${path}`,
+    "end that one first, or give this one its own --control, --state and --tun",
+    cause,
+  );
+}
+
+function noAccess(path: string, cause?: unknown): PilotError {
+  return new PilotError("needs_privilege", `no permission for ${path}`, "run it as root", cause);
+}
+
+// ---- requests -----------------------------------------------------------------------------------------------------
+
+const MAX_REQUEST_BYTES = 64 * 1024;
+const MAX_HEADER_BYTES = 8 * 1024;
+const MAX_CONNECTIONS = 64;
+/** For the whole request to arrive: local programs send it at once. */
+const REQUEST_ARRIVAL_MS = 10_000;
+
+function createHttpServer(options: ControlServerOptions): Server {
+  const server = createServer(
+    {
+      maxHeaderSize: MAX_HEADER_BYTES,
+      headersTimeout: REQUEST_ARRIVAL_MS / 2,
+      requestTimeout: REQUEST_ARRIVAL_MS,
+      connectionsCheckingInterval: 1000,
+      keepAliveTimeout: 5000,
+    },
+    (request, response) => {
+      // `answer` catches what the request can cause; what is left is a broken connection, which has no one to tell.
+      answer(options, request, response).catch(() => request.destroy());
+    },
+  );
+  server.maxConnections = MAX_CONNECTIONS;
+  server.on("clientError", (_error: Error, socket: Duplex) => refuseGarbage(socket));
+  return server;
+}
+
+async function answer(options: ControlServerOptions, request: IncomingMessage, response: ServerResponse) {
+  let method = "";
+  try {
+    method = methodOf(request);
+    const call = prepareCall(method, parseJson(await readBody(request)));
+    send(response, 200, { schema: SCHEMA, ...(await runCall(options, call, response)) });
+  } catch (error) {
+    if (response.destroyed) return; // the caller went away, and the call was ended for it
+    if (!(error instanceof PilotError)) options.onInternalError?.(method, error);
+    refuse(response, error instanceof PilotError ? error : internalError());
+  }
+}
+
+async function runCall(options: ControlServerOptions, call: PreparedCall, response: ServerResponse): Promise<object> {
+  const controller = new AbortController();
+  const deadlineMs = options.deadlineMs ?? call.deadlineMs;
+  response.once("close", () => controller.abort());
+  let timer: NodeJS.Timeout | undefined;
+  const expired = new Promise<never>((_resolve, reject) => {
+    timer = setTimeout(() => {
+      reject(tooLate(call.method, deadlineMs));
+      controller.abort();
+    }, deadlineMs);
+  });
+  try {
+    return await Promise.race([call.invoke(options.backend, controller.signal), expired]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function tooLate(method: string, deadlineMs: number): PilotError {
+  return new PilotError("timeout", `${method} took longer than ${deadlineMs / 1000} s`, "try again; see `status`");
+}
+
+function methodOf(request: IncomingMessage): string {
+  const path = (request.url ?? "").split("?", 1)[0]!;
+  if (!path.startsWith("/v1/")) {
+    throw new PilotError("unknown_method", "methods are at /v1/<method>", "for example POST /v1/status");
+  }
+  if (request.method !== "POST") {
+    throw new PilotError("wrong_http_method", "methods are called with POST", "for example curl -X POST");
+  }
+  return path.slice("/v1/".length);
+}
+
+async function readBody(request: IncomingMessage): Promise<Uint8Array> {
+  const chunks: Buffer[] = [];
+  let length = 0;
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    length += chunk.length;
+    if (length > MAX_REQUEST_BYTES) {
+      throw new PilotError("request_too_large", `a request has at most ${MAX_REQUEST_BYTES} bytes`, "send less");
+    }
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
+
+function parseJson(body: Uint8Array): unknown {
+  if (body.length === 0) return {};
+  try {
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(body));
+  } catch {
+    throw new PilotError("bad_request", "the body is not JSON in UTF-8", "send one JSON object");
+  }
+}
+
+function refuse(response: ServerResponse, error: PilotError): void {
+  const reply: ErrorReply = {
+    schema: SCHEMA,
+    error: { code: error.code, message: error.message, hint: error.hint },
+  };
+  send(response, httpStatusOf(error.code), reply);
+}
+
+function send(response: ServerResponse, status: number, reply: object): void {
+  if (response.destroyed || response.headersSent) return;
+  const text = JSON.stringify(reply) + "\n";
+  response.writeHead(status, {
+    "content-type": "application/json",
+    "content-length": Buffer.byteLength(text),
+    // What is left of a refused request must not be read as the next one.
+    ...(status === 200 ? {} : { connection: "close" }),
+  });
+  response.end(text);
+}
+
+function internalError(): PilotError {
+  return new PilotError("internal", "the daemon met an unexpected error", "look at the daemon's log");
+}
+
+/** Bytes that are not HTTP: one answer if it can still be written, then the connection ends. */
+function refuseGarbage(socket: Duplex): void {
+  if (!socket.writable) {
+    socket.destroy();
+    return;
+  }
+  const error = { code: "bad_request", message: "this is not an HTTP request", hint: "send POST /v1/<method>" };
+  const text = JSON.stringify({ schema: SCHEMA, error } satisfies ErrorReply) + "\n";
+  socket.end(
+    "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: application/json\r\n" +
+      `content-length: ${Buffer.byteLength(text)}\r\n\r\n${text}`,
+    () => socket.destroy(),
+  );
+}
