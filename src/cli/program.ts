@@ -1,0 +1,97 @@
+/**
+ * The command line as a whole: the table of commands, the global options, and one way from arguments to an exit code.
+ * A command line without a command is `status`.
+ */
+import { Command } from "commander";
+import { DEFAULT_CONTROL_PATH, EXIT, type ExitCode } from "../control/api.ts";
+import { VERSION } from "../control/version.ts";
+import { declareAddr } from "./addr.ts";
+import { Context, type Declare, type Environment, examples, type Perform } from "./context.ts";
+import { parseGlobalOptions } from "./parse-options.ts";
+import { declarePeers } from "./peers.ts";
+import { declarePing } from "./ping.ts";
+import { refuse } from "./refusal.ts";
+import { declareRendezvous } from "./rendezvous.ts";
+import { declareStatus } from "./status.ts";
+import { declareTrust } from "./trust.ts";
+import { declareUp } from "./up.ts";
+import { declareVersion } from "./version.ts";
+import { declareWhois } from "./whois.ts";
+
+/** In the order of the help. */
+const COMMANDS: readonly Declare[] = [
+  declareStatus,
+  declareUp,
+  declarePeers,
+  declareAddr,
+  declarePing,
+  declareWhois,
+  declareTrust,
+  declareRendezvous,
+  declareVersion,
+];
+
+/** Runs one command line and returns its exit code. Never throws. */
+export async function run(argv: readonly string[], environment: Environment): Promise<number> {
+  let exitCode: ExitCode = EXIT.ok;
+  const perform: Perform =
+    (action) =>
+    async (...given) => {
+      const command = given.at(-1) as Command;
+      const context = new Context(environment, parseGlobalOptions(command.optsWithGlobals()));
+      exitCode = await action(context, { args: command.args, options: command.opts() });
+    };
+  try {
+    const words = namesCommand(argv, environment) ? argv : ["status", ...argv];
+    await buildProgram(environment, perform).parseAsync(words, { from: "user" });
+    return exitCode;
+  } catch (error) {
+    return refuse(environment, error, { json: hasOption(argv, "--json"), colour: !hasOption(argv, "--no-color") });
+  }
+}
+
+/** False when only options were given, and none that asks about the program itself. */
+function namesCommand(argv: readonly string[], environment: Environment): boolean {
+  const { operands, unknown } = buildProgram(environment, () => async () => {}).parseOptions([...argv]);
+  return operands.length > 0 || unknown.some((word) => ABOUT_OPTIONS.has(word));
+}
+
+const ABOUT_OPTIONS: ReadonlySet<string> = new Set(["-h", "--help"]);
+
+function hasOption(argv: readonly string[], option: string): boolean {
+  const end = argv.indexOf("--");
+  return argv.slice(0, end === -1 ? argv.length : end).includes(option);
+}
+
+function buildProgram(environment: Environment, perform: Perform): Command {
+  const program = new Command("pilot-tun")
+    .description("The Pilot overlay as a network interface.")
+    .usage("[options] [command]")
+    .version(VERSION, "-V, --version", "print the version")
+    .option("--control <SOCKET>", "the daemon's control socket", DEFAULT_CONTROL_PATH)
+    .option("--json", "print one JSON object, also for errors")
+    .option("--no-color", "plain text even on a terminal")
+    .option("--timeout <TIME>", "how long to wait: 500ms, 5s, 2m")
+    .configureHelp({ showGlobalOptions: true })
+    .configureOutput({
+      writeOut: (text) => environment.stdout(text),
+      writeErr: (text) => environment.stderr(text),
+      outputError: () => undefined, // `refuse` prints it
+    })
+    .exitOverride()
+    .addHelpText("after", FOOTER);
+  for (const declare of COMMANDS) declare(program, perform);
+  return program;
+}
+
+const FOOTER = `
+PEER is a hostname (alice or alice.pilot), a Pilot address (0:0000.0000.0005), an overlay IPv6 address
+or a node number.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 daemon not running, 4 denied by policy, 5 not trusted or
+revoked, 6 unreachable, 7 no answer in time, 8 needs confirmation, 9 needs privilege.
+${examples(
+  "sudo pilot-tun up --registry registry.example:9000 --beacon registry.example:9001 --hostname alice",
+  "pilot-tun trust ask bob --reason 'nightly backup'",
+  "ping6 $(pilot-tun addr bob)",
+)}`;

@@ -1,0 +1,83 @@
+/** `pilot-tun up`: the daemon, in the foreground. Checks every option before any of the daemon is loaded. */
+import { type ExitCode, SCHEMA } from "../control/api.ts";
+import type { Running, UpOptions } from "../daemon/up-options.ts";
+import { type Context, type Declare, examples, type Input } from "./context.ts";
+import { runForeground } from "./foreground.ts";
+import {
+  Checked,
+  parseBindAddress,
+  parseHostname,
+  parseHostPort,
+  parseInterfaceName,
+  parsePath,
+  parsePrefix,
+  parseWhole,
+} from "./parse-options.ts";
+
+export const declareUp: Declare = (program, perform) => {
+  program
+    .command("up")
+    .description("bring the interface up and stay in the foreground; needs root")
+    .option("--registry <HOST:PORT>", "the overlay's registry (TCP)")
+    .option("--beacon <HOST:PORT>", "the overlay's beacon (UDP)")
+    .option("--state <DIR>", "identity, trust and caches", "/var/lib/pilot-tun")
+    .option("--tun <NAME>", "name of the interface", "pilot0")
+    .option("--hostname <NAME>", "the name to register: reachable as NAME.pilot")
+    .option("--listen <ADDR:PORT>", "underlay address to bind; default: every address, any port")
+    .option("--prefix <PREFIX>", "the overlay's IPv6 prefix", "fd50:494c:4f54::/48")
+    .option("--mtu <BYTES>", `of the interface, ${MIN_MTU_BYTES} to ${MAX_MTU_BYTES}`, "1360")
+    .option("--public", "let the registry tell everybody where this node is")
+    .addHelpText(
+      "after",
+      examples(
+        "sudo pilot-tun up --registry registry.example:9000 --beacon registry.example:9001 --hostname alice",
+        "sudo pilot-tun up --registry 192.0.2.1:9000 --beacon 192.0.2.1:9001 --listen 0.0.0.0:4000",
+      ),
+    )
+    .action(perform((context, input) => up(context, input)));
+};
+
+/** RFC 8200 §5. */
+const MIN_MTU_BYTES = 1280;
+const MAX_MTU_BYTES = 9000;
+
+type StartDaemon = (options: UpOptions) => Promise<Running>;
+
+export async function up(context: Context, input: Input, startDaemon: StartDaemon = loadAndStart): Promise<ExitCode> {
+  const options = parseUpOptions(context, input);
+  return await runForeground(
+    context.environment,
+    (signal) => startDaemon({ ...options, signal }),
+    (running) => context.answer({ schema: SCHEMA, ...running.ready }, () => [running.readyLine]),
+  );
+}
+
+async function loadAndStart(options: UpOptions): Promise<Running> {
+  const daemon = await import("../daemon/up.ts");
+  return await daemon.up(options);
+}
+
+/** Throws a UsageError with all that is wrong. */
+export function parseUpOptions(context: Context, input: Input): Omit<UpOptions, "signal"> {
+  const raw = input.options;
+  const checked = new Checked();
+  const options = {
+    registry: checked.take(parseHostPort("--registry", raw.registry), NOWHERE),
+    beacon: checked.take(parseHostPort("--beacon", raw.beacon), NOWHERE),
+    stateDir: checked.take(parsePath("--state", raw.state), ""),
+    control: context.options.control,
+    tun: checked.take(parseInterfaceName("--tun", raw.tun), ""),
+    hostname: raw.hostname === undefined ? undefined : checked.take(parseHostname("--hostname", raw.hostname), ""),
+    listen: raw.listen === undefined ? undefined : checked.take(parseBindAddress("--listen", raw.listen), UNBOUND),
+    prefix: checked.take(parsePrefix("--prefix", raw.prefix), NO_PREFIX),
+    mtu: checked.take(parseWhole("--mtu", raw.mtu, MIN_MTU_BYTES, MAX_MTU_BYTES), 0),
+    public: raw.public === true,
+  };
+  checked.end();
+  return options;
+}
+
+// Stand in for a value that was refused; nothing is started with them.
+const NOWHERE = { host: "", port: 0 };
+const UNBOUND = { address: "", port: 0 };
+const NO_PREFIX = { text: "", bytes: new Uint8Array() };
