@@ -4,7 +4,9 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     projects: [
-      { test: { name: "pure", include: ["test/{unit,property,vectors,sim,native}/**/*.test.ts"], testTimeout: 60_000 } },
+      {
+        test: { name: "pure", include: ["test/{unit,property,vectors,sim,native}/**/*.test.ts"], testTimeout: 60_000 },
+      },
       {
         test: {
           name: "lab",
