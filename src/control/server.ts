@@ -36,12 +36,14 @@ export async function startControlServer(options: ControlServerOptions): Promise
   checkPath(path);
   makeDirectory(path);
   await removeStaleSocket(path);
-  const server = createHttpServer(options);
+  const closing = new AbortController();
+  const server = createHttpServer(options, closing.signal);
   await listen(server, path);
   let closed: Promise<void> | undefined;
   return {
     path,
     close: () => {
+      closing.abort();
       closed ??= closeServer(server);
       return closed;
     },
@@ -148,7 +150,7 @@ const MAX_CONNECTIONS = 64;
 /** For the whole request to arrive: local programs send it at once. */
 const REQUEST_ARRIVAL_MS = 10_000;
 
-function createHttpServer(options: ControlServerOptions): Server {
+function createHttpServer(options: ControlServerOptions, closing: AbortSignal): Server {
   const server = createServer(
     {
       maxHeaderSize: MAX_HEADER_BYTES,
@@ -159,7 +161,7 @@ function createHttpServer(options: ControlServerOptions): Server {
     },
     (request, response) => {
       // `answer` catches what the request can cause; what is left is a broken connection, which has no one to tell.
-      answer(options, request, response).catch(() => request.destroy());
+      answer(options, request, response, closing).catch(() => request.destroy());
     },
   );
   server.maxConnections = MAX_CONNECTIONS;
@@ -167,32 +169,39 @@ function createHttpServer(options: ControlServerOptions): Server {
   return server;
 }
 
-async function answer(options: ControlServerOptions, request: IncomingMessage, response: ServerResponse) {
+async function answer(
+  options: ControlServerOptions,
+  request: IncomingMessage,
+  response: ServerResponse,
+  closing: AbortSignal,
+): Promise<void> {
   let method = "";
+  const gone = new AbortController();
+  response.once("close", () => gone.abort());
   try {
     method = methodOf(request);
     const call = prepareCall(method, parseJson(await readBody(request)));
-    send(response, 200, { schema: SCHEMA, ...(await runCall(options, call, response)) });
+    send(response, 200, { schema: SCHEMA, ...(await runCall(options, call, AbortSignal.any([gone.signal, closing]))) });
   } catch (error) {
-    if (response.destroyed) return; // the caller went away, and the call was ended for it
+    if (gone.signal.aborted || closing.aborted) return; // the call was ended, and nobody waits for it
     if (!(error instanceof PilotError)) options.onInternalError?.(method, error);
     refuse(response, error instanceof PilotError ? error : internalError());
   }
 }
 
-async function runCall(options: ControlServerOptions, call: PreparedCall, response: ServerResponse): Promise<object> {
-  const controller = new AbortController();
+/** `ended` ends it early; its own deadline ends it late. */
+async function runCall(options: ControlServerOptions, call: PreparedCall, ended: AbortSignal): Promise<object> {
   const deadlineMs = options.deadlineMs ?? call.deadlineMs;
-  response.once("close", () => controller.abort());
+  const late = new AbortController();
   let timer: NodeJS.Timeout | undefined;
   const expired = new Promise<never>((_resolve, reject) => {
     timer = setTimeout(() => {
       reject(tooLate(call.method, deadlineMs));
-      controller.abort();
+      late.abort();
     }, deadlineMs);
   });
   try {
-    return await Promise.race([call.invoke(options.backend, controller.signal), expired]);
+    return await Promise.race([call.invoke(options.backend, AbortSignal.any([ended, late.signal])), expired]);
   } finally {
     clearTimeout(timer);
   }

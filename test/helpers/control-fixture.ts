@@ -1,0 +1,191 @@
+/**
+ * A control server with a fixed overlay behind it, and a captured process to run the command line in: what the tests
+ * of `control/` and `cli/` share.
+ */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Environment, StopSignal } from "../../src/cli/context.ts";
+import { run } from "../../src/cli/program.ts";
+import type { ControlBackend, PeerIdentity, PeerStatus, StatusReply } from "../../src/control/api.ts";
+import { type ControlServer, startControlServer } from "../../src/control/server.ts";
+
+export const BOB: PeerIdentity = {
+  node: 7,
+  pilot: "0:0000.0000.0007",
+  address: "fd50:494c:4f54::7",
+  hostname: "bob",
+};
+
+export const NAMELESS: PeerIdentity = {
+  node: 9,
+  pilot: "0:0000.0000.0009",
+  address: "fd50:494c:4f54::9",
+  hostname: null,
+};
+
+export const BOB_STATUS: PeerStatus = {
+  ...BOB,
+  trust: "mutual",
+  path: "direct",
+  endpoint: "198.51.100.7:4000",
+  rttMs: 4.12,
+  rxBytes: 1_258_291,
+  txBytes: 512,
+  rxPackets: 1000,
+  txPackets: 4,
+  lastHandshakeAgoS: 75,
+  lastReceivedAgoS: 12,
+  kind: "pilot-tun",
+  note: "",
+};
+
+export const NAMELESS_STATUS: PeerStatus = {
+  ...NAMELESS,
+  trust: "asked",
+  path: "none",
+  endpoint: null,
+  rttMs: null,
+  rxBytes: 0,
+  txBytes: 0,
+  rxPackets: 0,
+  txPackets: 0,
+  lastHandshakeAgoS: null,
+  lastReceivedAgoS: null,
+  kind: "unknown",
+  note: "asked 3m ago",
+};
+
+export const STATUS: StatusReply = {
+  interface: "pilot0",
+  address: "fd50:494c:4f54::5",
+  pilot: "0:0000.0000.0005",
+  node: 5,
+  hostname: "alice",
+  mtu: 1360,
+  version: "0.1.0",
+  uptimeS: 7500,
+  listen: "0.0.0.0:4000",
+  publicKey: "AAAA",
+  registry: { state: "connected", address: "registry.example:9000", error: null, sinceS: 90 },
+  beacon: { state: "ok", address: "registry.example:9001", observed: "198.51.100.23:41113" },
+  peers: [BOB_STATUS, NAMELESS_STATUS],
+  pending: 1,
+  drops: { replayed: 3, "not-trusted": 12 },
+  problems: [{ code: "clock_unsynced", message: "the clock is not synchronised", hint: "start a time service" }],
+};
+
+/** Answers every method; `replace` some of them. */
+export function fakeBackend(replace: Partial<ControlBackend> = {}): ControlBackend {
+  return {
+    status: async () => STATUS,
+    peers: async () => ({ peers: STATUS.peers }),
+    addr: async ({ peer }) => (peer === undefined ? { ...SELF, self: true } : { ...BOB, self: false }),
+    ping: async ({ count }) => ({
+      peer: BOB,
+      replies: Array.from({ length: count }, (_, index) => ({ seq: index + 1, rttMs: 4 })),
+      sent: count,
+      received: count,
+      path: "direct",
+    }),
+    whois: async () => ({ ...BOB, fingerprint: "SHA256:abc", trust: "mutual", self: false }),
+    trustAsk: async () => ({ peer: BOB, trust: "asked", delivered: "registry" }),
+    trustPending: async () => ({
+      requests: [{ ...BOB, reason: "nightly backup", askedAgoS: 20, fingerprint: "SHA256:abc" }],
+    }),
+    trustApprove: async () => ({ peer: BOB, trust: "mutual" }),
+    trustDeny: async () => ({ peer: BOB, trust: "none" }),
+    trustLs: async () => ({
+      entries: [
+        { ...BOB, trust: "mutual", sinceS: 20, epoch: 0, fingerprint: "SHA256:abc" },
+        { ...NAMELESS, trust: "revoked", sinceS: 4000, epoch: 2, fingerprint: null },
+      ],
+    }),
+    trustRevoke: async () => ({
+      peer: BOB,
+      epoch: 4,
+      cutFlows: 3,
+      elapsedMs: 14.2,
+      peerTold: "acknowledged",
+      toldAfterMs: 31,
+    }),
+    ...replace,
+  };
+}
+
+const SELF: PeerIdentity = { node: 5, pilot: "0:0000.0000.0005", address: "fd50:494c:4f54::5", hostname: "alice" };
+
+/** A directory of its own that `remove` takes away. */
+export function temporaryDirectory(): { path: string; remove(): void } {
+  const path = mkdtempSync(join(tmpdir(), "pilot-tun-"));
+  return { path, remove: () => rmSync(path, { recursive: true, force: true }) };
+}
+
+/** Runs `use` with the path of a socket that `backend` answers at. */
+export async function withServer<T>(backend: ControlBackend, use: (path: string) => Promise<T>): Promise<T> {
+  const directory = temporaryDirectory();
+  let server: ControlServer | undefined;
+  try {
+    server = await startControlServer({ path: join(directory.path, "control.sock"), backend });
+    return await use(server.path);
+  } finally {
+    await server?.close();
+    directory.remove();
+  }
+}
+
+/** A process that only records. */
+export class CapturedProcess implements Environment {
+  out = "";
+  err = "";
+  stdoutIsTerminal = false;
+  stderrIsTerminal = false;
+  colourWanted = true;
+  readonly exits: number[] = [];
+  outlivesReader = false;
+  readonly #listeners = new Map<StopSignal, Set<() => void>>();
+
+  stdout(text: string): void {
+    this.out += text;
+  }
+
+  stderr(text: string): void {
+    this.err += text;
+  }
+
+  onSignal(signal: StopSignal, listener: () => void): () => void {
+    const listeners = this.#listeners.get(signal) ?? new Set();
+    this.#listeners.set(signal, listeners.add(listener));
+    return () => void listeners.delete(listener);
+  }
+
+  exit(code: number): void {
+    this.exits.push(code);
+  }
+
+  outliveReader(): void {
+    this.outlivesReader = true;
+  }
+
+  /** Delivers a signal; returns how many listened. */
+  signal(signal: StopSignal): number {
+    const listeners = [...(this.#listeners.get(signal) ?? [])];
+    for (const listener of listeners) listener();
+    return listeners.length;
+  }
+}
+
+export interface Ran {
+  readonly code: number;
+  readonly out: string;
+  readonly err: string;
+}
+
+/** One command line against one backend. */
+export function runCli(argv: readonly string[], backend: ControlBackend = fakeBackend()): Promise<Ran> {
+  return withServer(backend, async (path) => {
+    const captured = new CapturedProcess();
+    const code = await run([...argv, "--control", path], captured);
+    return { code, out: captured.out, err: captured.err };
+  });
+}
