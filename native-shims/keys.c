@@ -1,0 +1,106 @@
+/*
+ * Keys by slot, and by the peer's node for frames that arrive. Both tables have MAX_KEY_SLOTS entries at most; JavaScript
+ * hands out the slots and removes what it no longer needs. A node may own several keys (old, current, next): they hang
+ * in one bucket, newest first, and at most KEYS_TRIED of them are tried by the caller.
+ *
+ * One key serves both directions: nonces are kept apart by the random prefix each side sends. A prefix of the peer gets
+ * a replay window when its first frame has passed the tag; the sixth evicts the one used longest ago.
+ */
+#include "plane.h"
+
+#include <errno.h>
+#include <openssl/crypto.h>
+#include <stdlib.h>
+
+static uint32_t bucket_of(uint32_t node) { return node * 2654435761u >> 17; }
+_Static_assert(NODE_BUCKETS == 1 << 15, "bucket_of keeps the top 15 bits");
+
+static bool slot_valid(int32_t slot) { return slot >= 0 && slot < MAX_KEY_SLOTS; }
+
+struct key *key_at(struct plane *plane, int32_t slot) { return slot_valid(slot) ? plane->keys[slot] : NULL; }
+
+static struct key *of_node(struct plane *plane, int32_t slot, uint32_t node) {
+  while (slot != NONE && plane->keys[slot]->peer_node != node) slot = plane->keys[slot]->next;
+  return slot == NONE ? NULL : plane->keys[slot];
+}
+
+struct key *key_first_of(struct plane *plane, uint32_t node) {
+  return of_node(plane, plane->node_heads[bucket_of(node)], node);
+}
+
+struct key *key_next_of(struct plane *plane, struct key *key) { return of_node(plane, key->next, key->peer_node); }
+
+static void unlink_key(struct plane *plane, struct key *key) {
+  int32_t *at = &plane->node_heads[bucket_of(key->peer_node)];
+  while (*at != key->slot) at = &plane->keys[*at]->next;
+  *at = key->next;
+}
+
+static void free_key(struct key *key) {
+  aead_free(key->seal);
+  aead_free(key->open);
+  OPENSSL_cleanse(key, sizeof *key);
+  free(key);
+}
+
+uint64_t key_remove(struct plane *plane, int32_t slot) {
+  struct key *key = key_at(plane, slot);
+  if (key == NULL) return 0;
+  uint64_t counter = key->send_counter;
+  unlink_key(plane, key);
+  plane->keys[slot] = NULL;
+  free_key(key);
+  return counter;
+}
+
+int key_install(struct plane *plane, int32_t slot, const struct key_spec *spec) {
+  if (!slot_valid(slot)) return -EINVAL;
+  struct key *key = calloc(1, sizeof *key);
+  if (key == NULL) return -ENOMEM;
+  key->seal = aead_new(spec->key, true);
+  key->open = aead_new(spec->key, false);
+  if (key->seal == NULL || key->open == NULL) {
+    free_key(key);
+    return -ENOMEM;
+  }
+  key->slot = slot;
+  key->endpoint_slot = NONE;
+  key->local_node = spec->local_node;
+  key->peer_node = spec->peer_node;
+  key->bind_sender = spec->bind_sender;
+  key->send_counter = spec->first_counter;
+  memcpy(key->send_prefix, spec->send_prefix, sizeof key->send_prefix);
+  memcpy(key->send_header, spec->send_header, VIRTUAL_HEADER);
+  memcpy(key->receive_header, spec->receive_header, VIRTUAL_HEADER);
+  key_remove(plane, slot);
+  int32_t *head = &plane->node_heads[bucket_of(key->peer_node)];
+  key->next = *head;
+  *head = slot;
+  plane->keys[slot] = key;
+  memset(plane->key_stats + (size_t)slot * KEY_STAT_COUNT, 0, KEY_STAT_COUNT * sizeof(double));
+  return 0;
+}
+
+void keys_wipe(struct plane *plane) {
+  for (int32_t slot = 0; slot < MAX_KEY_SLOTS; slot++) key_remove(plane, slot);
+}
+
+struct replay_window *key_window(struct key *key, const uint8_t prefix[4]) {
+  for (int i = 0; i < PREFIXES_PER_KEY; i++) {
+    struct replay_window *window = &key->windows[i];
+    if (window->used && memcmp(window->prefix, prefix, 4) == 0) return window;
+  }
+  return NULL;
+}
+
+struct replay_window *key_new_window(struct key *key, const uint8_t prefix[4]) {
+  struct replay_window *oldest = &key->windows[0];
+  for (int i = 1; i < PREFIXES_PER_KEY && oldest->used; i++) {
+    struct replay_window *window = &key->windows[i];
+    if (!window->used || window->last_use < oldest->last_use) oldest = window;
+  }
+  memset(oldest, 0, sizeof *oldest);
+  oldest->used = true;
+  memcpy(oldest->prefix, prefix, 4);
+  return oldest;
+}

@@ -1,0 +1,197 @@
+/*
+ * Wake-ups: three moments at which JavaScript must act - the TUN is readable, the socket is readable, the socket is
+ * writable again after it was full - become calls from Node's own event loop (uv_poll, level-triggered).
+ *
+ * JavaScript may leave work behind: what the descriptors still hold raises the next wake-up by itself; datagrams already
+ * received but not yet opened for want of rows would not, so an idle handle runs while there are any. When the socket is
+ * full it is also watched for writing; the queue is flushed here and JavaScript is told when it is empty.
+ *
+ * The handles live in one block that outlives the plane until libuv has closed all of them.
+ */
+#include "loop.h"
+
+#include <stdlib.h>
+#include <uv.h>
+
+enum handle_index { TUN_POLL, UDP_POLL, LEFT_IDLE, HANDLE_COUNT };
+enum callback_index { ON_TUN, ON_UDP, ON_WRITABLE, CALLBACK_COUNT };
+
+struct wakeups {
+  napi_env env;
+  napi_async_context context;
+  napi_ref callbacks[CALLBACK_COUNT];
+  struct plane *plane;
+  union uv_any_handle handles[HANDLE_COUNT];
+  int open_handles;
+  bool has_tun, has_udp, watches_writable;
+};
+
+/* ---- calling JavaScript ---- */
+
+static void report_exception(napi_env env) {
+  napi_value error;
+  bool pending = false;
+  if (napi_is_exception_pending(env, &pending) != napi_ok || !pending) return;
+  if (napi_get_and_clear_last_exception(env, &error) == napi_ok) napi_fatal_exception(env, error);
+}
+
+static void call(struct wakeups *wakeups, enum callback_index which) {
+  napi_env env = wakeups->env;
+  napi_handle_scope scope;
+  if (napi_open_handle_scope(env, &scope) != napi_ok) return;
+  napi_value receiver, function;
+  if (napi_get_global(env, &receiver) == napi_ok &&
+      napi_get_reference_value(env, wakeups->callbacks[which], &function) == napi_ok && function != NULL &&
+      napi_make_callback(env, wakeups->context, receiver, function, 0, NULL, NULL) != napi_ok)
+    report_exception(env);
+  napi_close_handle_scope(env, scope);
+}
+
+/* ---- the handles ---- */
+
+static void tun_ready(uv_poll_t *handle, int status, int events) {
+  (void)status;
+  (void)events;
+  call(handle->data, ON_TUN);
+}
+
+static void left_ready(uv_idle_t *handle);
+
+static void watch_left(struct wakeups *wakeups) {
+  uv_idle_t *idle = &wakeups->handles[LEFT_IDLE].idle;
+  if (wakeups->plane == NULL || !wakeups->has_udp || uv_is_closing((uv_handle_t *)idle)) return;
+  if (wakeups->plane->status[STATUS_RECEIVE_LEFT]) uv_idle_start(idle, left_ready);
+  else uv_idle_stop(idle);
+}
+
+static void left_ready(uv_idle_t *handle) {
+  struct wakeups *wakeups = handle->data;
+  call(wakeups, ON_UDP);
+  watch_left(wakeups);
+}
+
+static void socket_writable(struct wakeups *wakeups) {
+  struct plane *plane = wakeups->plane;
+  udp_flush(plane);
+  wakeups_watch_writable(plane);
+  if (!plane->status[STATUS_SEND_BLOCKED]) call(wakeups, ON_WRITABLE);
+}
+
+static void udp_ready(uv_poll_t *handle, int status, int events);
+
+static void poll_udp(struct wakeups *wakeups) {
+  int events = wakeups->watches_writable ? UV_READABLE | UV_WRITABLE : UV_READABLE;
+  uv_poll_start(&wakeups->handles[UDP_POLL].poll, events, udp_ready);
+}
+
+/* An error that some datagram left on the socket makes libuv stop watching it; it is no reason to go deaf. */
+static void resume_after_error(struct wakeups *wakeups) {
+  int error;
+  socklen_t length = sizeof error;
+  getsockopt(wakeups->plane->udp_fd, SOL_SOCKET, SO_ERROR, &error, &length);
+  poll_udp(wakeups);
+}
+
+static void udp_ready(uv_poll_t *handle, int status, int events) {
+  struct wakeups *wakeups = handle->data;
+  if (status < 0) return resume_after_error(wakeups);
+  if (events & UV_WRITABLE) socket_writable(wakeups);
+  if (wakeups->plane == NULL) return; /* closed by the callback */
+  if (events & UV_READABLE) call(wakeups, ON_UDP);
+  watch_left(wakeups);
+}
+
+void wakeups_watch_writable(struct plane *plane) {
+  struct wakeups *wakeups = plane->wakeups;
+  if (wakeups == NULL || !wakeups->has_udp) return;
+  bool wanted = plane->status[STATUS_SEND_BLOCKED];
+  if (wanted == wakeups->watches_writable) return;
+  wakeups->watches_writable = wanted;
+  poll_udp(wakeups);
+}
+
+/* ---- starting and stopping ---- */
+
+static int add_poll(struct wakeups *wakeups, uv_loop_t *loop, enum handle_index which, int fd, uv_poll_cb ready) {
+  uv_poll_t *handle = &wakeups->handles[which].poll;
+  int error = uv_poll_init(loop, handle, fd);
+  if (error < 0) return error;
+  handle->data = wakeups;
+  wakeups->open_handles++;
+  if (which == TUN_POLL) wakeups->has_tun = true;
+  else wakeups->has_udp = true;
+  return uv_poll_start(handle, UV_READABLE, ready);
+}
+
+static int add_idle(struct wakeups *wakeups, uv_loop_t *loop) {
+  uv_idle_t *handle = &wakeups->handles[LEFT_IDLE].idle;
+  int error = uv_idle_init(loop, handle);
+  if (error < 0) return error;
+  handle->data = wakeups;
+  wakeups->open_handles++;
+  return 0;
+}
+
+static int add_handles(struct wakeups *wakeups, uv_loop_t *loop) {
+  struct plane *plane = wakeups->plane;
+  int error = 0;
+  if (plane->udp_fd >= 0) error = add_idle(wakeups, loop);
+  if (error == 0 && plane->udp_fd >= 0) error = add_poll(wakeups, loop, UDP_POLL, plane->udp_fd, udp_ready);
+  if (error == 0 && plane->tun_fd >= 0) error = add_poll(wakeups, loop, TUN_POLL, plane->tun_fd, tun_ready);
+  return error;
+}
+
+static bool keep_callbacks(struct wakeups *wakeups, napi_value functions[CALLBACK_COUNT]) {
+  napi_env env = wakeups->env;
+  napi_value name;
+  if (napi_create_string_utf8(env, "pilot-tun", NAPI_AUTO_LENGTH, &name) != napi_ok) return false;
+  if (napi_async_init(env, NULL, name, &wakeups->context) != napi_ok) return false;
+  for (int i = 0; i < CALLBACK_COUNT; i++)
+    if (napi_create_reference(env, functions[i], 1, &wakeups->callbacks[i]) != napi_ok) return false;
+  return true;
+}
+
+static void env_ends(void *data) { wakeups_stop(data); }
+
+int wakeups_start(napi_env env, struct plane *plane, napi_value on_tun, napi_value on_udp, napi_value on_writable) {
+  uv_loop_t *loop;
+  if (plane->wakeups != NULL) return -EBUSY;
+  if (napi_get_uv_event_loop(env, &loop) != napi_ok) return -EINVAL;
+  struct wakeups *wakeups = calloc(1, sizeof *wakeups);
+  if (wakeups == NULL) return -ENOMEM;
+  wakeups->env = env;
+  wakeups->plane = plane;
+  plane->wakeups = wakeups;
+  napi_add_env_cleanup_hook(env, env_ends, plane);
+  int error = keep_callbacks(wakeups, (napi_value[]){on_tun, on_udp, on_writable}) ? add_handles(wakeups, loop) : -EINVAL;
+  if (error < 0) wakeups_stop(plane);
+  return error;
+}
+
+int wakeups_pause_tun(struct plane *plane, bool pause) {
+  struct wakeups *wakeups = plane->wakeups;
+  if (wakeups == NULL || !wakeups->has_tun) return 0;
+  uv_poll_t *handle = &wakeups->handles[TUN_POLL].poll;
+  return pause ? uv_poll_stop(handle) : uv_poll_start(handle, UV_READABLE, tun_ready);
+}
+
+static void handle_closed(uv_handle_t *handle) {
+  struct wakeups *wakeups = handle->data;
+  if (--wakeups->open_handles == 0) free(wakeups);
+}
+
+void wakeups_stop(struct plane *plane) {
+  struct wakeups *wakeups = plane->wakeups;
+  if (wakeups == NULL) return;
+  plane->wakeups = NULL;
+  wakeups->plane = NULL;
+  napi_remove_env_cleanup_hook(wakeups->env, env_ends, plane);
+  for (int i = 0; i < CALLBACK_COUNT; i++)
+    if (wakeups->callbacks[i] != NULL) napi_delete_reference(wakeups->env, wakeups->callbacks[i]);
+  if (wakeups->context != NULL) napi_async_destroy(wakeups->env, wakeups->context);
+  if (wakeups->open_handles == 0) return free(wakeups);
+  for (int i = 0; i < HANDLE_COUNT; i++) {
+    uv_handle_t *handle = (uv_handle_t *)&wakeups->handles[i];
+    if (handle->data != NULL) uv_close(handle, handle_closed);
+  }
+}

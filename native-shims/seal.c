@@ -1,0 +1,82 @@
+/*
+ * Outbound: rows that JavaScript has decided on become PILS frames in the send queue.
+ *
+ *   PILS | sender node 4 | prefix 4, counter 8 | virtual header 34, inner packet | tag 16
+ *                                                \___________ sealed __________/
+ *
+ * Each packet is cut (segment.c) straight into its frame, the key's template supplies the virtual header, and the frame
+ * is sealed where it lies, while it is still in the nearest cache. The queue sends as it fills (udp.c).
+ * The counter rises with every frame and is never reset under one key; it would take centuries to reach its end.
+ */
+#include "plane.h"
+
+enum { VIRTUAL_LENGTH = 2, VIRTUAL_CRC = 30 };
+static const uint8_t MAGIC[4] = {'P', 'I', 'L', 'S'};
+
+bool seal_frame(struct key *key, uint8_t *frame, size_t virtual_length) {
+  memcpy(frame, MAGIC, 4);
+  write_u32(frame + 4, key->local_node);
+  memcpy(frame + 8, key->send_prefix, 4);
+  write_u64(frame + 12, key->send_counter++);
+  uint8_t *bytes = frame + FRAME_HEADER;
+  return aead_seal(key->seal, frame + 8, frame + 4, key->bind_sender ? 4 : 0, bytes, virtual_length,
+                   bytes + virtual_length);
+}
+
+static bool seal_segment(struct key *key, const struct packet *packet, uint32_t index, uint8_t *frame) {
+  uint8_t *virtual = frame + FRAME_HEADER;
+  memcpy(virtual, key->send_header, VIRTUAL_HEADER);
+  uint32_t length = segment_write(packet, index, virtual + VIRTUAL_HEADER);
+  write_u16(virtual + VIRTUAL_LENGTH, length);
+  memset(virtual + VIRTUAL_CRC, 0, 4);
+  write_u32(virtual + VIRTUAL_CRC, crc32_of(virtual, VIRTUAL_HEADER + length));
+  return seal_frame(key, frame, VIRTUAL_HEADER + length);
+}
+
+static void count_sent(struct plane *plane, const struct key *key, uint32_t packets, uint64_t bytes) {
+  double *stats = plane->key_stats + (size_t)key->slot * KEY_STAT_COUNT;
+  stats[TX_BYTES] += (double)bytes;
+  stats[KEY_TX_PACKETS] += packets;
+  count_of(plane, TX_PACKETS, packets);
+}
+
+void seal_packet(struct plane *plane, int32_t key_slot, int32_t endpoint_slot, const struct packet *packet) {
+  struct key *key = key_at(plane, key_slot);
+  if (!segment_valid(packet)) return count_of(plane, MALFORMED_PACKET, 1);
+  uint32_t count = segment_count(packet), sent = 0;
+  uint64_t bytes = 0;
+  for (uint32_t index = 0; key != NULL && index < count; index++) {
+    size_t length = segment_length(packet, index), frame_bytes = FRAME_OVERHEAD + VIRTUAL_HEADER + length;
+    uint8_t *frame = udp_reserve(plane, endpoint_slot, frame_bytes);
+    if (frame == NULL || !seal_segment(key, packet, index, frame)) break;
+    udp_commit(plane, endpoint_slot, frame_bytes);
+    sent++;
+    bytes += length;
+  }
+  if (key != NULL) count_sent(plane, key, sent, bytes);
+  if (sent < count) count_of(plane, SEND_FAILED, count - sent);
+}
+
+static void seal_row(struct plane *plane, const int32_t *row) {
+  int64_t offset = row[OUT_OFFSET], length = row[OUT_LENGTH];
+  if (offset < 0 || length <= 0 || offset + length > (int64_t)plane->out_bytes)
+    return count_of(plane, MALFORMED_PACKET, 1);
+  struct packet packet = {
+    .bytes = plane->out_arena + offset,
+    .length = (uint32_t)length,
+    .gso_type = row[OUT_GSO_TYPE],
+    .gso_size = row[OUT_GSO_SIZE],
+    .csum_start = row[OUT_CSUM_START],
+    .csum_offset = row[OUT_CSUM_OFFSET],
+    .header_length = row[OUT_HEADER_LENGTH],
+  };
+  seal_packet(plane, row[OUT_KEY_SLOT], row[OUT_ENDPOINT_SLOT], &packet);
+}
+
+void seal_and_send(struct plane *plane, int count) {
+  for (int i = 0; i < count && i < MAX_ROWS; i++) {
+    const int32_t *row = plane->out_rows + (size_t)i * ROW_WORDS;
+    if (row[OUT_KEY_SLOT] != DROP) seal_row(plane, row);
+  }
+  udp_flush(plane);
+}

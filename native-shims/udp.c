@@ -1,0 +1,311 @@
+/*
+ * The underlay socket. One dual-stack IPv6 socket serves both families: IPv4 endpoints are written ::ffff:a.b.c.d.
+ *
+ * Sending: frames are appended to one buffer. Consecutive frames of one size for one endpoint form a run, which the
+ * kernel takes as one message (UDP_SEGMENT): at most 64 frames and 65,507 bytes, all but the last of equal size. The
+ * queue is sent when a good run has gathered and at the end of each batch, so that the bytes are still in cache.
+ *
+ * A full socket (EAGAIN, ENOBUFS) leaves the rest in the queue until the socket is writable; meanwhile JavaScript stops
+ * reading the TUN. The queue is bounded: what finds no room is dropped by the caller and counted. A message that the
+ * kernel refuses for a reason of its own (no route, too big) is counted and skipped. Where runs are refused, frames
+ * go one by one: for good if the device cannot do them (EIO), for frames of that size if the path's MTU is smaller
+ * (EINVAL; the kernel fragments single datagrams, never runs).
+ *
+ * Receiving: recvmmsg into slots of the inbound arena, each big enough for the largest datagram; UDP_GRO lets the kernel
+ * hand over a run as one message with the segment size beside it.
+ */
+#include "plane.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/udp.h>
+#include <unistd.h>
+
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
+
+enum { SOCKET_BUFFER = 8 << 20, FLUSH_BYTES = 48 << 10, FLUSH_MESSAGES = 32, MAX_REFUSALS = 64 };
+
+int udp_parse_address(const char *text, int port, struct sockaddr_in6 *out) {
+  struct in_addr v4;
+  memset(out, 0, sizeof *out);
+  out->sin6_family = AF_INET6;
+  out->sin6_port = htons((uint16_t)port);
+  if (port < 0 || port > 65535) return -EINVAL;
+  if (inet_pton(AF_INET6, text, &out->sin6_addr) == 1) return 0;
+  if (inet_pton(AF_INET, text, &v4) != 1) return -EINVAL;
+  out->sin6_addr.s6_addr[10] = out->sin6_addr.s6_addr[11] = 0xff;
+  memcpy(out->sin6_addr.s6_addr + 12, &v4, 4);
+  return 0;
+}
+
+bool udp_same_address(const struct sockaddr_in6 *a, const struct sockaddr_in6 *b) {
+  return a->sin6_port == b->sin6_port && memcmp(&a->sin6_addr, &b->sin6_addr, sizeof a->sin6_addr) == 0;
+}
+
+/* ---- opening ---- */
+
+/* SO_RCVBUFFORCE passes the system's limit, but asks for CAP_NET_ADMIN; the plain option takes what is allowed. */
+static void set_buffer(int fd, int forced, int plain) {
+  int bytes = SOCKET_BUFFER;
+  if (setsockopt(fd, SOL_SOCKET, forced, &bytes, sizeof bytes) < 0)
+    setsockopt(fd, SOL_SOCKET, plain, &bytes, sizeof bytes);
+}
+
+static int open_socket(const struct sockaddr_in6 *bind_to) {
+  int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1, off = 0;
+  if (fd < 0) return -errno;
+  set_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF);
+  set_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF);
+  setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on); /* an older kernel hands over single datagrams */
+  if (setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) == 0 &&
+      bind(fd, (const struct sockaddr *)bind_to, sizeof *bind_to) == 0)
+    return fd;
+  int error = errno;
+  close(fd);
+  return -error;
+}
+
+int udp_open(struct plane *plane, const struct sockaddr_in6 *bind_to, struct sockaddr_in6 *bound) {
+  if (plane->udp_fd >= 0) return -EBUSY;
+  int fd = open_socket(bind_to);
+  if (fd < 0) return fd;
+  socklen_t length = sizeof *bound;
+  if (getsockname(fd, (struct sockaddr *)bound, &length) < 0) {
+    int error = errno;
+    close(fd);
+    return -error;
+  }
+  plane->udp_fd = fd;
+  return 0;
+}
+
+/* ---- the queue ---- */
+
+static void set_blocked(struct plane *plane, bool blocked) {
+  if (blocked && !plane->status[STATUS_SEND_BLOCKED]) count_of(plane, SEND_WAITS, 1);
+  plane->status[STATUS_SEND_BLOCKED] = blocked;
+}
+
+/* Moves what is unsent to the front of the buffer, to make room behind it. */
+static void compact(struct send_queue *queue) {
+  if (queue->head == 0) return;
+  uint32_t from = queue->messages[queue->head].offset;
+  memmove(queue->buffer, queue->buffer + from, queue->used - from);
+  memmove(queue->messages, queue->messages + queue->head, (size_t)(queue->count - queue->head) * sizeof *queue->messages);
+  queue->used -= from;
+  queue->count -= queue->head;
+  queue->head = 0;
+  for (int i = 0; i < queue->count; i++) queue->messages[i].offset -= from;
+}
+
+static bool has_room(const struct send_queue *queue, size_t bytes) {
+  return queue->used + bytes <= SEND_BUFFER && queue->count < SEND_MESSAGES;
+}
+
+static bool make_room(struct plane *plane, size_t bytes) {
+  struct send_queue *queue = &plane->send;
+  if (bytes > MAX_DATAGRAM) return false;
+  bool is_due = queue->used >= FLUSH_BYTES || queue->count >= FLUSH_MESSAGES;
+  if (is_due && !plane->status[STATUS_SEND_BLOCKED]) udp_flush(plane);
+  if (!has_room(queue, bytes)) compact(queue);
+  return has_room(queue, bytes);
+}
+
+/* The message at the end of the queue, if a frame of `bytes` may join it. */
+static struct send_message *open_run(struct plane *plane, int32_t endpoint_slot, size_t bytes) {
+  struct send_queue *queue = &plane->send;
+  if (queue->count == queue->head || queue->used + bytes > SEND_BUFFER) return NULL;
+  struct send_message *last = &queue->messages[queue->count - 1];
+  const struct endpoint *endpoint = &plane->endpoints[endpoint_slot];
+  bool joins = !last->closed && last->endpoint_slot == endpoint_slot && bytes <= last->frame_bytes &&
+               last->frames < RUN_FRAMES && last->bytes + bytes <= MAX_DATAGRAM && !queue->run_refused &&
+               (endpoint->largest_run == 0 || last->frame_bytes <= endpoint->largest_run) &&
+               udp_same_address(&last->to, &endpoint->address);
+  return joins ? last : NULL;
+}
+
+uint8_t *udp_reserve(struct plane *plane, int32_t endpoint_slot, size_t bytes) {
+  if (endpoint_slot < 0 || endpoint_slot >= MAX_ENDPOINT_SLOTS) return NULL;
+  const struct endpoint *endpoint = &plane->endpoints[endpoint_slot];
+  if (!endpoint->used) return NULL;
+  bytes += endpoint->prefix_length;
+  if (open_run(plane, endpoint_slot, bytes) == NULL && !make_room(plane, bytes)) return NULL;
+  uint8_t *at = plane->send.buffer + plane->send.used;
+  memcpy(at, endpoint->prefix, endpoint->prefix_length);
+  return at + endpoint->prefix_length;
+}
+
+static void begin_message(struct send_queue *queue, const struct sockaddr_in6 *to, int32_t endpoint_slot, size_t bytes) {
+  queue->messages[queue->count++] = (struct send_message){
+    .offset = (uint32_t)queue->used,
+    .bytes = (uint32_t)bytes,
+    .frame_bytes = (uint16_t)bytes,
+    .frames = 1,
+    .closed = endpoint_slot == NONE,
+    .endpoint_slot = endpoint_slot,
+    .to = *to,
+  };
+  queue->used += bytes;
+}
+
+void udp_commit(struct plane *plane, int32_t endpoint_slot, size_t bytes) {
+  const struct endpoint *endpoint = &plane->endpoints[endpoint_slot];
+  bytes += endpoint->prefix_length;
+  struct send_message *run = open_run(plane, endpoint_slot, bytes);
+  if (run == NULL) return begin_message(&plane->send, &endpoint->address, endpoint_slot, bytes);
+  run->closed = bytes < run->frame_bytes;
+  run->bytes += (uint32_t)bytes;
+  run->frames++;
+  plane->send.used += bytes;
+}
+
+bool udp_queue_datagram(struct plane *plane, const struct sockaddr_in6 *to, const uint8_t *bytes, size_t length) {
+  if (!make_room(plane, length)) {
+    count_of(plane, SEND_FAILED, 1);
+    return false;
+  }
+  memcpy(plane->send.buffer + plane->send.used, bytes, length);
+  begin_message(&plane->send, to, NONE, length);
+  udp_flush(plane);
+  return true;
+}
+
+/* ---- sending ---- */
+
+struct vector {
+  int count;
+  struct mmsghdr headers[SEND_VECTOR];
+  struct iovec parts[SEND_VECTOR];
+  union {
+    struct cmsghdr header;
+    char bytes[CMSG_SPACE(sizeof(uint16_t))];
+  } controls[SEND_VECTOR];
+  struct send_message *messages[SEND_VECTOR];
+  uint16_t frames[SEND_VECTOR];
+};
+
+static bool goes_as_run(const struct plane *plane, const struct send_message *message) {
+  if (message->frames < 2 || plane->send.run_refused) return false;
+  uint16_t largest = plane->endpoints[message->endpoint_slot].largest_run;
+  return largest == 0 || message->frame_bytes <= largest;
+}
+
+static void add_part(struct plane *plane, struct vector *vector, struct send_message *message, uint32_t from,
+                     uint32_t bytes, uint16_t frames) {
+  int i = vector->count++;
+  vector->parts[i] = (struct iovec){plane->send.buffer + message->offset + from, bytes};
+  vector->messages[i] = message;
+  vector->frames[i] = frames;
+  struct msghdr *header = &vector->headers[i].msg_hdr;
+  *header = (struct msghdr){
+    .msg_name = &message->to, .msg_namelen = sizeof message->to, .msg_iov = &vector->parts[i], .msg_iovlen = 1};
+  if (frames == 1) return;
+  header->msg_control = &vector->controls[i];
+  header->msg_controllen = sizeof vector->controls[i];
+  struct cmsghdr *control = &vector->controls[i].header;
+  *control = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(uint16_t)), .cmsg_level = IPPROTO_UDP, .cmsg_type = UDP_SEGMENT};
+  memcpy(CMSG_DATA(control), &message->frame_bytes, sizeof message->frame_bytes);
+}
+
+static void fill_vector(struct plane *plane, struct vector *vector) {
+  struct send_queue *queue = &plane->send;
+  vector->count = 0;
+  for (int i = queue->head; i < queue->count && vector->count < SEND_VECTOR; i++) {
+    struct send_message *message = &queue->messages[i];
+    if (goes_as_run(plane, message)) {
+      add_part(plane, vector, message, 0, message->bytes, message->frames);
+      continue;
+    }
+    for (uint32_t at = 0; at < message->bytes && vector->count < SEND_VECTOR; at += message->frame_bytes) {
+      uint32_t left = message->bytes - at;
+      add_part(plane, vector, message, at, left < message->frame_bytes ? left : message->frame_bytes, 1);
+    }
+  }
+}
+
+/* One part of the vector is done with, sent or not. */
+static void advance(struct plane *plane, const struct vector *vector, int i) {
+  struct send_message *message = vector->messages[i];
+  uint32_t bytes = (uint32_t)vector->parts[i].iov_len;
+  message->offset += bytes;
+  message->bytes -= bytes;
+  message->frames -= vector->frames[i];
+  message->closed = true;
+  if (message->frames == 0) plane->send.head++;
+}
+
+/* What to do about the error of the first part: true to go on with the queue, false to wait for the socket. */
+static bool after_error(struct plane *plane, const struct vector *vector, int error) {
+  struct send_queue *queue = &plane->send;
+  struct send_message *message = vector->messages[0];
+  if (error == EINTR) return true;
+  if (error == EAGAIN || error == EWOULDBLOCK || (error == ENOBUFS && ++queue->refusals < MAX_REFUSALS)) return false;
+  queue->refusals = 0;
+  if (vector->frames[0] > 1 && error == EIO) return queue->run_refused = true;
+  if (vector->frames[0] > 1 && (error == EINVAL || error == EMSGSIZE)) {
+    plane->endpoints[message->endpoint_slot].largest_run = (uint16_t)(message->frame_bytes - 1);
+    return true;
+  }
+  count_of(plane, SEND_FAILED, vector->frames[0]);
+  advance(plane, vector, 0);
+  return true;
+}
+
+/* Without a socket (tests) the queue only grows. */
+void udp_flush(struct plane *plane) {
+  struct send_queue *queue = &plane->send;
+  struct vector vector;
+  while (queue->head < queue->count && plane->udp_fd >= 0) {
+    fill_vector(plane, &vector);
+    int sent = sendmmsg(plane->udp_fd, vector.headers, (unsigned)vector.count, MSG_DONTWAIT);
+    if (sent < 0 && !after_error(plane, &vector, errno)) return set_blocked(plane, true);
+    for (int i = 0; i < sent; i++) {
+      count_of(plane, TX_DATAGRAMS, vector.frames[i]);
+      advance(plane, &vector, i);
+    }
+    if (sent > 0) queue->refusals = 0;
+  }
+  if (queue->head < queue->count) return;
+  queue->used = 0;
+  queue->head = queue->count = 0;
+  set_blocked(plane, false);
+}
+
+/* ---- receiving ---- */
+
+static uint32_t segment_bytes_of(struct msghdr *header, uint32_t bytes) {
+  for (struct cmsghdr *c = CMSG_FIRSTHDR(header); c != NULL; c = CMSG_NXTHDR(header, c)) {
+    if (c->cmsg_level != IPPROTO_UDP || c->cmsg_type != UDP_GRO) continue;
+    int size;
+    memcpy(&size, CMSG_DATA(c), sizeof size);
+    if (size > 0) return (uint32_t)size;
+  }
+  return bytes;
+}
+
+int udp_receive(struct plane *plane, int first, int count) {
+  struct mmsghdr headers[RECEIVE_SLOTS];
+  struct iovec parts[RECEIVE_SLOTS];
+  _Alignas(struct cmsghdr) char controls[RECEIVE_SLOTS][RECEIVE_CONTROL];
+  for (int i = 0; i < count; i++) {
+    struct receive_slot *slot = &plane->slots[first + i];
+    parts[i] = (struct iovec){receive_slot_bytes(plane, first + i), 65536};
+    headers[i].msg_hdr = (struct msghdr){
+      .msg_name = &slot->from, .msg_namelen = sizeof slot->from, .msg_iov = &parts[i], .msg_iovlen = 1,
+      .msg_control = controls[i], .msg_controllen = RECEIVE_CONTROL};
+  }
+  int received = recvmmsg(plane->udp_fd, headers, (unsigned)count, MSG_DONTWAIT, NULL);
+  if (received < 0) return -errno;
+  for (int i = 0; i < received; i++) {
+    struct receive_slot *slot = &plane->slots[first + i];
+    slot->bytes = headers[i].msg_len;
+    slot->segment_bytes = segment_bytes_of(&headers[i].msg_hdr, slot->bytes);
+  }
+  return received;
+}

@@ -1,0 +1,172 @@
+/**
+ * The C shim as TypeScript sees it: the only importer of the compiled addon, with a type for each of its functions.
+ * Invariant: what the shim reports as a number below zero (-errno) leaves this file as a thrown SystemError, nowhere else.
+ * The addon is built by scripts/build-native and loaded on first use.
+ */
+import { createRequire } from "node:module";
+import { getSystemErrorMap } from "node:util";
+import { PilotError } from "../base/pilot-error.ts";
+
+/** A data plane inside the shim. */
+export type PlaneHandle = object & { readonly brand: "plane" };
+
+/** A number below zero is -errno. */
+type Result = number;
+
+export interface NativeShim {
+  create(
+    outRows: Int32Array,
+    outArena: Uint8Array,
+    inRows: Int32Array,
+    inArena: Uint8Array,
+    counters: Float64Array,
+    keyStats: Float64Array,
+    status: Int32Array,
+  ): PlaneHandle;
+  close(plane: PlaneHandle): Result;
+  /** The interface's name. */
+  openTun(plane: PlaneHandle, name: string): string | Result;
+  /** The port bound. */
+  openUdp(plane: PlaneHandle, address: string, port: number): Result;
+  startPolling(
+    plane: PlaneHandle,
+    onTunReadable: () => void,
+    onUdpReadable: () => void,
+    onUdpWritable: () => void,
+  ): Result;
+  pauseTun(plane: PlaneHandle, pause: boolean): Result;
+  /** Outbound rows filled. */
+  readTun(plane: PlaneHandle): Result;
+  sealAndSend(plane: PlaneHandle, count: number): void;
+  /** Inbound rows filled. */
+  receiveAndOpen(plane: PlaneHandle): Result;
+  writeTun(plane: PlaneHandle, count: number): void;
+  writeTunPacket(plane: PlaneHandle, packet: Uint8Array): Result;
+  sendDatagram(plane: PlaneHandle, address: string, port: number, datagram: Uint8Array): Result;
+  installKey(
+    plane: PlaneHandle,
+    slot: number,
+    key: Uint8Array,
+    sendPrefix: Uint8Array,
+    firstCounter: number,
+    localNode: number,
+    peerNode: number,
+    sendHeader: Uint8Array,
+    receiveHeader: Uint8Array,
+    bindSender: boolean,
+  ): Result;
+  /** The counter the next frame would have had. */
+  removeKey(plane: PlaneHandle, slot: number): number;
+  setEndpoint(plane: PlaneHandle, slot: number, address: string, port: number, prefix: Uint8Array): Result;
+  bindKey(plane: PlaneHandle, keySlot: number, endpointSlot: number): Result;
+  /** An empty address means no relay. */
+  setRelay(plane: PlaneHandle, address: string, port: number): Result;
+  source(plane: PlaneHandle, index: number): { address: string; port: number };
+  /** `frame` is SEALED_OVERHEAD_BYTES longer than the packet. */
+  seal(plane: PlaneHandle, keySlot: number, virtualPacket: Uint8Array, frame: Uint8Array): Result;
+  sendStaged(
+    plane: PlaneHandle,
+    keySlot: number,
+    endpointSlot: number,
+    bytes: Uint8Array,
+    gsoType: number,
+    gsoSize: number,
+    csumStart: number,
+    csumOffset: number,
+    headerLength: number,
+  ): void;
+  /** The locked descriptor. */
+  lockFile(path: string): Result;
+
+  // The parts by themselves, and planes without device and socket: for tests.
+  crc32(bytes: Uint8Array): number;
+  checksum(bytes: Uint8Array): number;
+  /** Makes `fd`, which must keep packet boundaries, stand in for a TUN device. */
+  attachTun(plane: PlaneHandle, fd: number, hasUso: boolean): Result;
+  /** Datagrams of `segmentBytes` (0: one datagram) that the next `receiveAndOpen` takes as received. */
+  inject(plane: PlaneHandle, datagrams: Uint8Array, segmentBytes: number, address: string, port: number): Result;
+  /** What a plane without a socket would have sent: the bytes of each run, followed by the size of its frames. */
+  takeQueued(plane: PlaneHandle): (Uint8Array | number)[];
+  /** Two connected descriptors that keep packet boundaries and do not block. */
+  packetPair(): [number, number] | Result;
+}
+
+/** Arenas the shim counts on: outbound for at least one superpacket, inbound for 32 of the largest messages. */
+export const OUT_ARENA_BYTES = 512 * 1024;
+export const IN_ARENA_BYTES = 32 * (65536 + 1088);
+/** Bytes of a sealed frame around its virtual packet. */
+export const SEALED_OVERHEAD_BYTES = 36;
+/** Words of the array in which the shim shows its state. */
+export const STATUS = { SEND_BLOCKED: 0, HAS_USO: 1, RECEIVE_LEFT: 2 } as const;
+export const STATUS_WORDS = 4;
+
+/** A system call that failed; `code` is the errno's name, as in Node's own errors. */
+export class SystemError extends Error {
+  readonly code: string;
+  readonly syscall: string;
+  readonly errno: number;
+
+  constructor(errno: number, syscall: string) {
+    const [code, text] = getSystemErrorMap().get(errno) ?? [`errno ${-errno}`, "unknown error"];
+    super(`${syscall}: ${text} (${code})`);
+    this.name = "SystemError";
+    this.code = code;
+    this.syscall = syscall;
+    this.errno = errno;
+  }
+}
+
+/** The result, unless it is -errno. */
+export function checked(result: number, syscall: string): number {
+  if (result < 0) throw new SystemError(result, syscall);
+  return result;
+}
+
+/** The same for calls that answer with something else than a number. */
+export function checkedValue<T>(result: T | number, syscall: string): T {
+  if (typeof result === "number") throw new SystemError(result, syscall);
+  return result;
+}
+
+export function nativeShim(): NativeShim {
+  loaded ??= load();
+  return loaded;
+}
+
+/**
+ * Takes the lock that `path` stands for, until the descriptor is closed or the process ends; undefined when another
+ * process holds it.
+ */
+export function lockFile(path: string): number | undefined {
+  const result = nativeShim().lockFile(path);
+  try {
+    return checked(result, "flock");
+  } catch (error) {
+    if (error instanceof SystemError && error.code === "EAGAIN") return undefined;
+    throw error;
+  }
+}
+
+let loaded: NativeShim | undefined;
+
+/** Beside the compiled program, or in the build folder when the sources themselves are run. */
+const ADDON_PATHS = ["../native/pilot-tun.node", "../../dist/native/pilot-tun.node"];
+
+function load(): NativeShim {
+  const require = createRequire(import.meta.url);
+  let lastError: unknown;
+  for (const path of ADDON_PATHS) {
+    try {
+      return require(path) as NativeShim;
+    } catch (error) {
+      lastError = error;
+      if ((error as NodeJS.ErrnoException).code !== "MODULE_NOT_FOUND") break;
+    }
+  }
+  throw new PilotError(
+    "shim_missing",
+    `the native shim cannot be loaded: ${lastError instanceof Error ? lastError.message.split("\n")[0] : lastError}`,
+    "Build it with ./scripts/build-native.",
+    lastError,
+  );
+}
