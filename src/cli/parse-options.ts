@@ -54,7 +54,7 @@ export function parseDuration(option: string, text: unknown): Parsed<number> {
   const match = /^(\d{1,7}(?:\.\d{1,3})?)(ms|s|m)?$/.exec(String(text));
   const ms = match === null ? 0 : Math.round(Number(match[1]) * UNIT_MS[(match[2] ?? "s") as keyof typeof UNIT_MS]);
   if (ms >= 1 && ms <= MAX_DURATION_MS) return { value: ms };
-  return bad(`${option} ${quoted(text)} is not a time`, "write 500ms, 5s or 2m; at most one hour");
+  return bad(`${option} ${quoted(text)} is not a time`, "Write 500ms, 5s or 2m; at most one hour.");
 }
 
 const UNIT_MS = { ms: 1, s: 1000, m: 60_000 } as const;
@@ -65,13 +65,13 @@ export function parseWhole(option: string, text: unknown, least: number, most: n
   if (value >= least && value <= most) return { value };
   return bad(
     `${option} ${quoted(text)} is not a whole number from ${least} to ${most}`,
-    `for example ${option} ${least}`,
+    `For example ${option} ${least}.`,
   );
 }
 
 export function parsePath(option: string, text: unknown): Parsed<string> {
   if (typeof text === "string" && text !== "" && !text.includes("\0")) return { value: resolve(text) };
-  return bad(`${option} needs a path`, `for example ${option} ${DEFAULT_CONTROL_PATH}`);
+  return bad(`${option} needs a path`, `For example ${option} ${DEFAULT_CONTROL_PATH}.`);
 }
 
 export interface HostPort {
@@ -94,16 +94,16 @@ export function parseBindAddress(option: string, text: unknown): Parsed<Endpoint
     return { value: { address: canonicalAddress(parts.host), port: parts.port } };
   }
   const port = examplePort(option);
-  if (text === undefined) return bad(`${option} is missing`, `for example ${option} 0.0.0.0:${port}`);
+  if (text === undefined) return bad(`${option} is missing`, `For example ${option} 0.0.0.0:${port}.`);
   return bad(
     `${option} ${quoted(text)} is not an address and a port`,
-    `write an IPv4 or IPv6 address of this machine, for example ${option} 0.0.0.0:${port} or ${option} '[::]:${port}'`,
+    `Write an IPv4 or IPv6 address of this machine, for example ${option} 0.0.0.0:${port} or ${option} '[::]:${port}'.`,
   );
 }
 
 function badHostPort(option: string, text: unknown): Parsed<never> {
   const port = examplePort(option);
-  const example = `for example ${option} registry.example:${port} or ${option} '[2001:db8::1]:${port}'`;
+  const example = `For example ${option} registry.example:${port} or ${option} '[2001:db8::1]:${port}'.`;
   if (text === undefined) return bad(`${option} is missing`, example);
   return bad(`${option} ${quoted(text)} is not HOST:PORT`, example);
 }
@@ -143,7 +143,7 @@ export function parseInterfaceName(option: string, text: unknown): Parsed<string
   if (typeof text === "string" && /^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,15}$/.test(text)) return { value: text };
   return bad(
     `${option} ${quoted(text)} is not an interface name`,
-    `write 1 to 15 of A-Z a-z 0-9 _ . -, for example ${option} pilot0`,
+    `Write 1 to 15 of A-Z a-z 0-9 _ . -, for example ${option} pilot0.`,
   );
 }
 
@@ -153,13 +153,13 @@ export function parseHostname(option: string, text: unknown): Parsed<string> {
   if (!valid) {
     return bad(
       `${option} ${quoted(text)} is not a hostname`,
-      `write 1 to 63 of a-z 0-9 -, not starting or ending with -, without .pilot; for example ${option} alice`,
+      `Write 1 to 63 of a-z 0-9 -, not starting or ending with -, without .pilot; for example ${option} alice.`,
     );
   }
   if (/^\d+$/.test(text)) {
-    return bad(`${option} ${quoted(text)} reads as a node number`, "choose a hostname with a letter in it");
+    return bad(`${option} ${quoted(text)} reads as a node number`, "Choose a hostname with a letter in it.");
   }
-  if (RESERVED_HOSTNAMES.has(text)) return bad(`${option} ${quoted(text)} is reserved`, "choose another hostname");
+  if (RESERVED_HOSTNAMES.has(text)) return bad(`${option} ${quoted(text)} is reserved`, "Choose another hostname.");
   return { value: text };
 }
 
@@ -182,7 +182,7 @@ export function parsePrefix(option: string, text: unknown): Parsed<Prefix48> {
   }
   return bad(
     `${option} ${quoted(text)} is not a unique local /48 prefix`,
-    `write fdXX:XXXX:XXXX::/48, for example ${option} fd50:494c:4f54::/48`,
+    `Write fdXX:XXXX:XXXX::/48, for example ${option} fd50:494c:4f54::/48.`,
   );
 }
 

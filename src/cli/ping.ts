@@ -115,7 +115,7 @@ async function pause(ms: number, signal: AbortSignal): Promise<void> {
 function report(context: Context, plan: PingPlan, tally: Tally): ExitCode {
   const received = tally.replies.filter((reply) => reply.rttMs !== null).length;
   if (tally.peer === undefined)
-    throw new PilotError("interrupted", "interrupted before the first answer", "run it again");
+    throw new PilotError("interrupted", "Interrupted before the first answer", "Run it again.");
   const problem = received > 0 ? undefined : silence(tally.peer, tally.path, plan.timeoutMs);
   const { peer, path, replies } = tally;
   const reply = { schema: SCHEMA, peer, path, replies, sent: replies.length, received };
@@ -127,11 +127,11 @@ function report(context: Context, plan: PingPlan, tally: Tally): ExitCode {
 
 function silence(peer: PeerIdentity, path: PeerPath, timeoutMs: number): Problem {
   if (path === "none") {
-    const hint = "see `pilot-tun status`: is the peer's daemon up, and the beacon ok?";
-    return { code: "unreachable", message: `there is no path to ${peerName(peer)}`, hint };
+    const hint = "See `pilot-tun status`: is the peer's daemon up, and the beacon ok?";
+    return { code: "unreachable", message: `There is no path to ${peerName(peer)}`, hint };
   }
   const message = `${peerName(peer)} did not answer within ${timeoutMs / 1000} s`;
-  return { code: "timeout", message, hint: "wait longer with --timeout, or look at its line in `pilot-tun peers`" };
+  return { code: "timeout", message, hint: "Wait longer with --timeout, or look at its line in `pilot-tun peers`." };
 }
 
 function replyLines(reply: PingReply, seq: number, timeoutMs: number): string[] {

@@ -56,7 +56,7 @@ function problemsOf(error: unknown): readonly Problem[] {
   if (error instanceof PilotError) return [{ code: error.code, message: error.message, hint: error.hint }];
   if (error instanceof CommanderError) return [commanderProblem(error)];
   const message = error instanceof Error ? error.message : String(error);
-  return [{ code: "internal", message, hint: "this is a bug of pilot-tun: report it with the lines below" }];
+  return [{ code: "internal", message, hint: "This is a bug of pilot-tun: report it with the lines below." }];
 }
 
 function isBug(error: unknown): boolean {
@@ -66,8 +66,8 @@ function isBug(error: unknown): boolean {
 /** commander writes `error: unknown command 'statsu'`, and below it `(Did you mean status?)`. */
 function commanderProblem(error: CommanderError): Problem {
   // `trust` alone: the help is on stderr already.
-  if (error.code === "commander.help") return usageProblem("a command is missing", "choose one of those listed above");
+  if (error.code === "commander.help") return usageProblem("A command is missing", "Choose one of those listed above.");
   const [message = "", suggestion] = error.message.replace(/^error: /, "").split("\n");
-  const hint = suggestion?.replace(/^\(|\)$/g, "") ?? "run `pilot-tun --help`, or the command with --help";
-  return usageProblem(message, hint);
+  const hint = suggestion?.replace(/^\(|\)$/g, "") ?? "Run `pilot-tun --help`, or the command with --help.";
+  return usageProblem(message.charAt(0).toUpperCase() + message.slice(1), hint);
 }

@@ -64,7 +64,7 @@ async function ask(context: Context, input: Input): Promise<ExitCode> {
   const reason = input.options.reason as string | undefined;
   if (reason !== undefined && reason.length > MAX_REASON_LENGTH) {
     const message = `--reason has ${reason.length} characters`;
-    throw new UsageError([usageProblem(message, `write at most ${MAX_REASON_LENGTH}`)]);
+    throw new UsageError([usageProblem(message, `Write at most ${MAX_REASON_LENGTH}.`)]);
   }
   const peer = input.args[0]!;
   const reply = await context.call("trust/ask", reason === undefined ? { peer } : { peer, reason });

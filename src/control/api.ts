@@ -300,6 +300,8 @@ interface ErrorClass {
 export const ERROR_CODES: Readonly<Record<string, ErrorClass>> = {
   // The request itself; `usage` is the command line's own.
   usage: { exit: EXIT.usage, status: 400 },
+  bad_address: { exit: EXIT.usage, status: 400 },
+  bad_interface_name: { exit: EXIT.usage, status: 400 },
   bad_request: { exit: EXIT.usage, status: 400 },
   not_overlay_address: { exit: EXIT.usage, status: 400 },
   unknown_method: { exit: EXIT.failed, status: 404 },
@@ -314,7 +316,8 @@ export const ERROR_CODES: Readonly<Record<string, ErrorClass>> = {
   /** Running, but without an address yet. */
   not_ready: { exit: EXIT.notRunning, status: 503 },
   already_running: { exit: EXIT.failed, status: 409 },
-  needs_privilege: { exit: EXIT.needsPrivilege, status: 403 },
+  not_privileged: { exit: EXIT.needsPrivilege, status: 403 },
+  port_forbidden: { exit: EXIT.needsPrivilege, status: 403 },
   needs_confirmation: { exit: EXIT.needsConfirmation, status: 409 },
   // The peer.
   unknown_peer: { exit: EXIT.unreachable, status: 404 },

@@ -1,6 +1,6 @@
 /**
  * A program's end of the local API: one call, one connection, one answer. Every failure is a PilotError whose code is
- * in the API's table: what the daemon refused, or `not_running`, `needs_privilege`, `timeout`, `bad_reply`.
+ * in the API's table: what the daemon refused, or `not_running`, `not_privileged`, `timeout`, `bad_reply`.
  */
 import { request as httpRequest, type IncomingMessage } from "node:http";
 import { PilotError } from "../base/pilot-error.ts";
@@ -40,21 +40,21 @@ export class ControlClient {
     if (NOBODY_THERE.has(code)) {
       return new PilotError(
         "not_running",
-        `no daemon answers at ${this.#path}`,
-        "start one with `pilot-tun up`, or name its socket with --control",
+        `No daemon answers at ${this.#path}`,
+        "Start one with `pilot-tun up`, or name its socket with --control.",
         error,
       );
     }
     if (code === "EACCES" || code === "EPERM") {
       return new PilotError(
-        "needs_privilege",
-        `no permission for ${this.#path}`,
-        "run the command as root, or as the user that runs the daemon",
+        "not_privileged",
+        `No permission for ${this.#path}`,
+        "Run the command as root, or as the user that runs the daemon.",
         error,
       );
     }
-    if (code === "ABORT_ERR") return new PilotError("interrupted", "interrupted", "run the command again", error);
-    return badReply(`the connection to ${this.#path} broke (${code || error})`, error);
+    if (code === "ABORT_ERR") return new PilotError("interrupted", "Interrupted", "Run the command again.", error);
+    return badReply(`The connection to ${this.#path} broke (${code || error})`, error);
   }
 }
 
@@ -86,7 +86,7 @@ async function readText(response: IncomingMessage): Promise<string> {
   let length = 0;
   for await (const chunk of response as AsyncIterable<Buffer>) {
     length += chunk.length;
-    if (length > MAX_REPLY_BYTES) throw badReply("the answer is too long");
+    if (length > MAX_REPLY_BYTES) throw badReply("The answer is too long");
     chunks.push(chunk);
   }
   return Buffer.concat(chunks).toString("utf8");
@@ -96,7 +96,7 @@ async function readText(response: IncomingMessage): Promise<string> {
 function checkReply(text: string): object {
   const reply = parseObject(text);
   if (reply === undefined || reply.schema !== SCHEMA) {
-    throw badReply(`the answer is not of the schema ${SCHEMA}`);
+    throw badReply(`The answer is not of the schema ${SCHEMA}`);
   }
   const problem = reply.error as Problem | undefined;
   if (problem !== undefined) throw new PilotError(problem.code, problem.message, problem.hint);
@@ -115,12 +115,12 @@ function parseObject(text: string): Record<string, unknown> | undefined {
 function timedOut(timeoutMs: number, cause: unknown): PilotError {
   return new PilotError(
     "timeout",
-    `the daemon did not answer within ${timeoutMs / 1000} s`,
-    "wait longer with --timeout, or look at the daemon's log",
+    `The daemon did not answer within ${timeoutMs / 1000} s`,
+    "Wait longer with --timeout, or look at the daemon's log.",
     cause,
   );
 }
 
 function badReply(message: string, cause?: unknown): PilotError {
-  return new PilotError("bad_reply", message, "check that --control names a pilot-tun socket of this version", cause);
+  return new PilotError("bad_reply", message, "Check that --control names a pilot-tun socket of this version.", cause);
 }

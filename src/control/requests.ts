@@ -31,8 +31,8 @@ export function prepareCall(method: string, body: unknown): PreparedCall {
   if (!Object.hasOwn(METHODS, method)) {
     throw new PilotError(
       "unknown_method",
-      `there is no method ${JSON.stringify(method.slice(0, 64))}`,
-      `use one of: ${Object.keys(METHODS).join(", ")}; a newer program may need a newer daemon`,
+      `There is no method ${JSON.stringify(method.slice(0, 64))}`,
+      `Use one of ${Object.keys(METHODS).join(", ")}. A newer program may need a newer daemon.`,
     );
   }
   return prepare(method as ControlMethod, body);
@@ -112,19 +112,19 @@ function parseTrustAsk(body: JsonObject): TrustAskRequest {
   const reason = body.reason;
   if (reason === undefined) return { peer };
   if (typeof reason !== "string" || reason.length > MAX_REASON_LENGTH) {
-    throw badRequest(`reason must be text of at most ${MAX_REASON_LENGTH} characters`);
+    throw badRequest(`The reason must be text of at most ${MAX_REASON_LENGTH} characters`);
   }
   return { peer, reason };
 }
 
 function asObject(body: unknown): JsonObject {
   if (typeof body === "object" && body !== null && !Array.isArray(body)) return body as JsonObject;
-  throw badRequest("the body must be a JSON object");
+  throw badRequest("The body must be a JSON object");
 }
 
 function onlyKeys(body: JsonObject, allowed: readonly string[]): void {
   const unknown = Object.keys(body).find((key) => !allowed.includes(key));
-  if (unknown !== undefined) throw badRequest(`unknown key ${JSON.stringify(unknown.slice(0, 64))}`);
+  if (unknown !== undefined) throw badRequest(`Unknown key ${JSON.stringify(unknown.slice(0, 64))}`);
 }
 
 /** One visible word: a name or an address. */
@@ -132,15 +132,15 @@ function word(body: JsonObject, key: string): string {
   const value = body[key];
   // 253 is the longest name of DNS (RFC 1035 §2.3.4); no address is longer.
   if (typeof value === "string" && /^[\x21-\x7e]{1,253}$/.test(value)) return value;
-  throw badRequest(`${key} must be a name or an address: 1 to 253 visible ASCII characters`);
+  throw badRequest(`The ${key} must be a name or an address: 1 to 253 visible ASCII characters`);
 }
 
 function whole(body: JsonObject, key: string, most: number): number {
   const value = body[key];
   if (typeof value === "number" && Number.isInteger(value) && value >= 1 && value <= most) return value;
-  throw badRequest(`${key} must be a whole number from 1 to ${most}`);
+  throw badRequest(`The ${key} must be a whole number from 1 to ${most}`);
 }
 
 function badRequest(message: string): PilotError {
-  return new PilotError("bad_request", message, "look the request up in the local API's description");
+  return new PilotError("bad_request", message, "Look the request up in the local API's description.");
 }

@@ -16,8 +16,6 @@ import { type ControlBackend, type ErrorReply, httpStatusOf, SCHEMA } from "./ap
 import { type PreparedCall, prepareCall } from "./requests.ts";
 
 export interface ControlServerOptions {
-  readonly path: string;
-  readonly backend: ControlBackend;
   /** Called with what a backend threw that is not a PilotError: a bug to log. The caller is told no detail. */
   readonly onInternalError?: (method: string, error: unknown) => void;
   /** In place of the method's own deadline; for tests. */
@@ -30,20 +28,23 @@ export interface ControlServer {
   close(): Promise<void>;
 }
 
-/** Throws PilotError `already_running`, `needs_privilege` or `control_socket`. */
-export async function startControlServer(options: ControlServerOptions): Promise<ControlServer> {
-  const { path } = options;
+/** Throws PilotError `already_running`, `not_privileged` or `control_socket`. */
+export async function startControlServer(
+  path: string,
+  backend: ControlBackend,
+  options: ControlServerOptions = {},
+): Promise<ControlServer> {
   checkPath(path);
   makeDirectory(path);
   await removeStaleSocket(path);
-  const closing = new AbortController();
-  const server = createHttpServer(options, closing.signal);
+  const running = new Set<AbortController>();
+  const server = createHttpServer({ backend, options, running });
   await listen(server, path);
   let closed: Promise<void> | undefined;
   return {
     path,
     close: () => {
-      closing.abort();
+      for (const call of running) call.abort();
       closed ??= closeServer(server);
       return closed;
     },
@@ -59,8 +60,8 @@ function checkPath(path: string): void {
   if (Buffer.byteLength(path) <= MAX_PATH_BYTES) return;
   throw new PilotError(
     "control_socket",
-    `the control socket's path is longer than ${MAX_PATH_BYTES} bytes: ${path}`,
-    "choose a shorter path with --control",
+    `The control socket's path is longer than ${MAX_PATH_BYTES} bytes: ${path}`,
+    "Choose a shorter path with --control.",
   );
 }
 
@@ -68,7 +69,7 @@ function makeDirectory(path: string): void {
   try {
     mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
   } catch (error) {
-    throw socketError(error, path, `cannot make the directory of ${path}`);
+    throw socketError(error, path, `Cannot make the directory of ${path}`);
   }
 }
 
@@ -76,7 +77,11 @@ async function removeStaleSocket(path: string): Promise<void> {
   const stats = lstatSync(path, { throwIfNoEntry: false });
   if (stats === undefined) return;
   if (!stats.isSocket()) {
-    throw new PilotError("control_socket", `${path} is not a socket`, "move it away, or name another path");
+    throw new PilotError(
+      "control_socket",
+      `${path} is not a socket`,
+      "Move it away, or name another path with --control.",
+    );
   }
   const failure = await connectFailure(path);
   if (failure === undefined) throw alreadyRunning(path);
@@ -111,7 +116,7 @@ async function listen(server: Server, path: string): Promise<void> {
     chmodSync(path, 0o600);
   } catch (error) {
     server.close();
-    throw socketError(error, path, `cannot listen at ${path}`);
+    throw socketError(error, path, `Cannot listen at ${path}`);
   }
 }
 
@@ -126,20 +131,20 @@ function socketError(error: unknown, path: string, message: string): PilotError 
   const code = (error as NodeJS.ErrnoException).code;
   if (code === "EACCES" || code === "EPERM") return noAccess(path, error);
   if (code === "EADDRINUSE") return alreadyRunning(path, error);
-  return new PilotError("control_socket", `${message}: ${code ?? error}`, "name another path with --control", error);
+  return new PilotError("control_socket", `${message}: ${code ?? error}`, "Name another path with --control.", error);
 }
 
 function alreadyRunning(path: string, cause?: unknown): PilotError {
   return new PilotError(
     "already_running",
-    `a daemon already answers at ${path}`,
-    "end that one first, or give this one its own --control, --state and --tun",
+    `A daemon already answers at ${path}`,
+    "End that one first, or give this one its own --control, --state and --tun.",
     cause,
   );
 }
 
 function noAccess(path: string, cause?: unknown): PilotError {
-  return new PilotError("needs_privilege", `no permission for ${path}`, "run it as root", cause);
+  return new PilotError("not_privileged", `No permission for ${path}`, "Run it as root.", cause);
 }
 
 // ---- requests -----------------------------------------------------------------------------------------------------
@@ -150,7 +155,14 @@ const MAX_CONNECTIONS = 64;
 /** For the whole request to arrive: local programs send it at once. */
 const REQUEST_ARRIVAL_MS = 10_000;
 
-function createHttpServer(options: ControlServerOptions, closing: AbortSignal): Server {
+interface Conversation {
+  readonly backend: ControlBackend;
+  readonly options: ControlServerOptions;
+  /** Requests not answered yet. Bound: MAX_CONNECTIONS. Each leaves when it is answered or given up. */
+  readonly running: Set<AbortController>;
+}
+
+function createHttpServer(conversation: Conversation): Server {
   const server = createServer(
     {
       maxHeaderSize: MAX_HEADER_BYTES,
@@ -161,7 +173,7 @@ function createHttpServer(options: ControlServerOptions, closing: AbortSignal): 
     },
     (request, response) => {
       // `answer` catches what the request can cause; what is left is a broken connection, which has no one to tell.
-      answer(options, request, response, closing).catch(() => request.destroy());
+      answer(conversation, request, response).catch(() => request.destroy());
     },
   );
   server.maxConnections = MAX_CONNECTIONS;
@@ -169,55 +181,54 @@ function createHttpServer(options: ControlServerOptions, closing: AbortSignal): 
   return server;
 }
 
-async function answer(
-  options: ControlServerOptions,
-  request: IncomingMessage,
-  response: ServerResponse,
-  closing: AbortSignal,
-): Promise<void> {
+async function answer(conversation: Conversation, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  const { options, running } = conversation;
+  const ended = new AbortController();
+  running.add(ended);
+  response.once("close", () => ended.abort());
   let method = "";
-  const gone = new AbortController();
-  response.once("close", () => gone.abort());
   try {
     method = methodOf(request);
     const call = prepareCall(method, parseJson(await readBody(request)));
-    send(response, 200, { schema: SCHEMA, ...(await runCall(options, call, AbortSignal.any([gone.signal, closing]))) });
+    send(response, 200, { schema: SCHEMA, ...(await runCall(conversation, call, ended.signal)) });
   } catch (error) {
-    if (gone.signal.aborted || closing.aborted) return; // the call was ended, and nobody waits for it
+    if (ended.signal.aborted) return; // nobody waits for it any more
     if (!(error instanceof PilotError)) options.onInternalError?.(method, error);
     refuse(response, error instanceof PilotError ? error : internalError());
+  } finally {
+    running.delete(ended);
+    ended.abort(); // also after the deadline: the backend stops working on it
   }
 }
 
-/** `ended` ends it early; its own deadline ends it late. */
-async function runCall(options: ControlServerOptions, call: PreparedCall, ended: AbortSignal): Promise<object> {
-  const deadlineMs = options.deadlineMs ?? call.deadlineMs;
-  const late = new AbortController();
+async function runCall(conversation: Conversation, call: PreparedCall, signal: AbortSignal): Promise<object> {
+  const deadlineMs = conversation.options.deadlineMs ?? call.deadlineMs;
   let timer: NodeJS.Timeout | undefined;
   const expired = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => {
-      reject(tooLate(call.method, deadlineMs));
-      late.abort();
-    }, deadlineMs);
+    timer = setTimeout(() => reject(tooLate(call.method, deadlineMs)), deadlineMs);
   });
   try {
-    return await Promise.race([call.invoke(options.backend, AbortSignal.any([ended, late.signal])), expired]);
+    return await Promise.race([call.invoke(conversation.backend, signal), expired]);
   } finally {
     clearTimeout(timer);
   }
 }
 
 function tooLate(method: string, deadlineMs: number): PilotError {
-  return new PilotError("timeout", `${method} took longer than ${deadlineMs / 1000} s`, "try again; see `status`");
+  return new PilotError(
+    "timeout",
+    `${method} took longer than ${deadlineMs / 1000} s`,
+    "Try again, and see `pilot-tun status`.",
+  );
 }
 
 function methodOf(request: IncomingMessage): string {
   const path = (request.url ?? "").split("?", 1)[0]!;
   if (!path.startsWith("/v1/")) {
-    throw new PilotError("unknown_method", "methods are at /v1/<method>", "for example POST /v1/status");
+    throw new PilotError("unknown_method", "Methods are at /v1/<method>", "For example POST /v1/status.");
   }
   if (request.method !== "POST") {
-    throw new PilotError("wrong_http_method", "methods are called with POST", "for example curl -X POST");
+    throw new PilotError("wrong_http_method", "Methods are called with POST", "For example curl -X POST.");
   }
   return path.slice("/v1/".length);
 }
@@ -228,7 +239,7 @@ async function readBody(request: IncomingMessage): Promise<Uint8Array> {
   for await (const chunk of request as AsyncIterable<Buffer>) {
     length += chunk.length;
     if (length > MAX_REQUEST_BYTES) {
-      throw new PilotError("request_too_large", `a request has at most ${MAX_REQUEST_BYTES} bytes`, "send less");
+      throw new PilotError("request_too_large", `A request has at most ${MAX_REQUEST_BYTES} bytes`, "Send less.");
     }
     chunks.push(chunk);
   }
@@ -240,7 +251,7 @@ function parseJson(body: Uint8Array): unknown {
   try {
     return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(body));
   } catch {
-    throw new PilotError("bad_request", "the body is not JSON in UTF-8", "send one JSON object");
+    throw new PilotError("bad_request", "The body is not JSON in UTF-8", "Send one JSON object.");
   }
 }
 
@@ -265,7 +276,7 @@ function send(response: ServerResponse, status: number, reply: object): void {
 }
 
 function internalError(): PilotError {
-  return new PilotError("internal", "the daemon met an unexpected error", "look at the daemon's log");
+  return new PilotError("internal", "The daemon met an unexpected error", "Look at the daemon's log.");
 }
 
 /** Bytes that are not HTTP: one answer if it can still be written, then the connection ends. */
@@ -274,7 +285,7 @@ function refuseGarbage(socket: Duplex): void {
     socket.destroy();
     return;
   }
-  const error = { code: "bad_request", message: "this is not an HTTP request", hint: "send POST /v1/<method>" };
+  const error = { code: "bad_request", message: "This is not an HTTP request", hint: "Send POST /v1/<method>." };
   const text = JSON.stringify({ schema: SCHEMA, error } satisfies ErrorReply) + "\n";
   socket.end(
     "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: application/json\r\n" +

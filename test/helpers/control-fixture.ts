@@ -126,7 +126,7 @@ export async function withServer<T>(backend: ControlBackend, use: (path: string)
   const directory = temporaryDirectory();
   let server: ControlServer | undefined;
   try {
-    server = await startControlServer({ path: join(directory.path, "control.sock"), backend });
+    server = await startControlServer(join(directory.path, "control.sock"), backend);
     return await use(server.path);
   } finally {
     await server?.close();

@@ -71,11 +71,11 @@ describe("the control client", () => {
     expect((await failure(path)).hint).toContain("pilot-tun up");
   });
 
-  it("says needs_privilege when it may not open the socket", async () => {
+  it("says not_privileged when it may not open the socket", async () => {
     await listening(createServer(), async () => {
       chmodSync(directory.path, 0o755);
       chmodSync(path, 0);
-      expect((await unprivileged(() => failure(path))).code).toBe("needs_privilege");
+      expect((await unprivileged(() => failure(path))).code).toBe("not_privileged");
     });
   });
 

@@ -34,7 +34,7 @@ async function start(
   replace: Partial<ControlBackend> = {},
   more: Partial<ControlServerOptions> = {},
 ): Promise<ControlServer> {
-  const server = await startControlServer({ path, backend: fakeBackend(replace), ...more });
+  const server = await startControlServer(path, fakeBackend(replace), more);
   servers.push(server);
   return server;
 }
@@ -109,22 +109,22 @@ describe("the control socket", () => {
 
   it("of a living daemon is left alone", async () => {
     await start();
-    expect(await codeOf(startControlServer({ path, backend: fakeBackend() }))).toBe("already_running");
+    expect(await codeOf(startControlServer(path, fakeBackend()))).toBe("already_running");
     expect((await post("/v1/status", "{}")).status).toBe(200);
   });
 
   it("is not put in the place of a file", async () => {
     writeFileSync(path, "precious");
-    expect(await codeOf(startControlServer({ path, backend: fakeBackend() }))).toBe("control_socket");
+    expect(await codeOf(startControlServer(path, fakeBackend()))).toBe("control_socket");
     expect(readFileSync(path, "utf8")).toBe("precious");
   });
 
   it("is refused when its path would be cut short, or its directory cannot be made", async () => {
     const long = join(directory.path, "x".repeat(120));
-    expect(await codeOf(startControlServer({ path: long, backend: fakeBackend() }))).toBe("control_socket");
+    expect(await codeOf(startControlServer(long, fakeBackend()))).toBe("control_socket");
     writeFileSync(join(directory.path, "file"), "");
     const below = join(directory.path, "file", "control.sock");
-    expect(await codeOf(startControlServer({ path: below, backend: fakeBackend() }))).toBe("control_socket");
+    expect(await codeOf(startControlServer(below, fakeBackend()))).toBe("control_socket");
   });
 
   it("goes away at close, which may be called again and ends running calls", async () => {
@@ -344,6 +344,6 @@ describe("whatever arrives at the socket", () => {
 
   it("a directory in the socket's place is refused", async () => {
     mkdirSync(path);
-    expect(await codeOf(startControlServer({ path, backend: fakeBackend() }))).toBe("control_socket");
+    expect(await codeOf(startControlServer(path, fakeBackend()))).toBe("control_socket");
   });
 });
