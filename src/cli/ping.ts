@@ -26,8 +26,8 @@ export const declarePing: Declare = (program, perform) => {
     .command("ping")
     .description("round trips to a peer through the tunnel")
     .argument("<PEER>", "hostname, Pilot address, overlay IPv6 address or node number")
-    .option("-c, --count N", "how many", "4")
-    .option("-i, --interval TIME", "from one to the next", "1s")
+    .option("-c, --count <N>", "how many", "4")
+    .option("-i, --interval <TIME>", "from one to the next", "1s")
     .addHelpText(
       "after",
       `\n--timeout is how long each is waited for (5s).\n${examples("pilot-tun ping alice", "pilot-tun ping -c 1 --timeout 500ms 5")}`,
