@@ -1,0 +1,175 @@
+/**
+ * What two pilot-tun nodes say to each other on virtual port 41, beside IPv6 packets: hello, keepalive, revoked, path-MTU
+ * probe. Byte layouts and rules stand in docs/bridge-protocol.md, which this file implements.
+ * The first half-byte of the payload tells them apart: 6 is an IPv6 packet, 0 a message whose type is the first byte.
+ * Bytes after the known fields are ignored, so that later versions can append.
+ */
+import { readU16, readU32, writeU16, writeU32 } from "../base/bytes.ts";
+import { PORT } from "./virtual-packet.ts";
+
+/** 41 is the IP protocol number of "IPv6 inside something" (RFC 4213). */
+export const BRIDGE_PORT = PORT.BRIDGE;
+
+/** An inner packet's cost inside a UDP datagram: 36 bytes of PILS and 34 of virtual header. */
+export const BRIDGE_OVERHEAD_BYTES = 70;
+
+export const INSTANCE_BYTES = 8;
+
+export type BridgeMessage = Hello | Revocation | Keepalive | MtuMessage;
+
+export interface Hello {
+  /** An ack has the same body and is not answered. */
+  readonly kind: "hello" | "hello-ack";
+  /** The sender trusts the receiver: packets may pass as far as it is concerned. */
+  readonly consents: boolean;
+  /** 32 bits, one per optional ability; none is defined yet. */
+  readonly features: number;
+  /** Bytes of the largest inner packet the sender takes. */
+  readonly mtu: number;
+  /** 8 random bytes, new at each start of the daemon. */
+  readonly instance: Uint8Array;
+  /** The sender's trust epoch for the receiver; see `trust/`. */
+  readonly epoch: number;
+}
+
+export interface Revocation {
+  readonly kind: "revoked" | "revoked-ack";
+  /** Epoch of the sender's tombstone; the ack repeats it. */
+  readonly epoch: number;
+}
+
+export interface Keepalive {
+  readonly kind: "keepalive";
+}
+
+export interface MtuMessage {
+  readonly kind: "mtu-probe" | "mtu-answer";
+  /** Bytes of the probe's payload, so of the inner packet it stands for. */
+  readonly size: number;
+  readonly id: number;
+}
+
+/** A type this version does not know: counted and ignored. */
+export interface UnknownBridgeMessage {
+  readonly kind: "unknown";
+  readonly type: number;
+}
+
+/** What a payload on port 41 is, by its first half-byte. */
+export function classifyBridgePayload(payload: Uint8Array): "packet" | "message" | undefined {
+  if (payload.length === 0) return undefined;
+  const half = payload[0]! >>> 4;
+  if (half === 6) return "packet";
+  return half === 0 ? "message" : undefined;
+}
+
+export function encodeBridgeMessage(message: BridgeMessage): Uint8Array {
+  switch (message.kind) {
+    case "hello":
+    case "hello-ack":
+      return encodeHello(message);
+    case "revoked":
+    case "revoked-ack":
+      return encodeRevocation(message);
+    case "keepalive":
+      return new Uint8Array([TYPE.KEEPALIVE]);
+    case "mtu-probe":
+    case "mtu-answer":
+      return encodeMtuMessage(message);
+  }
+}
+
+/** Undefined for what is no message, and for a known one that is cut short. */
+export function parseBridgeMessage(payload: Uint8Array): BridgeMessage | UnknownBridgeMessage | undefined {
+  if (classifyBridgePayload(payload) !== "message") return undefined;
+  const type = payload[0]!;
+  switch (type) {
+    case TYPE.HELLO:
+      return parseHello(payload, "hello");
+    case TYPE.HELLO_ACK:
+      return parseHello(payload, "hello-ack");
+    case TYPE.REVOKED:
+      return parseRevocation(payload, "revoked");
+    case TYPE.REVOKED_ACK:
+      return parseRevocation(payload, "revoked-ack");
+    case TYPE.KEEPALIVE:
+      return { kind: "keepalive" };
+    case TYPE.MTU_PROBE:
+      return parseMtuMessage(payload, "mtu-probe");
+    case TYPE.MTU_ANSWER:
+      return parseMtuMessage(payload, "mtu-answer");
+    default:
+      return { kind: "unknown", type };
+  }
+}
+
+function encodeHello(hello: Hello): Uint8Array {
+  const bytes = new Uint8Array(HELLO_BYTES);
+  bytes[0] = hello.kind === "hello" ? TYPE.HELLO : TYPE.HELLO_ACK;
+  bytes[1] = VERSION;
+  writeU16(bytes, 2, hello.consents ? CONSENTS : 0);
+  writeU32(bytes, 4, hello.features);
+  writeU16(bytes, 8, hello.mtu);
+  bytes.set(hello.instance.subarray(0, INSTANCE_BYTES), 10);
+  writeU32(bytes, 18, hello.epoch);
+  return bytes;
+}
+
+function parseHello(bytes: Uint8Array, kind: Hello["kind"]): Hello | UnknownBridgeMessage | undefined {
+  if (bytes.length < HELLO_BYTES) return undefined;
+  // Another version gives these fields another meaning; additions do not change the version.
+  if (bytes[1] !== VERSION) return { kind: "unknown", type: bytes[0]! };
+  return {
+    kind,
+    consents: (readU16(bytes, 2) & CONSENTS) !== 0,
+    features: readU32(bytes, 4),
+    mtu: readU16(bytes, 8),
+    instance: bytes.slice(10, 10 + INSTANCE_BYTES),
+    epoch: readU32(bytes, 18),
+  };
+}
+
+function encodeRevocation(message: Revocation): Uint8Array {
+  const bytes = new Uint8Array(REVOCATION_BYTES);
+  bytes[0] = message.kind === "revoked" ? TYPE.REVOKED : TYPE.REVOKED_ACK;
+  writeU32(bytes, 4, message.epoch);
+  return bytes;
+}
+
+function parseRevocation(bytes: Uint8Array, kind: Revocation["kind"]): Revocation | undefined {
+  return bytes.length < REVOCATION_BYTES ? undefined : { kind, epoch: readU32(bytes, 4) };
+}
+
+/** A probe is filled with zeros up to the size it asks about. */
+function encodeMtuMessage({ kind, size, id }: MtuMessage): Uint8Array {
+  const isProbe = kind === "mtu-probe";
+  const bytes = new Uint8Array(isProbe ? Math.max(MTU_MESSAGE_BYTES, size) : MTU_MESSAGE_BYTES);
+  bytes[0] = isProbe ? TYPE.MTU_PROBE : TYPE.MTU_ANSWER;
+  writeU16(bytes, 2, size);
+  writeU32(bytes, 4, id);
+  return bytes;
+}
+
+function parseMtuMessage(bytes: Uint8Array, kind: MtuMessage["kind"]): MtuMessage | undefined {
+  if (bytes.length < MTU_MESSAGE_BYTES) return undefined;
+  const size = readU16(bytes, 2);
+  // A probe that claims more than arrived must not be answered: the answer says that this size gets through.
+  if (kind === "mtu-probe" && bytes.length < size) return undefined;
+  return { kind, size, id: readU32(bytes, 4) };
+}
+
+const TYPE = {
+  HELLO: 1,
+  HELLO_ACK: 2,
+  REVOKED: 3,
+  KEEPALIVE: 4,
+  MTU_PROBE: 5,
+  MTU_ANSWER: 6,
+  REVOKED_ACK: 7,
+} as const;
+
+const VERSION = 1;
+const CONSENTS = 0x0001;
+const HELLO_BYTES = 22;
+const REVOCATION_BYTES = 8;
+const MTU_MESSAGE_BYTES = 8;
