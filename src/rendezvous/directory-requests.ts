@@ -1,0 +1,198 @@
+/**
+ * Requests that ask about others: lookup, resolve, resolve_hostname, punch, list_networks, list_nodes, beacon_register,
+ * beacon_list (pilot protocol §6.3). Where a node is, is told by the privacy rule of consent.ts; a target that is
+ * unknown, silent or not to be told gets one and the same refusal.
+ */
+import { formatEndpoint } from "../base/endpoint.ts";
+import { type NodeId, networkId } from "../wire/ids.ts";
+import {
+  encodeKey,
+  integerField,
+  isHostname,
+  nodeField,
+  REQUEST_FAILED,
+  type RegistryMessage,
+  signedText,
+  textField,
+} from "../wire/registry.ts";
+import { parseEndpoint } from "../wire/underlay-address.ts";
+import { mayLocate, mayName } from "./consent.ts";
+import {
+  backboneAddress,
+  isUnsigned,
+  nodeNotFound,
+  type Reply,
+  type RequestContext,
+  type RequestHandler,
+  refusal,
+  signer,
+} from "./request-context.ts";
+import type { NodeRecord } from "./store.ts";
+
+export const DIRECTORY_REQUESTS: Record<string, RequestHandler> = {
+  lookup,
+  resolve,
+  resolve_hostname: resolveHostname,
+  punch,
+  list_networks: listNetworks,
+  list_nodes: listNodes,
+  beacon_register: beaconRegister,
+  beacon_list: beaconList,
+};
+
+/** Keys are for everybody: peers verify key exchanges with them, also those of a node that is silent just now. */
+function lookup(message: RegistryMessage, context: RequestContext): Reply {
+  const node = nodeField(message, "node_id");
+  if (node === undefined) return refusal(REQUEST_FAILED);
+  const requester = lookupRequester(message, node, context);
+  if (requester !== undefined && "refused" in requester) return requester.refused;
+  const target = context.store.nodeById(node);
+  if (target === undefined) return nodeNotFound(node);
+  return {
+    type: "lookup_ok",
+    node_id: node,
+    address: backboneAddress(node),
+    networks: [0, ...context.store.networksOf(node)],
+    public_key: encodeKey(target.publicKey),
+    public: target.isPublic,
+    polo_score: 0,
+    ...(mayName(context.store, requester?.node.node, target) ? named(target) : {}),
+    ...(target.isPublic ? located(target, context) : {}),
+  };
+}
+
+/** A lookup may be signed to learn more; one that is not signed is answered as for a stranger. */
+function lookupRequester(message: RegistryMessage, node: NodeId, context: RequestContext) {
+  if (message["requester_id"] === undefined || isUnsigned(message)) return undefined;
+  return signer(message, "requester_id", (requester) => signedText.lookup(requester, node), context);
+}
+
+function named(target: NodeRecord): Reply {
+  return {
+    ...(target.hostname === undefined ? {} : { hostname: target.hostname }),
+    ...(target.tags.length === 0 ? {} : { tags: target.tags }),
+    ...(target.taskExec ? { task_exec: true } : {}),
+  };
+}
+
+function located(target: NodeRecord, context: RequestContext): Reply {
+  const endpoint = liveEndpoint(target, context);
+  return endpoint === undefined ? {} : { real_addr: endpoint };
+}
+
+function resolve(message: RegistryMessage, context: RequestContext): Reply {
+  const node = nodeField(message, "node_id");
+  if (node === undefined) return refusal(REQUEST_FAILED);
+  const checked = signer(message, "requester_id", (requester) => signedText.resolve(requester, node), context);
+  if ("refused" in checked) return checked.refused;
+  const target = locatable(node, checked.node.node, context);
+  if (target === undefined) return refusal(REQUEST_FAILED);
+  return {
+    type: "resolve_ok",
+    node_id: node,
+    real_addr: liveEndpoint(target, context) ?? "",
+    public_key: encodeKey(target.publicKey),
+    key_age_days: Math.max(0, Math.floor((context.wall - target.keySince) / DAY_MS)),
+    ...(target.lanAddrs.length === 0 ? {} : { lan_addrs: target.lanAddrs }),
+    ...(target.relayOnly ? { relay_only: true } : {}),
+  };
+}
+
+/** The target, if it is live and the requester may know where. */
+function locatable(node: NodeId, requester: NodeId, context: RequestContext): NodeRecord | undefined {
+  const target = context.store.nodeById(node);
+  if (target === undefined || !mayLocate(context.store, requester, target)) return undefined;
+  if (!context.live.isLive(node, context.now)) return undefined;
+  return target.endpoint !== undefined || target.relayOnly ? target : undefined;
+}
+
+function liveEndpoint(target: NodeRecord, context: RequestContext): string | undefined {
+  if (target.endpoint === undefined || !context.live.isLive(target.node, context.now)) return undefined;
+  return formatEndpoint(target.endpoint);
+}
+
+/** The protocol does not sign this request, so `requester_id` is only a claim. */
+function resolveHostname(message: RegistryMessage, context: RequestContext): Reply {
+  const hostname = textField(message, "hostname", 63);
+  if (hostname === undefined || !isHostname(hostname)) return refusal(REQUEST_FAILED);
+  const target = context.store.nodeByHostname(hostname);
+  if (target === undefined || !mayLocate(context.store, nodeField(message, "requester_id"), target)) {
+    return refusal(`hostname "${hostname}" not found`);
+  }
+  return {
+    type: "resolve_hostname_ok",
+    node_id: target.node,
+    address: backboneAddress(target.node),
+    public: target.isPublic,
+    hostname,
+  };
+}
+
+function punch(message: RegistryMessage, context: RequestContext): Reply {
+  const a = nodeField(message, "node_a");
+  const b = nodeField(message, "node_b");
+  if (a === undefined || b === undefined) return refusal(REQUEST_FAILED);
+  const checked = signer(message, "requester_id", () => signedText.punch(a, b), context);
+  if ("refused" in checked) return checked.refused;
+  const requester = checked.node.node;
+  if (requester !== a && requester !== b) return refusal(REQUEST_FAILED);
+  const ends = [locatable(a, requester, context), locatable(b, requester, context)];
+  const addresses = ends.map((end) => (end === undefined ? undefined : liveEndpoint(end, context)));
+  if (addresses[0] === undefined || addresses[1] === undefined) return refusal(REQUEST_FAILED);
+  return { type: "punch_ok", node_a: a, node_a_addr: addresses[0], node_b: b, node_b_addr: addresses[1] };
+}
+
+function listNetworks(_message: RegistryMessage, context: RequestContext): Reply {
+  const backbone = {
+    id: 0,
+    name: "backbone",
+    join_rule: "open",
+    members: context.store.nodeCount(),
+    created: Math.floor(context.startedAtWall / 1000),
+    enterprise: false,
+  };
+  return { type: "list_networks_ok", networks: [backbone] };
+}
+
+/** Members only. The protocol names no signed text for this request; ours has the shape of the others. */
+function listNodes(message: RegistryMessage, context: RequestContext): Reply {
+  const number = integerField(message, "network_id");
+  if (number === undefined || number < 1 || number > 65535) return refusal(REQUEST_FAILED);
+  const checked = signer(message, "node_id", (node) => `list_nodes:${node}:${number}`, context);
+  if ("refused" in checked) return checked.refused;
+  const network = networkId(number);
+  if (!context.store.networksOf(checked.node.node).includes(network)) return refusal(REQUEST_FAILED);
+  const nodes = context.store.membersOf(network).flatMap((node) => {
+    const member = context.store.nodeById(node);
+    return member === undefined ? [] : [listedMember(member, context)];
+  });
+  return { type: "list_nodes_ok", network_id: number, nodes };
+}
+
+function listedMember(member: NodeRecord, context: RequestContext): Reply {
+  return {
+    node_id: member.node,
+    address: backboneAddress(member.node),
+    public: member.isPublic,
+    ...named(member),
+    ...(member.isPublic ? located(member, context) : {}),
+  };
+}
+
+/** Anybody may announce a beacon that runs where the request came from; for elsewhere it takes the admin token. */
+function beaconRegister(message: RegistryMessage, context: RequestContext): Reply {
+  const id = integerField(message, "beacon_id");
+  const addr = textField(message, "addr", 64);
+  const endpoint = addr === undefined ? undefined : parseEndpoint(addr);
+  if (id === undefined || id < 0 || id > 0xffffffff || endpoint === undefined) return refusal(REQUEST_FAILED);
+  const isAdmin = context.adminToken !== undefined && message["admin_token"] === context.adminToken;
+  if (!isAdmin && endpoint.address !== context.conversation.sourceIp) return refusal(REQUEST_FAILED);
+  context.beacons.announce(id, formatEndpoint(endpoint), context.now);
+  return { type: "beacon_register_ok", beacon_id: id };
+}
+
+function beaconList(_message: RegistryMessage, context: RequestContext): Reply {
+  return { type: "beacon_list_ok", beacons: context.beacons.list(context.now) };
+}
+
+const DAY_MS = 24 * 3_600_000;

@@ -1,0 +1,121 @@
+/**
+ * The registry: one request in, one reply out, over a store and a list of who is live (pilot protocol §6).
+ * It speaks the newest generation and accepts the older. Requests that change a node, and those that reveal where a
+ * node is, are verified against that node's key; what is unknown and what is forbidden get the same text. It never
+ * throws on a request, and it knows no socket: who asks comes in as a `Conversation`, the time as `now` and `wall`.
+ *
+ * Where it is stricter than the reference, by intent: heartbeats are always verified; one side alone makes no trust pair
+ * (consent.ts); `owner` never hands a node to another key; a name stays with its key while the key is offline; the name
+ * and tags of a private node are told only to whom may know it; `punch` obeys the same rule as `resolve`.
+ */
+import type { Crypto } from "../base/crypto.ts";
+import type { Instant, WallClock } from "../base/instant.ts";
+import type { NodeId } from "../wire/ids.ts";
+import { parseRegistryMessage, REQUEST_FAILED, type RegistryMessage } from "../wire/registry.ts";
+import { BeaconList } from "./beacon-list.ts";
+import { DIRECTORY_REQUESTS } from "./directory-requests.ts";
+import { LiveDirectory } from "./live-directory.ts";
+import { PROFILE_REQUESTS } from "./profile-requests.ts";
+import { REGISTRATION_REQUESTS } from "./registration-requests.ts";
+import { type Conversation, type Reply, type RequestContext, type RequestHandler, refusal } from "./request-context.ts";
+import { type RateLimit, SourceLimits } from "./source-limits.ts";
+import type { Store } from "./store.ts";
+import { TRUST_REQUESTS } from "./trust-requests.ts";
+
+export interface RegistryOptions {
+  readonly store: Store;
+  readonly crypto: Crypto;
+  readonly startedAt: Instant;
+  readonly startedAtWall: WallClock;
+  /** Lets a beacon on another address than the asking one be listed. */
+  readonly adminToken?: string;
+  readonly limits?: Partial<RegistryLimits>;
+}
+
+export interface RegistryLimits {
+  /** Requests of any kind, per source. */
+  readonly requests: RateLimit;
+  /** Keys never seen before, per source. */
+  readonly newKeys: RateLimit;
+}
+
+/** Generous: a source may be the only public address of a whole site. */
+export const DEFAULT_REGISTRY_LIMITS: RegistryLimits = {
+  requests: { perSecond: 2000, burst: 10_000 },
+  newKeys: { perSecond: 10, burst: 2000 },
+};
+
+export class RegistryServer {
+  readonly #options: RegistryOptions;
+  readonly #live: LiveDirectory;
+  readonly #beacons = new BeaconList();
+  readonly #requests: SourceLimits;
+  readonly #newKeys: SourceLimits;
+  /** Nodes to notify, without repeats; bounded, the edge drains it after every request. */
+  readonly #notices = new Set<NodeId>();
+
+  constructor(options: RegistryOptions) {
+    this.#options = options;
+    this.#live = new LiveDirectory(options.startedAt);
+    this.#requests = new SourceLimits(options.limits?.requests ?? DEFAULT_REGISTRY_LIMITS.requests);
+    this.#newKeys = new SourceLimits(options.limits?.newKeys ?? DEFAULT_REGISTRY_LIMITS.newKeys);
+  }
+
+  /** JSON text in, JSON text out. */
+  handleRequest(text: string, conversation: Conversation, now: Instant, wall: WallClock): string {
+    const message = parseRegistryMessage(text);
+    return JSON.stringify(this.handleMessage(message ?? {}, conversation, now, wall));
+  }
+
+  /** The same for a request that is parsed already; anything that is no known request is refused. */
+  handleMessage(message: RegistryMessage, conversation: Conversation, now: Instant, wall: WallClock): Reply {
+    conversation.isThrottled = !this.#requests.take(conversation.sourceKey, now);
+    if (conversation.isThrottled) return refusal("rate limited");
+    this.#confirmPoll(conversation);
+    const type = message["type"];
+    const handler = typeof type === "string" ? REQUEST_HANDLERS.get(type) : undefined;
+    if (handler === undefined) return refusal(REQUEST_FAILED);
+    return handler(message, this.#context(conversation, now, wall));
+  }
+
+  /** A node that the beacon should tell to poll its handshakes. */
+  pollNotice(): NodeId | undefined {
+    for (const node of this.#notices) {
+      this.#notices.delete(node);
+      return node;
+    }
+    return undefined;
+  }
+
+  #confirmPoll(conversation: Conversation): void {
+    const poll = conversation.unconfirmedPoll;
+    if (poll === undefined) return;
+    conversation.unconfirmedPoll = undefined;
+    this.#options.store.removeInboxUpTo(poll.node, poll.lastSerial);
+  }
+
+  #context(conversation: Conversation, now: Instant, wall: WallClock): RequestContext {
+    return {
+      store: this.#options.store,
+      crypto: this.#options.crypto,
+      live: this.#live,
+      beacons: this.#beacons,
+      newKeys: this.#newKeys,
+      startedAtWall: this.#options.startedAtWall,
+      adminToken: this.#options.adminToken,
+      conversation,
+      now,
+      wall,
+      notify: (node) => {
+        if (this.#notices.size < MAX_NOTICES) this.#notices.add(node);
+      },
+    };
+  }
+}
+
+const MAX_NOTICES = 1024;
+
+/** By `type` of the request. A map, not an object: a request must not reach inherited names. */
+const REQUEST_HANDLERS = new Map<string, RequestHandler>(
+  Object.entries({ ...REGISTRATION_REQUESTS, ...DIRECTORY_REQUESTS, ...PROFILE_REQUESTS, ...TRUST_REQUESTS }),
+);
