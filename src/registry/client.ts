@@ -1,0 +1,478 @@
+/**
+ * The conversation with a registry, from a node's side, without its socket: texts to send come out, replies, time and
+ * commands go in. One request is in flight at a time. After every connect it registers first, then keeps itself listed
+ * (heartbeat), polls handshakes, and sends what was queued.
+ *
+ *   down ──connecting──► connecting ──connected──► registering ──register_ok──► ok
+ *    ▲                        │                        ▲  │                      │
+ *    └──────── disconnected ──┴────────────────────────┼──┴──────────────────────┤
+ *                                                      └── 3 heartbeats failed, or "not found"
+ *
+ * Drain after each input: `pollRequest`, `pollEvent` until undefined, then `pollTimeout`; and end the connection when
+ * `wantsDisconnect` says so, because a reply that comes late would be taken for the next one.
+ */
+import type { Crypto } from "../base/crypto.ts";
+import { type Endpoint, formatEndpoint, sameEndpoint } from "../base/endpoint.ts";
+import { after, type Deadline, earlier, type Instant, instant } from "../base/instant.ts";
+import type { NodeId } from "../wire/ids.ts";
+import { parseRegistryMessage, type RegistryMessage, signedText } from "../wire/registry.ts";
+import {
+  commandKey,
+  commandRequest,
+  isDurable,
+  type RegistryCommand,
+  type RegistryIdentity,
+  RequestSigner,
+} from "./commands.ts";
+import {
+  commandEvent,
+  errorText,
+  failureEvent,
+  handshakeEvents,
+  type RegistryEvent,
+  type RegistryState,
+  registeredEvent,
+} from "./events.ts";
+
+export interface ListenAddresses {
+  /** The tunnel socket's own port, said when nobody has told us yet how it looks from outside. */
+  readonly port: number;
+  /** How a beacon sees the tunnel socket, or what the operator configured. */
+  readonly observed?: Endpoint;
+  readonly lan: readonly Endpoint[];
+}
+
+export interface RegistryClientOptions {
+  readonly crypto: Crypto;
+  readonly identity: RegistryIdentity;
+  readonly listen: ListenAddresses;
+  readonly hostname?: string | undefined;
+  readonly isPublic: boolean;
+  readonly version?: string | undefined;
+}
+
+type InFlight =
+  | { readonly kind: "register" | "heartbeat" | "poll" }
+  | { readonly kind: "command"; readonly command: RegistryCommand };
+
+export class RegistryClient {
+  readonly #crypto: Crypto;
+  readonly #signer: RequestSigner;
+  readonly #version: string | undefined;
+  #listen: ListenAddresses;
+  #hostname: string | undefined;
+  #isPublic: boolean;
+
+  #now: Instant = instant(0);
+  #state: RegistryState = "down";
+  #stateError: string | undefined;
+  #stateSince: Instant = instant(0);
+  #node: NodeId | undefined;
+  #isConnected = false;
+  #wantsDisconnect = false;
+  #inFlight: InFlight | undefined;
+  #replyDue: Instant = instant(0);
+  /** By `commandKey`, in the order to send; bounded by MAX_QUEUE, see #enqueue. */
+  readonly #queue = new Map<string, RegistryCommand>();
+  /** Bounded by one reply's lists plus the queue: it is drained after each input. */
+  #events: RegistryEvent[] = [];
+
+  #registerAt: Instant | undefined;
+  #registeredAt: Instant | undefined;
+  #registerBackoffMs = FIRST_BACKOFF_MS;
+  #heartbeatAt: Instant = instant(0);
+  #heartbeatFailures = 0;
+  #pollAt: Instant = instant(0);
+  #expectUntil: Instant = instant(0);
+  #queueResumesAt: Instant = instant(0);
+  #saidVisibility = false;
+  #deregistered = false;
+
+  constructor(options: RegistryClientOptions) {
+    this.#crypto = options.crypto;
+    this.#signer = new RequestSigner(options.crypto, options.identity);
+    this.#version = options.version;
+    this.#listen = options.listen;
+    this.#hostname = options.hostname;
+    this.#isPublic = options.isPublic;
+  }
+
+  get state(): RegistryState {
+    return this.#state;
+  }
+
+  /** Why the state is not `ok`, when something said why. */
+  get stateError(): string | undefined {
+    return this.#stateError;
+  }
+
+  get stateSince(): Instant {
+    return this.#stateSince;
+  }
+
+  /** The number that the registry gave us last. */
+  get node(): NodeId | undefined {
+    return this.#node;
+  }
+
+  /** The reply is overdue, or came unasked: nothing on this connection can be matched any more. */
+  get wantsDisconnect(): boolean {
+    return this.#wantsDisconnect;
+  }
+
+  handleConnecting(now: Instant): void {
+    this.#now = now;
+    this.#enter("connecting");
+  }
+
+  handleConnected(now: Instant): void {
+    this.#now = now;
+    this.#isConnected = true;
+    this.#wantsDisconnect = false;
+    this.#inFlight = undefined;
+    this.#registerAt = now;
+    this.#registerBackoffMs = FIRST_BACKOFF_MS;
+    this.#queueResumesAt = now;
+    this.#enter("registering");
+  }
+
+  /** Also for an attempt that did not connect. */
+  handleDisconnected(now: Instant, error?: string): void {
+    this.#now = now;
+    this.#isConnected = false;
+    this.#wantsDisconnect = false;
+    const lost = this.#inFlight;
+    this.#inFlight = undefined;
+    if (lost?.kind === "command") this.#retryOrFail(lost.command, NOT_CONNECTED);
+    this.#failQueries(NOT_CONNECTED);
+    this.#enter("down", error);
+  }
+
+  handleReply(text: string, now: Instant): void {
+    this.#now = now;
+    const answered = this.#inFlight;
+    this.#inFlight = undefined;
+    if (answered === undefined) {
+      this.#wantsDisconnect = true;
+      return;
+    }
+    const reply = parseRegistryMessage(text) ?? {};
+    const isOk = reply["type"] === `${REPLY_TYPES[inFlightType(answered)]}_ok`;
+    if (isOk) this.#succeeded(answered, reply);
+    else this.#refused(answered, errorText(reply));
+  }
+
+  handleTimeout(now: Instant): void {
+    this.#now = now;
+    if (this.#inFlight !== undefined && now >= this.#replyDue) this.#wantsDisconnect = true;
+  }
+
+  /** Where the tunnel socket is reachable has changed: the registry is told at once. */
+  setListen(listen: ListenAddresses): void {
+    const old = this.#listen;
+    this.#listen = listen;
+    const isSameLan = old.lan.length === listen.lan.length && old.lan.every((at, i) => sameEndpoint(at, listen.lan[i]));
+    if (isSameLan && old.port === listen.port && sameEndpoint(old.observed, listen.observed)) return;
+    if (this.#state === "ok") this.#registerAt ??= this.#now;
+  }
+
+  lookup(node: NodeId): void {
+    this.#enqueue({ kind: "lookup", node });
+  }
+
+  resolve(node: NodeId): void {
+    this.#enqueue({ kind: "resolve", node });
+  }
+
+  resolveHostname(name: string): void {
+    this.#enqueue({ kind: "resolve-hostname", name });
+  }
+
+  requestHandshake(node: NodeId, reason: string): void {
+    this.#enqueue({ kind: "request-handshake", node, reason });
+  }
+
+  respondHandshake(node: NodeId, accept: boolean): void {
+    this.#enqueue({ kind: "respond-handshake", node, accept });
+  }
+
+  reportTrust(node: NodeId): void {
+    this.#enqueue({ kind: "report-trust", node });
+  }
+
+  revokeTrust(node: NodeId): void {
+    this.#enqueue({ kind: "revoke-trust", node });
+  }
+
+  /** The empty name gives the name up. */
+  setHostname(name: string): void {
+    this.#hostname = name === "" ? undefined : name;
+    this.#enqueue({ kind: "set-hostname", name });
+  }
+
+  setVisibility(isPublic: boolean): void {
+    this.#isPublic = isPublic;
+    this.#enqueue({ kind: "set-visibility", isPublic });
+  }
+
+  /** The last thing to say: no heartbeat follows, until the next connection registers again. */
+  deregister(): void {
+    this.#enqueue({ kind: "deregister" });
+  }
+
+  /** Asks for waiting handshakes now. */
+  pollHandshakes(): void {
+    this.#pollAt = this.#now;
+  }
+
+  /** An answer is awaited: until then handshakes are polled every two seconds. */
+  expectHandshakes(until: Instant): void {
+    if (until > this.#expectUntil) this.#expectUntil = until;
+    const soon = after(this.#now, EXPECTING_POLL_MS);
+    if (soon < this.#pollAt) this.#pollAt = soon;
+  }
+
+  /** The JSON text to send next. */
+  pollRequest(): string | undefined {
+    if (!this.#isConnected || this.#inFlight !== undefined || this.#wantsDisconnect) return undefined;
+    const next = this.#nextRequest();
+    if (next === undefined) return undefined;
+    this.#inFlight = next.as;
+    this.#replyDue = after(this.#now, REPLY_TIMEOUT_MS);
+    return JSON.stringify(next.request);
+  }
+
+  pollEvent(): RegistryEvent | undefined {
+    return this.#events.shift();
+  }
+
+  pollTimeout(): Deadline | undefined {
+    if (!this.#isConnected || this.#wantsDisconnect) return undefined;
+    if (this.#inFlight !== undefined) return { at: this.#replyDue, reason: "registry reply" };
+    let next: Deadline | undefined;
+    if (this.#registerAt !== undefined) next = { at: this.#registerAt, reason: "register" };
+    if (this.#state !== "ok" || this.#deregistered) return next;
+    next = earlier(next, { at: this.#heartbeatAt, reason: "registry heartbeat" });
+    next = earlier(next, { at: this.#pollAt, reason: "handshake poll" });
+    if (this.#queue.size > 0) next = earlier(next, { at: this.#queueResumesAt, reason: "registry queue" });
+    return next;
+  }
+
+  #nextRequest(): { readonly as: InFlight; readonly request: RegistryMessage } | undefined {
+    if (this.#registerAt !== undefined && this.#now >= this.#registerAt) {
+      return { as: { kind: "register" }, request: this.#registration() };
+    }
+    const node = this.#node;
+    if (this.#state !== "ok" || node === undefined || this.#deregistered) return undefined;
+    if (this.#now >= this.#heartbeatAt) {
+      const signature = this.#signer.sign(signedText.heartbeat(node));
+      return { as: { kind: "heartbeat" }, request: { type: "heartbeat", node_id: node, signature } };
+    }
+    if (this.#now >= this.#pollAt) {
+      const signature = this.#signer.sign(signedText.pollHandshakes(node));
+      return { as: { kind: "poll" }, request: { type: "poll_handshakes", node_id: node, signature } };
+    }
+    const command = this.#now >= this.#queueResumesAt ? this.#dequeue() : undefined;
+    if (command === undefined) return undefined;
+    return { as: { kind: "command", command }, request: commandRequest(command, node, this.#signer) };
+  }
+
+  /** `owner` is never sent: it would let another key with the same text take our number (protocol §11.9). */
+  #registration(): RegistryMessage {
+    const { observed, port, lan } = this.#listen;
+    const listenAddr = observed === undefined ? `0.0.0.0:${port}` : formatEndpoint(observed);
+    const publicKey = this.#signer.publicKeyText;
+    return {
+      type: "register",
+      listen_addr: listenAddr,
+      public_key: publicKey,
+      signature: this.#signer.sign(signedText.register(listenAddr, publicKey)),
+      public: this.#isPublic,
+      ...(this.#hostname === undefined ? {} : { hostname: this.#hostname }),
+      ...(lan.length === 0 ? {} : { lan_addrs: lan.map(formatEndpoint) }),
+      ...(this.#version === undefined ? {} : { version: this.#version }),
+    };
+  }
+
+  #succeeded(answered: InFlight, reply: RegistryMessage): void {
+    switch (answered.kind) {
+      case "register":
+        this.#registered(reply);
+        return;
+      case "heartbeat":
+        this.#heartbeatFailures = 0;
+        this.#heartbeatAt = after(this.#now, HEARTBEAT_MS);
+        return;
+      case "poll":
+        this.#pollAt = after(this.#now, this.#now < this.#expectUntil ? EXPECTING_POLL_MS : POLL_MS);
+        this.#events.push(...handshakeEvents(reply));
+        return;
+      case "command":
+        if (answered.command.kind === "deregister") this.#deregistered = true;
+        this.#events.push(commandEvent(answered.command, reply));
+    }
+  }
+
+  #registered(reply: RegistryMessage): void {
+    const event = registeredEvent(reply);
+    if (event === undefined) {
+      this.#registrationRefused(errorText(reply));
+      return;
+    }
+    this.#node = event.node;
+    this.#registerAt = undefined;
+    this.#registeredAt = this.#now;
+    this.#registerBackoffMs = FIRST_BACKOFF_MS;
+    this.#heartbeatAt = after(this.#now, HEARTBEAT_MS);
+    this.#heartbeatFailures = 0;
+    this.#pollAt = this.#now;
+    this.#deregistered = false;
+    this.#events.push(event);
+    this.#enter("ok");
+    if (this.#saidVisibility) return;
+    this.#saidVisibility = true; // once per start: registries that do not know `public` in a registration keep the old value
+    this.#enqueue({ kind: "set-visibility", isPublic: this.#isPublic });
+  }
+
+  #refused(answered: InFlight, error: string): void {
+    switch (answered.kind) {
+      case "register":
+        this.#registrationRefused(error);
+        return;
+      case "heartbeat":
+        this.#heartbeatRefused(error);
+        return;
+      case "poll":
+        this.#pollAt = after(this.#now, POLL_MS);
+        return;
+      case "command":
+        this.#commandRefused(answered.command, error);
+    }
+  }
+
+  #registrationRefused(error: string): void {
+    const random = this.#crypto.randomBytes(1)[0]! / 256;
+    this.#registerAt = after(this.#now, this.#registerBackoffMs * (0.75 + random / 2));
+    this.#registerBackoffMs = Math.min(2 * this.#registerBackoffMs, MAX_BACKOFF_MS);
+    this.#failQueries(error);
+    this.#enter("registering", error);
+  }
+
+  #heartbeatRefused(error: string): void {
+    this.#heartbeatFailures++;
+    this.#heartbeatAt = after(this.#now, HEARTBEAT_MS);
+    if (this.#heartbeatFailures >= MAX_HEARTBEAT_FAILURES || error.includes("not found")) this.#registerAgain(error);
+  }
+
+  #commandRefused(command: RegistryCommand, error: string): void {
+    if (error === `node ${this.#node}: node not found`) {
+      this.#retryOrFail(command, error);
+      this.#registerAgain(error);
+    } else if (isDurable(command) && error.includes("rate limited")) {
+      this.#retryOrFail(command, error);
+      this.#queueResumesAt = after(this.#now, RATE_LIMIT_PAUSE_MS);
+    } else if (command.kind === "request-handshake" && error.includes("already pending")) {
+      this.#events.push({ kind: "command-done", command });
+    } else {
+      this.#events.push(failureEvent(command, error));
+    }
+  }
+
+  /** Not faster than every five seconds, whatever the registry says. */
+  #registerAgain(error: string): void {
+    const earliest = this.#registeredAt === undefined ? this.#now : after(this.#registeredAt, MIN_REGISTER_GAP_MS);
+    this.#registerAt = instant(Math.max(earliest, this.#now));
+    this.#enter("registering", error);
+  }
+
+  #enqueue(command: RegistryCommand): void {
+    if (!isDurable(command) && !this.#isConnected) {
+      this.#events.push(failureEvent(command, NOT_CONNECTED));
+      return;
+    }
+    const key = commandKey(command);
+    this.#queue.delete(key); // the later one replaces the earlier, at the end of the line
+    if (this.#queue.size >= MAX_QUEUE && !this.#evictQuery()) {
+      this.#events.push(failureEvent(command, QUEUE_FULL));
+      return;
+    }
+    this.#queue.set(key, command);
+  }
+
+  /** Queries give way to what must not be lost. */
+  #evictQuery(): boolean {
+    for (const [key, command] of this.#queue) {
+      if (isDurable(command)) continue;
+      this.#queue.delete(key);
+      this.#events.push(failureEvent(command, QUEUE_FULL));
+      return true;
+    }
+    return false;
+  }
+
+  #dequeue(): RegistryCommand | undefined {
+    for (const [key, command] of this.#queue) {
+      this.#queue.delete(key);
+      return command;
+    }
+    return undefined;
+  }
+
+  /** A durable command whose reply did not come goes back into the line, unless a later one has replaced it. */
+  #retryOrFail(command: RegistryCommand, error: string): void {
+    const key = commandKey(command);
+    if (!isDurable(command)) this.#events.push(failureEvent(command, error));
+    else if (!this.#queue.has(key)) this.#queue.set(key, command);
+  }
+
+  #failQueries(error: string): void {
+    for (const [key, command] of this.#queue) {
+      if (isDurable(command)) continue;
+      this.#queue.delete(key);
+      this.#events.push(failureEvent(command, error));
+    }
+  }
+
+  #enter(state: RegistryState, error?: string): void {
+    if (this.#state === state && this.#stateError === error) return;
+    if (this.#state !== state) this.#stateSince = this.#now;
+    this.#state = state;
+    this.#stateError = error;
+    this.#events.push({ kind: "state", state, ...(error === undefined ? {} : { error }) });
+  }
+}
+
+function inFlightType(answered: InFlight): keyof typeof REPLY_TYPES {
+  return answered.kind === "command" ? answered.command.kind : answered.kind;
+}
+
+/** Success replies have the request's type and `_ok`. */
+const REPLY_TYPES = {
+  register: "register",
+  heartbeat: "heartbeat",
+  poll: "poll_handshakes",
+  lookup: "lookup",
+  resolve: "resolve",
+  "resolve-hostname": "resolve_hostname",
+  "request-handshake": "request_handshake",
+  "respond-handshake": "respond_handshake",
+  "report-trust": "report_trust",
+  "revoke-trust": "revoke_trust",
+  "set-hostname": "set_hostname",
+  "set-visibility": "set_visibility",
+  deregister: "deregister",
+} as const;
+
+const REPLY_TIMEOUT_MS = 10_000;
+const HEARTBEAT_MS = 30_000;
+const MAX_HEARTBEAT_FAILURES = 3;
+const POLL_MS = 30_000;
+const EXPECTING_POLL_MS = 2000;
+const FIRST_BACKOFF_MS = 1000;
+const MAX_BACKOFF_MS = 30_000;
+const MIN_REGISTER_GAP_MS = 5000;
+const RATE_LIMIT_PAUSE_MS = 2000;
+const MAX_QUEUE = 4096;
+/** Why a question failed that could not be asked. */
+export const NOT_CONNECTED = "the registry is not connected";
+const QUEUE_FULL = "too many registry requests are waiting";

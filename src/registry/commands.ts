@@ -1,0 +1,127 @@
+/**
+ * What a node may ask of its registry, each as data: the request, its reply, and whether it must survive a lost
+ * connection. Queries are answered for somebody who waits, so they fail at once when there is no registry to ask;
+ * durable ones change what the registry knows and are kept until they got through.
+ */
+import { utf8 } from "../base/bytes.ts";
+import type { Crypto } from "../base/crypto.ts";
+import type { NodeId } from "../wire/ids.ts";
+import { encodeKey, type RegistryMessage, signedText } from "../wire/registry.ts";
+
+export type RegistryCommand =
+  | { readonly kind: "lookup"; readonly node: NodeId }
+  | { readonly kind: "resolve"; readonly node: NodeId }
+  | { readonly kind: "resolve-hostname"; readonly name: string }
+  | { readonly kind: "request-handshake"; readonly node: NodeId; readonly reason: string }
+  | { readonly kind: "respond-handshake"; readonly node: NodeId; readonly accept: boolean }
+  | { readonly kind: "report-trust"; readonly node: NodeId }
+  | { readonly kind: "revoke-trust"; readonly node: NodeId }
+  | { readonly kind: "set-hostname"; readonly name: string }
+  | { readonly kind: "set-visibility"; readonly isPublic: boolean }
+  | { readonly kind: "deregister" };
+
+export function isDurable(command: RegistryCommand): boolean {
+  return command.kind !== "lookup" && command.kind !== "resolve" && command.kind !== "resolve-hostname";
+}
+
+/**
+ * Two commands with the same key say the same thing or contradict each other, and only the later one is sent:
+ * a report and a revocation of trust in one peer share a key, as do an accept and a refusal.
+ */
+export function commandKey(command: RegistryCommand): string {
+  switch (command.kind) {
+    case "resolve-hostname":
+      return `${command.kind} ${command.name}`;
+    case "report-trust":
+    case "revoke-trust":
+      return `trust ${command.node}`;
+    case "lookup":
+    case "resolve":
+    case "request-handshake":
+    case "respond-handshake":
+      return `${command.kind} ${command.node}`;
+    default:
+      return command.kind;
+  }
+}
+
+export interface RegistryIdentity {
+  /** Ed25519. */
+  readonly seed: Uint8Array;
+  readonly publicKey: Uint8Array;
+}
+
+/** Signs requests with the node's key. */
+export class RequestSigner {
+  readonly #crypto: Crypto;
+  readonly #identity: RegistryIdentity;
+
+  constructor(crypto: Crypto, identity: RegistryIdentity) {
+    this.#crypto = crypto;
+    this.#identity = identity;
+  }
+
+  get publicKeyText(): string {
+    return encodeKey(this.#identity.publicKey);
+  }
+
+  sign(text: string): string {
+    return encodeKey(this.#crypto.ed25519Sign(this.#identity.seed, utf8(text)));
+  }
+}
+
+/** The request of a command by the registered node `local`. */
+export function commandRequest(command: RegistryCommand, local: NodeId, signer: RequestSigner): RegistryMessage {
+  switch (command.kind) {
+    case "lookup": {
+      // Older registries ignore the two extra fields; ours then also tells the name of a node that asked us.
+      const signature = signer.sign(signedText.lookup(local, command.node));
+      return { type: "lookup", node_id: command.node, requester_id: local, signature };
+    }
+    case "resolve": {
+      const signature = signer.sign(signedText.resolve(local, command.node));
+      return { type: "resolve", node_id: command.node, requester_id: local, signature };
+    }
+    case "resolve-hostname":
+      return { type: "resolve_hostname", hostname: command.name, requester_id: local };
+    case "request-handshake": {
+      const signature = signer.sign(signedText.requestHandshake(local, command.node));
+      const { node, reason } = command;
+      return { type: "request_handshake", from_node_id: local, to_node_id: node, justification: reason, signature };
+    }
+    case "respond-handshake": {
+      const signature = signer.sign(signedText.respondHandshake(local, command.node));
+      const { node, accept } = command;
+      return { type: "respond_handshake", node_id: local, peer_id: node, accept, signature };
+    }
+    case "report-trust": {
+      const signature = signer.sign(signedText.reportTrust(local, command.node));
+      return { type: "report_trust", node_id: local, peer_id: command.node, signature };
+    }
+    case "revoke-trust": {
+      const signature = signer.sign(signedText.revokeTrust(local, command.node));
+      return { type: "revoke_trust", node_id: local, peer_id: command.node, signature };
+    }
+    default:
+      return ownRequest(command, local, signer);
+  }
+}
+
+function ownRequest(
+  command: Extract<RegistryCommand, { kind: "set-hostname" | "set-visibility" | "deregister" }>,
+  local: NodeId,
+  signer: RequestSigner,
+): RegistryMessage {
+  switch (command.kind) {
+    case "set-hostname": {
+      const signature = signer.sign(signedText.setHostname(local));
+      return { type: "set_hostname", node_id: local, hostname: command.name, signature };
+    }
+    case "set-visibility": {
+      const signature = signer.sign(signedText.setVisibility(local));
+      return { type: "set_visibility", node_id: local, public: command.isPublic, signature };
+    }
+    case "deregister":
+      return { type: "deregister", node_id: local, signature: signer.sign(signedText.deregister(local)) };
+  }
+}
