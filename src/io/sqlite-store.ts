@@ -1,0 +1,395 @@
+/**
+ * The store of a rendezvous in one SQLite file. Write-ahead log with synchronous=FULL: what was committed survives a
+ * crash of the process and of the machine. The first change after a commit opens a transaction; `commit` ends it, and
+ * the owner calls it once per turn of the event loop and before any reply of that turn leaves, so that requests that
+ * arrive together share one flush to the disk. A second process cannot open the same file (exclusive lock).
+ */
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { DatabaseSync, type StatementSync } from "node:sqlite";
+import { formatEndpoint } from "../base/endpoint.ts";
+import type { WallClock } from "../base/instant.ts";
+import { PilotError } from "../base/pilot-error.ts";
+import type { InboxItem, NewNode, NodeRecord, Store } from "../rendezvous/store.ts";
+import { type NetworkId, type NodeId, networkId, nodeId } from "../wire/ids.ts";
+import { parseEndpoint } from "../wire/underlay-address.ts";
+
+export const DATABASE_FILE = "rendezvous.db";
+
+export class SqliteStore implements Store {
+  readonly #database: DatabaseSync;
+  readonly #maxNodes: number;
+  readonly #statements: Statements;
+  #nodeCount: number;
+  #isDirty = false;
+
+  private constructor(database: DatabaseSync, maxNodes: number) {
+    this.#database = database;
+    this.#maxNodes = maxNodes;
+    this.#statements = prepareStatements(database);
+    this.#nodeCount = this.#countNodes();
+  }
+
+  /** Opens or makes the database in `stateDir`; a PilotError says what is wrong and what to do. */
+  static open(stateDir: string, maxNodes = 5_000_000): SqliteStore {
+    const file = join(stateDir, DATABASE_FILE);
+    makeStateDir(stateDir);
+    let database: DatabaseSync | undefined;
+    try {
+      database = new DatabaseSync(file);
+      prepareDatabase(database, file);
+      return new SqliteStore(database, maxNodes);
+    } catch (cause) {
+      database?.close();
+      throw openError(file, cause);
+    }
+  }
+
+  /** True while there are changes that `commit` would make durable. */
+  get isDirty(): boolean {
+    return this.#isDirty;
+  }
+
+  /** Makes every change so far durable; throws, and has undone them all, when the disk refuses. */
+  commit(): void {
+    if (!this.#isDirty) return;
+    this.#isDirty = false;
+    try {
+      this.#database.exec("COMMIT");
+    } catch (cause) {
+      this.#rollback();
+      throw cause;
+    }
+  }
+
+  /** Undoes every change since the last commit. */
+  rollback(): void {
+    if (!this.#isDirty) return;
+    this.#isDirty = false;
+    this.#rollback();
+  }
+
+  close(): void {
+    this.commit();
+    this.#database.close();
+  }
+
+  addNode(node: NewNode): NodeId | undefined {
+    if (this.#nodeCount >= this.#maxNodes) return undefined;
+    this.#begin();
+    const { lastInsertRowid } = this.#statements.addNode.run(...nodeColumns(node));
+    this.#nodeCount++;
+    return nodeId(Number(lastInsertRowid));
+  }
+
+  updateNode(node: NodeRecord): void {
+    this.#begin();
+    this.#statements.updateNode.run(...nodeColumns(node), node.node);
+  }
+
+  nodeById(node: NodeId): NodeRecord | undefined {
+    return nodeRecord(this.#statements.nodeById.get(node));
+  }
+
+  nodeByKey(publicKey: Uint8Array): NodeRecord | undefined {
+    return nodeRecord(this.#statements.nodeByKey.get(publicKey));
+  }
+
+  nodeByHostname(hostname: string): NodeRecord | undefined {
+    return nodeRecord(this.#statements.nodeByHostname.get(hostname));
+  }
+
+  nodeCount(): number {
+    return this.#nodeCount;
+  }
+
+  hasConsent(from: NodeId, to: NodeId): boolean {
+    return this.#statements.hasConsent.get(from, to) !== undefined;
+  }
+
+  addConsent(from: NodeId, to: NodeId): void {
+    this.#begin();
+    this.#statements.addConsent.run(from, to);
+  }
+
+  removeConsent(from: NodeId, to: NodeId): boolean {
+    if (!this.hasConsent(from, to)) return false;
+    this.#begin();
+    this.#statements.removeConsent.run(from, to);
+    return true;
+  }
+
+  countConsents(from: NodeId, limit: number): number {
+    return number(this.#statements.countConsents.get(from, limit)!, "n");
+  }
+
+  addInboxItem(to: NodeId, item: Omit<InboxItem, "serial">): void {
+    this.#begin();
+    const { kind, from, justification, accept, at } = item;
+    this.#statements.addInboxItem.run(to, kind, from, justification, accept ? 1 : 0, at);
+  }
+
+  hasInboxItem(to: NodeId, kind: InboxItem["kind"], from: NodeId): boolean {
+    return this.#statements.hasInboxItem.get(to, kind, from) !== undefined;
+  }
+
+  countInbox(to: NodeId, kind: InboxItem["kind"]): number {
+    return number(this.#statements.countInbox.get(to, kind)!, "n");
+  }
+
+  inbox(to: NodeId): readonly InboxItem[] {
+    return this.#statements.inbox.all(to).map(inboxItem);
+  }
+
+  removeInboxUpTo(to: NodeId, serial: number): void {
+    this.#begin();
+    this.#statements.removeInboxUpTo.run(to, serial);
+  }
+
+  removeInboxFrom(to: NodeId, from: NodeId): void {
+    this.#begin();
+    this.#statements.removeInboxFrom.run(to, from);
+  }
+
+  networksOf(node: NodeId): readonly NetworkId[] {
+    return this.#statements.networksOf.all(node).map((row) => networkId(number(row, "network")));
+  }
+
+  membersOf(network: NetworkId): readonly NodeId[] {
+    return this.#statements.membersOf.all(network).map((row) => nodeId(number(row, "node")));
+  }
+
+  addMember(network: NetworkId, node: NodeId): void {
+    this.#begin();
+    this.#statements.addMember.run(node, network);
+  }
+
+  removeMember(network: NetworkId, node: NodeId): void {
+    this.#begin();
+    this.#statements.removeMember.run(node, network);
+  }
+
+  #begin(): void {
+    if (this.#isDirty) return;
+    this.#database.exec("BEGIN");
+    this.#isDirty = true;
+  }
+
+  #rollback(): void {
+    if (this.#database.isTransaction) this.#database.exec("ROLLBACK");
+    this.#nodeCount = this.#countNodes();
+  }
+
+  #countNodes(): number {
+    return number(this.#statements.countNodes.get()!, "n");
+  }
+}
+
+/** Numbers given out are never given out again (AUTOINCREMENT); consents and members need no row number of their own. */
+const SCHEMA = `
+  CREATE TABLE node (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    public_key BLOB NOT NULL UNIQUE,
+    hostname TEXT UNIQUE,
+    endpoint TEXT,
+    lan_addrs TEXT NOT NULL,
+    is_public INTEGER NOT NULL,
+    relay_only INTEGER NOT NULL,
+    must_sign INTEGER NOT NULL,
+    task_exec INTEGER NOT NULL,
+    tags TEXT NOT NULL,
+    version TEXT NOT NULL,
+    key_since INTEGER NOT NULL,
+    seen_at INTEGER NOT NULL
+  ) STRICT;
+  CREATE TABLE consent (
+    from_node INTEGER NOT NULL,
+    to_node INTEGER NOT NULL,
+    PRIMARY KEY (from_node, to_node)
+  ) STRICT, WITHOUT ROWID;
+  CREATE TABLE inbox (
+    serial INTEGER PRIMARY KEY AUTOINCREMENT,
+    to_node INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    from_node INTEGER NOT NULL,
+    justification TEXT NOT NULL,
+    accept INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    UNIQUE (to_node, kind, from_node)
+  ) STRICT;
+  CREATE TABLE member (
+    node INTEGER NOT NULL,
+    network INTEGER NOT NULL,
+    PRIMARY KEY (node, network)
+  ) STRICT, WITHOUT ROWID;
+  CREATE INDEX member_by_network ON member (network, node);
+`;
+
+const NODE_COLUMNS = [
+  "public_key",
+  "hostname",
+  "endpoint",
+  "lan_addrs",
+  "is_public",
+  "relay_only",
+  "must_sign",
+  "task_exec",
+  "tags",
+  "version",
+  "key_since",
+  "seen_at",
+];
+
+function prepareStatements(database: DatabaseSync) {
+  const sql = (text: string): StatementSync => database.prepare(text);
+  const marks = NODE_COLUMNS.map(() => "?").join(", ");
+  return {
+    addNode: sql(`INSERT INTO node (${NODE_COLUMNS.join(", ")}) VALUES (${marks})`),
+    updateNode: sql(`UPDATE node SET ${NODE_COLUMNS.map((name) => `${name} = ?`).join(", ")} WHERE id = ?`),
+    nodeById: sql("SELECT * FROM node WHERE id = ?"),
+    nodeByKey: sql("SELECT * FROM node WHERE public_key = ?"),
+    nodeByHostname: sql("SELECT * FROM node WHERE hostname = ?"),
+    countNodes: sql("SELECT count(*) AS n FROM node"),
+    hasConsent: sql("SELECT 1 FROM consent WHERE from_node = ? AND to_node = ?"),
+    addConsent: sql("INSERT OR IGNORE INTO consent (from_node, to_node) VALUES (?, ?)"),
+    removeConsent: sql("DELETE FROM consent WHERE from_node = ? AND to_node = ?"),
+    countConsents: sql("SELECT count(*) AS n FROM (SELECT 1 FROM consent WHERE from_node = ? LIMIT ?)"),
+    addInboxItem: sql(
+      `INSERT OR REPLACE INTO inbox (to_node, kind, from_node, justification, accept, at) VALUES (?, ?, ?, ?, ?, ?)`,
+    ),
+    hasInboxItem: sql("SELECT 1 FROM inbox WHERE to_node = ? AND kind = ? AND from_node = ?"),
+    countInbox: sql("SELECT count(*) AS n FROM inbox WHERE to_node = ? AND kind = ?"),
+    inbox: sql("SELECT * FROM inbox WHERE to_node = ? ORDER BY serial"),
+    removeInboxUpTo: sql("DELETE FROM inbox WHERE to_node = ? AND serial <= ?"),
+    removeInboxFrom: sql("DELETE FROM inbox WHERE to_node = ? AND from_node = ?"),
+    networksOf: sql("SELECT network FROM member WHERE node = ? ORDER BY network"),
+    membersOf: sql("SELECT node FROM member WHERE network = ? ORDER BY node"),
+    addMember: sql("INSERT OR IGNORE INTO member (node, network) VALUES (?, ?)"),
+    removeMember: sql("DELETE FROM member WHERE node = ? AND network = ?"),
+  };
+}
+
+type Statements = ReturnType<typeof prepareStatements>;
+type Row = Record<string, unknown>;
+
+function nodeColumns(node: NewNode) {
+  const flag = (value: boolean): number => (value ? 1 : 0);
+  return [
+    node.publicKey,
+    node.hostname ?? null,
+    node.endpoint === undefined ? null : formatEndpoint(node.endpoint),
+    JSON.stringify(node.lanAddrs),
+    flag(node.isPublic),
+    flag(node.relayOnly),
+    flag(node.mustSign),
+    flag(node.taskExec),
+    JSON.stringify(node.tags),
+    node.version,
+    node.keySince,
+    node.seenAt,
+  ];
+}
+
+/** Rows were written by `nodeColumns` under a STRICT schema, so columns have their types. */
+function nodeRecord(row: Row | undefined): NodeRecord | undefined {
+  if (row === undefined) return undefined;
+  const endpoint = row["endpoint"] as string | null;
+  return {
+    node: nodeId(number(row, "id")),
+    publicKey: row["public_key"] as Uint8Array,
+    hostname: (row["hostname"] as string | null) ?? undefined,
+    endpoint: endpoint === null ? undefined : parseEndpoint(endpoint),
+    lanAddrs: JSON.parse(row["lan_addrs"] as string) as string[],
+    isPublic: row["is_public"] === 1,
+    relayOnly: row["relay_only"] === 1,
+    mustSign: row["must_sign"] === 1,
+    taskExec: row["task_exec"] === 1,
+    tags: JSON.parse(row["tags"] as string) as string[],
+    version: row["version"] as string,
+    keySince: number(row, "key_since") as WallClock,
+    seenAt: number(row, "seen_at") as WallClock,
+  };
+}
+
+function inboxItem(row: Row): InboxItem {
+  return {
+    serial: number(row, "serial"),
+    kind: row["kind"] as InboxItem["kind"],
+    from: nodeId(number(row, "from_node")),
+    justification: row["justification"] as string,
+    accept: row["accept"] === 1,
+    at: number(row, "at") as WallClock,
+  };
+}
+
+function number(row: Row, column: string): number {
+  return row[column] as number;
+}
+
+function makeStateDir(stateDir: string): void {
+  try {
+    mkdirSync(stateDir, { recursive: true, mode: 0o700 });
+  } catch (cause) {
+    throw unwritable(stateDir, cause);
+  }
+}
+
+function prepareDatabase(database: DatabaseSync, file: string): void {
+  database.exec("PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL");
+  const version = number(database.prepare("PRAGMA user_version").get()!, "user_version");
+  if (version > SCHEMA_VERSION) throw newerSchema(file, version);
+  if (version === 0) database.exec(`BEGIN; ${SCHEMA} PRAGMA user_version = ${SCHEMA_VERSION}; COMMIT`);
+  const check = database.prepare("PRAGMA quick_check(1)").get() as Row;
+  if (check["quick_check"] !== "ok") throw damaged(file, undefined);
+}
+
+function openError(file: string, cause: unknown): unknown {
+  if (cause instanceof PilotError) return cause;
+  // The primary result code is the low byte (sqlite.org/rescode.html).
+  const code = cause instanceof Error && "errcode" in cause ? Number(cause.errcode) & 0xff : 0;
+  if (code === SQLITE_BUSY || code === SQLITE_LOCKED) return inUse(file, cause);
+  if (code === SQLITE_CORRUPT || code === SQLITE_NOTADB) return damaged(file, cause);
+  return unwritable(file, cause);
+}
+
+function damaged(file: string, cause: unknown): PilotError {
+  return new PilotError(
+    "database_damaged",
+    `The database ${file} is damaged; it was left as it is`,
+    `Restore ${file} from a backup, or move it away to start with an empty registry: every node would get a new number.`,
+    cause,
+  );
+}
+
+function inUse(file: string, cause: unknown): PilotError {
+  return new PilotError(
+    "state_in_use",
+    `The database ${file} is in use by another process`,
+    "Stop the other rendezvous, or choose another folder with --state.",
+    cause,
+  );
+}
+
+function newerSchema(file: string, version: number): PilotError {
+  return new PilotError(
+    "database_newer",
+    `The database ${file} has schema ${version}; this program knows up to ${SCHEMA_VERSION}`,
+    "Start the newer version of the program that wrote it.",
+  );
+}
+
+function unwritable(path: string, cause: unknown): PilotError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new PilotError(
+    "state_unwritable",
+    `Cannot write ${path}: ${reason}`,
+    "Choose another folder with --state, or give this user the right to write there.",
+    cause,
+  );
+}
+
+const SCHEMA_VERSION = 1;
+const SQLITE_BUSY = 5;
+const SQLITE_LOCKED = 6;
+const SQLITE_CORRUPT = 11;
+const SQLITE_NOTADB = 26;
