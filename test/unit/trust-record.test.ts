@@ -1,0 +1,119 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import type { WallClock } from "../../src/base/instant.ts";
+import { TrustBook } from "../../src/trust/trust-book.ts";
+import * as trust from "../../src/trust/trust-record.ts";
+import { nodeId } from "../../src/wire/ids.ts";
+
+const at = (ms: number) => (1_700_000_000_000 + ms) as WallClock;
+const fresh = () => trust.emptyRecord(nodeId(7), at(0));
+const request = (ms: number) => ({ reason: "please", at: at(ms) });
+
+describe("trust record", () => {
+  it("becomes mutual when the peer accepts our open ask", () => {
+    const asked = trust.ask(fresh(), "hello", at(1));
+    expect(asked.state).toBe("asked");
+    expect(trust.heardAccept(asked, at(2), at(2)).state).toBe("mutual");
+  });
+
+  it("becomes mutual when the operator approves a waiting request", () => {
+    const pending = trust.heardRequest(fresh(), request(1), at(1));
+    expect(pending.state).toBe("pending");
+    expect(trust.approve(pending, at(2))?.state).toBe("mutual");
+  });
+
+  it("becomes mutual when both asked", () => {
+    const asked = trust.ask(fresh(), "", at(1));
+    expect(trust.heardRequest(asked, request(2), at(2)).state).toBe("mutual");
+  });
+
+  it("does not take an acceptance that nobody asked for", () => {
+    for (const record of [fresh(), trust.heardRequest(fresh(), request(1), at(1)), trust.revoke(fresh(), at(1))]) {
+      expect(trust.heardAccept(record, at(2), at(2))).toBe(record);
+    }
+  });
+
+  it("does not take an acceptance that is older than the ask", () => {
+    const asked = trust.ask(fresh(), "", at(10 * 60_000));
+    expect(trust.heardAccept(asked, at(0), at(10 * 60_000 + 1)).state).toBe("asked");
+  });
+
+  it("stays revoked through every replay of what the peer and the registry ever said", () => {
+    const mutual = trust.heardAccept(trust.ask(fresh(), "", at(1)), at(2), at(2));
+    const revoked = trust.revoke(mutual, at(3));
+    expect(revoked.epoch).toBe(1);
+    const statements: ((record: trust.TrustRecord) => trust.TrustRecord)[] = [
+      (record) => trust.heardAccept(record, at(2), at(4)),
+      (record) => trust.heardAccept(record, undefined, at(4)),
+      (record) => trust.heardRequest(record, request(1), at(4)),
+      (record) => trust.heardRequest(record, request(5), at(6)),
+      (record) => trust.heardReject(record, at(4)),
+      (record) => trust.heardRevoke(record, at(4)),
+      (record) => trust.heardNoConsent(record, at(4)),
+      (record) => trust.revocationTold(record),
+    ];
+    fc.assert(
+      fc.property(fc.array(fc.integer({ min: 0, max: statements.length - 1 }), { maxLength: 30 }), (order) => {
+        const end = order.reduce((record, index) => statements[index]!(record), revoked);
+        expect(end.state).toBe("revoked");
+        expect(end.epoch).toBe(1);
+      }),
+    );
+  });
+
+  it("forgets a request made before the revocation, and keeps a later one for the operator to decide", () => {
+    const revoked = trust.revoke(fresh(), at(10));
+    expect(trust.heardRequest(revoked, request(9), at(11)).request).toBeUndefined();
+    const asked = trust.heardRequest(revoked, request(12), at(12));
+    expect(asked.state).toBe("revoked");
+    expect(trust.approve(asked, at(13))?.state).toBe("mutual");
+  });
+
+  it("needs a new consent of both after the peer revoked", () => {
+    const mutual = trust.heardAccept(trust.ask(fresh(), "", at(1)), at(2), at(2));
+    const ended = trust.heardRevoke(mutual, at(3));
+    expect(ended.state).toBe("revoked-by-peer");
+    expect(trust.heardAccept(ended, at(4), at(4)).state).toBe("revoked-by-peer");
+    expect(trust.heardRequest(ended, request(5), at(5)).state).toBe("pending");
+  });
+
+  it("falls back to asked when the peer itself says that it never consented", () => {
+    const mutual = trust.heardAccept(trust.ask(fresh(), "", at(1)), at(2), at(2));
+    expect(trust.heardNoConsent(mutual, at(3)).state).toBe("asked");
+  });
+});
+
+describe("trust book", () => {
+  it("reads back what it wrote, tombstones included", () => {
+    const book = new TrustBook();
+    book.put({ ...trust.revoke(fresh(), at(5)), publicKey: new Uint8Array(32).fill(9), hostname: "b" });
+    book.put(trust.heardRequest(trust.emptyRecord(nodeId(8), at(0)), request(3), at(3)));
+    const read = TrustBook.fromJson(JSON.parse(JSON.stringify(book.toJson())));
+    expect([...read!.records()]).toEqual([...book.records()]);
+  });
+
+  it("refuses a stored book with any record that is not whole", () => {
+    const stored = JSON.parse(JSON.stringify(bookWithOne().toJson()));
+    for (const field of ["node", "state", "epoch", "since", "ask_reason"]) {
+      const damaged = structuredClone(stored);
+      damaged.records[0][field] = { no: "such thing" };
+      expect(TrustBook.fromJson(damaged)).toBeUndefined();
+    }
+    expect(TrustBook.fromJson({ version: 2, records: [] })).toBeUndefined();
+  });
+
+  it("raises its epoch when a state changes and not when only a name does", () => {
+    const book = bookWithOne();
+    const before = book.epoch;
+    book.put({ ...book.get(nodeId(7))!, hostname: "seven" });
+    expect(book.epoch).toBe(before);
+    book.put(trust.revoke(book.get(nodeId(7))!, at(9)));
+    expect(book.epoch).toBe(before + 1);
+  });
+});
+
+function bookWithOne(): TrustBook {
+  const book = new TrustBook();
+  book.put(trust.ask(fresh(), "x", at(1)));
+  return book;
+}
