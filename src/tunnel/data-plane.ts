@@ -167,4 +167,5 @@ export interface DataPlane {
 /** Bounds of the tables behind the slots. */
 export const MAX_KEY_SLOTS = 32768;
 export const MAX_ENDPOINT_SLOTS = 32768;
+export const MAX_LINKS = 16384;
 export const MAX_ROWS = 512;

@@ -1,0 +1,99 @@
+/**
+ * PILA, the signed key exchange (pilot protocol §3.4–3.7), as functions: what we send, what we demand of what we
+ * receive, and the keys that come of it. When to send is decided in `link.ts`.
+ *
+ * The signature covers the sender and its X25519 key only, neither receiver nor time: a PILA can be replayed by anybody.
+ * So a PILA alone never moves an endpoint and never ends a working session (§11.2); see `link.ts`.
+ */
+import { concatBytes, equalBytes, utf8 } from "../base/bytes.ts";
+import type { Crypto, KeyPair } from "../base/crypto.ts";
+import type { DropReason } from "../base/drop-reason.ts";
+import { encodePila, type Pila, pilaSignatureInput } from "../wire/frame.ts";
+import type { NodeId } from "../wire/ids.ts";
+
+/** Who we are for the life of the process. */
+export interface LocalIdentity {
+  readonly node: NodeId;
+  readonly seed: Uint8Array;
+  readonly publicKey: Uint8Array;
+  /** One X25519 pair per process, as the reference has it (§3.5); never written to disk. */
+  readonly exchangeKeys: KeyPair;
+}
+
+/**
+ * Trailer after the 136 bytes: uvarint capabilities (none), uvarint flags. Receivers that do not know it ignore it.
+ * Without it two nodes that hold the same keys could answer each other for ever.
+ */
+export const PILA_FLAG = { REQUEST: 1, ANSWER: 2 } as const;
+export type PilaFlag = (typeof PILA_FLAG)[keyof typeof PILA_FLAG];
+
+/** Our PILA; signed once per process because its signed text never changes. */
+export class KeyExchange {
+  readonly #crypto: Crypto;
+  readonly #local: LocalIdentity;
+  readonly #request: Uint8Array;
+  readonly #answer: Uint8Array;
+
+  constructor(crypto: Crypto, local: LocalIdentity) {
+    this.#crypto = crypto;
+    this.#local = local;
+    const signature = crypto.ed25519Sign(local.seed, pilaSignatureInput(local.node, local.exchangeKeys.publicKey));
+    const frame = encodePila({
+      sender: local.node,
+      exchangeKey: local.exchangeKeys.publicKey,
+      identityKey: local.publicKey,
+      signature,
+    });
+    this.#request = concatBytes(frame, new Uint8Array([0, PILA_FLAG.REQUEST]));
+    this.#answer = concatBytes(frame, new Uint8Array([0, PILA_FLAG.ANSWER]));
+  }
+
+  frame(flag: PilaFlag): Uint8Array {
+    return flag === PILA_FLAG.REQUEST ? this.#request : this.#answer;
+  }
+
+  /** The cheap test first: the key must be the pinned one before a signature is looked at (§11.21). */
+  checkIdentity(pila: Pila, pinnedKey: Uint8Array): DropReason | undefined {
+    return equalBytes(pila.identityKey, pinnedKey) ? undefined : "wrong-key";
+  }
+
+  checkSignature(pila: Pila): DropReason | undefined {
+    const signed = pilaSignatureInput(pila.sender, pila.exchangeKey);
+    return this.#crypto.ed25519Verify(pila.identityKey, signed, pila.signature) ? undefined : "bad-key-exchange";
+  }
+
+  /** Tunnel keys with this peer key; undefined for a low-order point. */
+  deriveKeys(peerExchangeKey: Uint8Array): TunnelKeys | undefined {
+    const shared = this.#crypto.x25519(this.#local.exchangeKeys.privateKey, peerExchangeKey);
+    if (shared === undefined) return undefined;
+    const keys = {
+      current: this.#crypto.hkdfSha256(shared, HKDF_INFO, 32),
+      legacy: this.#crypto.sha256(concatBytes(LEGACY_LABEL, shared)),
+    };
+    shared.fill(0);
+    return keys;
+  }
+}
+
+export interface TunnelKeys {
+  /** Generations G2 and G3: HKDF, with the sender authenticated. */
+  readonly current: Uint8Array;
+  /** Generation G1 (§3.4): a plain hash, no additional data. Only used behind the option that allows it. */
+  readonly legacy: Uint8Array;
+}
+
+/** The flags of a PILA's trailer; 0 when there is none or it is not understood. */
+export function pilaFlags(trailer: Uint8Array): number {
+  const afterCapabilities = skipUvarint(trailer, 0);
+  if (afterCapabilities === undefined || afterCapabilities >= trailer.length) return 0;
+  const flags = trailer[afterCapabilities]!;
+  return flags < 0x80 ? flags : 0;
+}
+
+function skipUvarint(bytes: Uint8Array, offset: number): number | undefined {
+  for (let i = offset; i < bytes.length && i < offset + 10; i++) if (bytes[i]! < 0x80) return i + 1;
+  return undefined;
+}
+
+const HKDF_INFO = utf8("pilot-tunnel-v1");
+const LEGACY_LABEL = utf8("pilot-tunnel-v1:");

@@ -1,0 +1,55 @@
+/**
+ * What every link shares: the ports it acts through, the slots it draws from, and the typed arrays that the packet path
+ * reads. Owned by the link table.
+ */
+import type { Endpoint } from "../base/endpoint.ts";
+import type { NodeId } from "../wire/ids.ts";
+import type { DataPlane, StagedPacket } from "./data-plane.ts";
+import type { KeyExchange, LocalIdentity } from "./key-exchange.ts";
+import type { Link } from "./link.ts";
+import type { NoncePrefixes, SlotPool } from "./session.ts";
+
+export type LinkEvent =
+  /** Keys are agreed, packets flow. */
+  | { readonly kind: "up"; readonly link: Link }
+  /** The peer fell silent for good; a new packet starts over. */
+  | { readonly kind: "down"; readonly link: Link }
+  /** The peer's direct endpoint changed, proved by a frame. */
+  | { readonly kind: "moved"; readonly link: Link }
+  /** Where is the peer? Ask the registry. */
+  | { readonly kind: "endpoint-wanted"; readonly link: Link }
+  /** Provoke a frame of the peer under this key (or the current one): ping it. */
+  | { readonly kind: "proof-wanted"; readonly link: Link; readonly keySlot: number | undefined }
+  /** Provoke a frame on the direct way, while others go through the relay. */
+  | { readonly kind: "direct-proof-wanted"; readonly link: Link }
+  | { readonly kind: "keepalive-due"; readonly link: Link }
+  | { readonly kind: "hello-due"; readonly link: Link }
+  | { readonly kind: "notice-due"; readonly link: Link }
+  /** These packets will not get through: tell the programs that sent them. */
+  | { readonly kind: "unreachable"; readonly link: Link; readonly packets: readonly StagedPacket[] };
+
+export interface LinkContext {
+  readonly dataPlane: DataPlane;
+  readonly exchange: KeyExchange;
+  readonly local: LocalIdentity;
+  readonly prefixes: NoncePrefixes;
+  readonly keySlots: SlotPool;
+  readonly endpointSlots: SlotPool;
+  /** Accept and offer the older key generation G1 (a downgrade; off unless the operator asks). */
+  readonly allowLegacyKeys: boolean;
+  /** Per link index: the key slot to seal with (-1: none) and the endpoint slot. */
+  readonly sendKey: Int32Array;
+  readonly sendEndpoint: Int32Array;
+  /** Per key slot: the link's index, -1 for none. */
+  readonly linkOfKey: Int32Array;
+  /** The beacon that relays, if one is known. */
+  relay(): Endpoint | undefined;
+  /** The 34-byte virtual header of bridge data between two nodes. */
+  bridgeHeader(source: NodeId, destination: NodeId): Uint8Array;
+  /** Whether a keepalive of ours means anything to this peer. */
+  wantsKeepalive(link: Link): boolean;
+  transmit(to: Endpoint, datagram: Uint8Array): void;
+  emit(event: LinkEvent): void;
+  /** A timer of this link is running: it must be looked at. */
+  timerSet(link: Link): void;
+}

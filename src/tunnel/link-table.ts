@@ -1,0 +1,126 @@
+/**
+ * The links of this node: which peers we may talk with at all, by node and by index.
+ * Key: node. Bound: MAX_LINKS; a link is added when this side consents and removed when it no longer does.
+ */
+import type { Crypto } from "../base/crypto.ts";
+import type { Endpoint } from "../base/endpoint.ts";
+import { type Deadline, earlier, type Instant } from "../base/instant.ts";
+import type { NodeId } from "../wire/ids.ts";
+import { type DataPlane, MAX_ENDPOINT_SLOTS, MAX_KEY_SLOTS, MAX_LINKS } from "./data-plane.ts";
+import { KeyExchange, type LocalIdentity } from "./key-exchange.ts";
+import { Link } from "./link.ts";
+import type { LinkContext, LinkEvent } from "./link-context.ts";
+import { NoncePrefixes, SlotPool } from "./session.ts";
+
+export interface Transmit {
+  readonly to: Endpoint;
+  readonly datagram: Uint8Array;
+}
+
+export interface LinkTablePorts {
+  readonly crypto: Crypto;
+  readonly dataPlane: DataPlane;
+  readonly local: LocalIdentity;
+  readonly allowLegacyKeys: boolean;
+  relay(): Endpoint | undefined;
+  bridgeHeader(source: NodeId, destination: NodeId): Uint8Array;
+  wantsKeepalive(link: Link): boolean;
+}
+
+export class LinkTable {
+  readonly sendKey = new Int32Array(MAX_LINKS).fill(-1);
+  readonly sendEndpoint = new Int32Array(MAX_LINKS).fill(-1);
+  readonly linkOfKey = new Int32Array(MAX_KEY_SLOTS).fill(-1);
+  readonly #byNode = new Map<NodeId, Link>();
+  readonly #byIndex: (Link | undefined)[] = [];
+  readonly #indexes = new SlotPool(MAX_LINKS);
+  readonly #context: LinkContext;
+  /** Links with a running timer, so that idle peers cost nothing per wake-up. Bound: the links. */
+  readonly #timed = new Set<Link>();
+  readonly #transmits: Transmit[] = [];
+  readonly #events: LinkEvent[] = [];
+
+  constructor(ports: LinkTablePorts) {
+    this.#context = {
+      ...ports,
+      exchange: new KeyExchange(ports.crypto, ports.local),
+      prefixes: new NoncePrefixes(ports.crypto),
+      keySlots: new SlotPool(MAX_KEY_SLOTS),
+      endpointSlots: new SlotPool(MAX_ENDPOINT_SLOTS),
+      sendKey: this.sendKey,
+      sendEndpoint: this.sendEndpoint,
+      linkOfKey: this.linkOfKey,
+      relay: () => ports.relay(),
+      bridgeHeader: (source, destination) => ports.bridgeHeader(source, destination),
+      wantsKeepalive: (link) => ports.wantsKeepalive(link),
+      transmit: (to, datagram) => this.#transmits.push({ to, datagram }),
+      emit: (event) => this.#events.push(event),
+      timerSet: (link) => this.#timed.add(link),
+    };
+  }
+
+  get(node: NodeId): Link | undefined {
+    return this.#byNode.get(node);
+  }
+
+  at(index: number): Link | undefined {
+    return this.#byIndex[index];
+  }
+
+  ofKey(keySlot: number): Link | undefined {
+    return this.#byIndex[this.linkOfKey[keySlot] ?? -1];
+  }
+
+  links(): IterableIterator<Link> {
+    return this.#byNode.values();
+  }
+
+  /** The link to `node`, made if need be; undefined when the table is full. */
+  open(node: NodeId, identityKey: Uint8Array, now: Instant): Link | undefined {
+    const known = this.#byNode.get(node);
+    if (known !== undefined) return known;
+    const index = this.#indexes.take();
+    if (index === undefined) return undefined;
+    const endpointSlot = this.#context.endpointSlots.take();
+    if (endpointSlot === undefined) {
+      this.#indexes.give(index);
+      return undefined;
+    }
+    const link = new Link(this.#context, node, identityKey, index, endpointSlot, now);
+    this.#byNode.set(node, link);
+    this.#byIndex[index] = link;
+    return link;
+  }
+
+  close(node: NodeId): void {
+    const link = this.#byNode.get(node);
+    if (link === undefined) return;
+    link.close();
+    this.#timed.delete(link);
+    this.#byNode.delete(node);
+    this.#byIndex[link.index] = undefined;
+    this.#indexes.give(link.index);
+  }
+
+  pollTransmit(): Transmit | undefined {
+    return this.#transmits.shift();
+  }
+
+  pollEvent(): LinkEvent | undefined {
+    return this.#events.shift();
+  }
+
+  pollTimeout(): Deadline | undefined {
+    let first: Deadline | undefined;
+    for (const link of this.#timed) {
+      const deadline = link.nextDeadline();
+      if (deadline === undefined) this.#timed.delete(link);
+      else first = earlier(first, deadline);
+    }
+    return first;
+  }
+
+  handleTimeout(now: Instant): void {
+    for (const link of [...this.#timed]) link.handleTimeout(now);
+  }
+}

@@ -1,0 +1,76 @@
+/**
+ * The deadlines of one link, by name. A timer that is not set does not exist; the smallest of all links' is the one
+ * thing the edge arms a real timer for.
+ */
+import type { Deadline, Instant } from "../base/instant.ts";
+
+export const LINK_TIMERS = [
+  /** Repeat our key exchange: no answer so far. */
+  "exchange-retry",
+  /** Tell local programs that the peer does not answer: they have waited long enough. */
+  "exchange-refuse",
+  /** Say hello again: a hello got lost, or the peer is a plain agent. */
+  "hello-retry",
+  /** We received and sent nothing since: show the peer that its packets arrive. */
+  "keepalive",
+  /** We sent and received nothing since: one-way traffic, the peer may have lost its keys or moved. */
+  "reply-due",
+  /** A new key was never proved by a frame. */
+  "next-expires",
+  /** Frames sealed under the old key are no longer in flight. */
+  "previous-expires",
+  /** Frames go through the relay: try the direct way again. */
+  "direct-retry",
+  /** Repeat a revocation notice that was not acknowledged. */
+  "notice-retry",
+] as const;
+
+export type LinkTimer = (typeof LINK_TIMERS)[number];
+
+export class LinkTimers {
+  readonly #at = new Map<LinkTimer, Instant>();
+  readonly #onSet: () => void;
+
+  /** `onSet`: the table looks only at links that have a timer running. */
+  constructor(onSet: () => void) {
+    this.#onSet = onSet;
+  }
+
+  set(timer: LinkTimer, at: Instant): void {
+    this.#at.set(timer, at);
+    this.#onSet();
+  }
+
+  /** Sets the timer only if it is not running: the first cause counts, later ones do not push it away. */
+  setIfStopped(timer: LinkTimer, at: Instant): void {
+    if (!this.#at.has(timer)) this.set(timer, at);
+  }
+
+  stop(timer: LinkTimer): void {
+    this.#at.delete(timer);
+  }
+
+  stopAll(): void {
+    this.#at.clear();
+  }
+
+  isSet(timer: LinkTimer): boolean {
+    return this.#at.has(timer);
+  }
+
+  next(): Deadline | undefined {
+    let first: Deadline | undefined;
+    for (const [reason, at] of this.#at) if (first === undefined || at < first.at) first = { at, reason };
+    return first;
+  }
+
+  /** Takes one timer that is due; undefined when none is. */
+  takeDue(now: Instant): LinkTimer | undefined {
+    for (const [timer, at] of this.#at) {
+      if (at > now) continue;
+      this.#at.delete(timer);
+      return timer;
+    }
+    return undefined;
+  }
+}
