@@ -31,14 +31,14 @@ it("finds the link of every allowed flow and no flow that was not allowed", () =
     fc.property(fc.uniqueArray(tuples, { selector: (t) => JSON.stringify(t), maxLength: 200 }), (all) => {
       const table = new FlowTable();
       const allowed = all.filter((_, index) => index % 2 === 0);
-      allowed.forEach((tuple, link) => table.allow(key(tuple), link, 1, 0));
-      allowed.forEach((tuple, link) => {
+      for (const [link, tuple] of allowed.entries()) table.allow(key(tuple), link, 1, 0);
+      for (const [link, tuple] of allowed.entries()) {
         const entry = table.find(key(tuple));
         expect(entry).toBeGreaterThanOrEqual(0);
         expect(table.linkOf(entry)).toBe(link);
         expect(table.isCurrent(entry, 1)).toBe(true);
         expect(table.isCurrent(entry, 2)).toBe(false);
-      });
+      }
       for (const tuple of all.filter((_, index) => index % 2 === 1)) expect(table.find(key(tuple))).toBe(-1);
       expect(table.size).toBe(allowed.length);
     }),
