@@ -29,13 +29,14 @@ const PURE: Readonly<Record<string, Layer>> = {
     reason: "a link knows neither routes nor trust",
   },
   routing: { mayImport: ["wire", "base"], reason: "who owns an address does not depend on how it is reached" },
+  stream: { mayImport: ["wire", "base"], reason: "a transport over packets knows no tunnel" },
   policy: { mayImport: ["wire", "base"], reason: "a verdict is made from what it is given" },
   trust: { mayImport: ["wire", "base"], reason: "no other part may widen what both sides consented to" },
   registry: { mayImport: ["wire", "base"], reason: "the registry's answers are facts for the engine to judge" },
   beacon: { mayImport: ["wire", "base"], reason: "the beacon's answers are facts for the engine to judge" },
   rendezvous: { mayImport: ["wire", "base"], reason: "the server shares formats with the daemon, and nothing else" },
   engine: {
-    mayImport: ["tunnel", "routing", "policy", "trust", "registry", "beacon", "wire", "base"],
+    mayImport: ["tunnel", "routing", "stream", "policy", "trust", "registry", "beacon", "wire", "base"],
     reason: "the one place that joins its siblings",
   },
 };
