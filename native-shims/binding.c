@@ -52,6 +52,12 @@ static int32_t int_of(struct call *call, int i) {
   return value;
 }
 
+static uint32_t uint_of(struct call *call, int i) {
+  uint32_t value = 0;
+  if (napi_get_value_uint32(call->env, call->argv[i], &value) != napi_ok) call->bad = true;
+  return value;
+}
+
 static double double_of(struct call *call, int i) {
   double value = 0;
   if (napi_get_value_double(call->env, call->argv[i], &value) != napi_ok) call->bad = true;
@@ -88,6 +94,12 @@ static struct bytes bytes_of(struct call *call, int i, size_t least) {
   struct bytes bytes;
   bytes.at = array_of(call, i, napi_uint8_array, least, &bytes.length);
   return bytes;
+}
+
+static const uint8_t *bytes_exactly(struct call *call, int i, size_t length) {
+  struct bytes bytes = bytes_of(call, i, length);
+  if (bytes.length != length) call->bad = true;
+  return bytes.at;
 }
 
 /* ---- results ---- */
@@ -286,14 +298,16 @@ static napi_value install_key(napi_env env, napi_callback_info info) {
   struct call call = call_of(env, info);
   struct plane *plane = plane_of(&call);
   int32_t slot = int_of(&call, 1);
+  double first_counter = double_of(&call, 4);
+  if (!(first_counter >= 1 && first_counter <= (double)MAX_COUNTER)) call.bad = true;
   struct key_spec spec = {
-    .key = bytes_of(&call, 2, 32).at,
-    .send_prefix = bytes_of(&call, 3, 4).at,
-    .first_counter = (uint64_t)double_of(&call, 4),
-    .local_node = (uint32_t)double_of(&call, 5),
-    .peer_node = (uint32_t)double_of(&call, 6),
-    .send_header = bytes_of(&call, 7, VIRTUAL_HEADER).at,
-    .receive_header = bytes_of(&call, 8, VIRTUAL_HEADER).at,
+    .key = bytes_exactly(&call, 2, 32),
+    .send_prefix = bytes_exactly(&call, 3, 4),
+    .first_counter = call.bad ? 0 : (uint64_t)first_counter,
+    .local_node = uint_of(&call, 5),
+    .peer_node = uint_of(&call, 6),
+    .send_header = bytes_exactly(&call, 7, VIRTUAL_HEADER),
+    .receive_header = bytes_exactly(&call, 8, VIRTUAL_HEADER),
     .bind_sender = bool_of(&call, 9),
   };
   if (call.bad) return bad_call(&call);
@@ -378,7 +392,7 @@ static napi_value seal(napi_env env, napi_callback_info info) {
   struct bytes packet = bytes_of(&call, 2, VIRTUAL_HEADER), frame = bytes_of(&call, 3, 0);
   if (call.bad || frame.length != packet.length + FRAME_OVERHEAD) return bad_call(&call);
   struct key *key = key_at(plane, slot);
-  if (key == NULL) return integer(&call, -ENOKEY);
+  if (key == NULL) return integer(&call, -ENOENT);
   memcpy(frame.at + FRAME_HEADER, packet.at, packet.length);
   return integer(&call, seal_frame(key, frame.at, packet.length) ? 0 : -EIO);
 }

@@ -13,7 +13,7 @@
 
 #include <linux/virtio_net.h>
 
-enum { LOOK_BACK = 8, RUN_SEGMENTS = 64 };
+enum { LOOK_BACK = 16, RUN_SEGMENTS = 64 };
 enum { TCP_SEQ = 4, TCP_ACKNOWLEDGEMENT = 8, TCP_FLAGS = 13, TCP_WINDOW = 14, TCP_CSUM = 16, UDP_CSUM = 6 };
 
 /* ---- reading a packet ---- */
@@ -76,9 +76,11 @@ static bool fits(const struct plane *plane, const struct run *run, const int32_t
   return same_headers(run, plane->in_arena + row[IN_OFFSET], packet);
 }
 
-static bool same_origin(const int32_t *row, const int32_t *added) {
-  return row[IN_KIND] == ROW_PACKET && row[IN_KEY_SLOT] == added[IN_KEY_SLOT] && row[IN_FLAGS] == added[IN_FLAGS] &&
-         (row[IN_SOURCE] == added[IN_SOURCE] || !(row[IN_FLAGS] & ROW_MOVED));
+/* A row has one key, one source and one set of flags. Without MOVED the source is the endpoint bound to the key. */
+static bool same_origin(const struct plane *plane, const int32_t *row, const int32_t *added) {
+  return row[IN_KEY_SLOT] == added[IN_KEY_SLOT] && row[IN_FLAGS] == added[IN_FLAGS] &&
+         (row[IN_SOURCE] == added[IN_SOURCE] || !(row[IN_FLAGS] & ROW_MOVED) ||
+          udp_same_address(&plane->slots[row[IN_SOURCE]].from, &plane->slots[added[IN_SOURCE]].from));
 }
 
 /* The latest row of the packet's flow, or NONE. */
@@ -88,7 +90,7 @@ static int find_row(const struct plane *plane, const struct run *added, const in
   for (int i = plane->rows_filled - 1; i >= end; i--) {
     const int32_t *earlier = plane->in_rows + (size_t)i * ROW_WORDS;
     if (!same_flow(&plane->runs[i], plane->in_arena + earlier[IN_OFFSET], added, packet)) continue;
-    return same_origin(earlier, row) ? i : NONE;
+    return same_origin(plane, earlier, row) ? i : NONE;
   }
   return NONE;
 }
@@ -127,8 +129,7 @@ static void begin(struct plane *plane, struct run *added, const int32_t *row) {
   target[IN_SEGMENTS] = 1;
   target[IN_TOTAL_BYTES] = row[IN_LENGTH];
   target[IN_NEXT_SEQ] = (int32_t)added->next_seq;
-  target[IN_PRIVATE] = new_segment(plane, (uint32_t)row[IN_OFFSET], (uint32_t)row[IN_LENGTH]);
-  added->last = (int16_t)target[IN_PRIVATE];
+  added->first = added->last = (int16_t)new_segment(plane, (uint32_t)row[IN_OFFSET], (uint32_t)row[IN_LENGTH]);
   plane->runs[plane->rows_filled++] = *added;
 }
 

@@ -54,7 +54,7 @@ uint64_t key_remove(struct plane *plane, int32_t slot) {
 }
 
 int key_install(struct plane *plane, int32_t slot, const struct key_spec *spec) {
-  if (!slot_valid(slot)) return -EINVAL;
+  if (!slot_valid(slot) || spec->first_counter < 1 || spec->first_counter > MAX_COUNTER) return -EINVAL;
   struct key *key = calloc(1, sizeof *key);
   if (key == NULL) return -ENOMEM;
   key->seal = aead_new(spec->key, true);

@@ -16,9 +16,8 @@ static bool allocate(struct plane *plane) {
   plane->send.messages = calloc(SEND_MESSAGES, sizeof *plane->send.messages);
   plane->segments = calloc(MAX_SEGMENTS, sizeof *plane->segments);
   plane->runs = calloc(MAX_ROWS, sizeof *plane->runs);
-  plane->scratch = malloc(RECEIVE_STRIDE);
   return plane->keys && plane->node_heads && plane->endpoints && plane->send.buffer && plane->send.messages &&
-         plane->segments && plane->runs && plane->scratch;
+         plane->segments && plane->runs;
 }
 
 struct plane *plane_create(void) {
@@ -48,6 +47,5 @@ void plane_free(struct plane *plane) {
   free(plane->send.messages);
   free(plane->segments);
   free(plane->runs);
-  free(plane->scratch);
   free(plane);
 }

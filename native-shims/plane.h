@@ -166,6 +166,8 @@ struct key {
 
 enum { NODE_BUCKETS = 32768 };
 
+#define MAX_COUNTER ((uint64_t)9007199254740991) /* Number.MAX_SAFE_INTEGER */
+
 struct plane;
 
 struct key_spec {
@@ -271,7 +273,7 @@ int receive_and_open(struct plane *plane);
 
 enum { MAX_SEGMENTS = 4096 };
 
-/* One inner packet of a run, in the inbound arena. */
+/* One inner packet of a run, or its payload, in the inbound arena. */
 struct segment {
   uint32_t offset; /* of its payload, except in the first of a run */
   uint16_t length;
@@ -283,7 +285,7 @@ struct run {
   uint32_t ports; /* both, as they stand in the packet */
   uint32_t next_seq;
   uint32_t total; /* bytes of the IP packet that the run would be written as */
-  int16_t last; /* index of its last segment */
+  int16_t first, last; /* indexes of its first and last segments */
   uint16_t payload; /* bytes of each segment's payload but the last's */
   uint8_t header; /* bytes of IP and transport headers */
   uint8_t protocol; /* 0: not TCP or UDP directly behind the IP header */
@@ -325,7 +327,6 @@ struct plane {
   int rows_filled, segments_filled;
   struct segment *segments;
   struct run *runs;
-  uint8_t *scratch; /* one datagram */
 
   struct wakeups *wakeups;
 };

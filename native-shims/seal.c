@@ -6,7 +6,8 @@
  *
  * Each packet is cut (segment.c) straight into its frame, the key's template supplies the virtual header, and the frame
  * is sealed where it lies, while it is still in the nearest cache. The queue sends as it fills (udp.c).
- * The counter rises with every frame and is never reset under one key; it would take centuries to reach its end.
+ * The counter rises with every frame and is never reset under one key. It ends where JavaScript's numbers stop being
+ * exact, since JavaScript keeps it when the key is removed; it would take centuries to get there.
  */
 #include "plane.h"
 
@@ -14,6 +15,7 @@ enum { VIRTUAL_LENGTH = 2, VIRTUAL_CRC = 30 };
 static const uint8_t MAGIC[4] = {'P', 'I', 'L', 'S'};
 
 bool seal_frame(struct key *key, uint8_t *frame, size_t virtual_length) {
+  if (key->send_counter >= MAX_COUNTER) return false;
   memcpy(frame, MAGIC, 4);
   write_u32(frame + 4, key->local_node);
   memcpy(frame + 8, key->send_prefix, 4);
@@ -76,7 +78,7 @@ static void seal_row(struct plane *plane, const int32_t *row) {
 void seal_and_send(struct plane *plane, int count) {
   for (int i = 0; i < count && i < MAX_ROWS; i++) {
     const int32_t *row = plane->out_rows + (size_t)i * ROW_WORDS;
-    if (row[OUT_KEY_SLOT] != DROP) seal_row(plane, row);
+    if (row[OUT_KEY_SLOT] >= 0) seal_row(plane, row);
   }
   udp_flush(plane);
 }

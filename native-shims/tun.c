@@ -130,11 +130,11 @@ static bool write_parts(struct plane *plane, struct iovec *parts, int count) {
   return n >= 0;
 }
 
-static int gather(struct plane *plane, const int32_t *row, const struct run *run, struct iovec *parts) {
-  int count = 1;
-  uint8_t *first = plane->in_arena + row[IN_OFFSET];
-  parts[0] = (struct iovec){first - VNET_HEADER, VNET_HEADER + (size_t)row[IN_LENGTH]};
-  int next = plane->segments[row[IN_PRIVATE]].next;
+/* By the shim's own tables, since JavaScript may write to the row. */
+static int gather(struct plane *plane, const struct run *run, struct iovec *parts) {
+  int count = 1, next = plane->segments[run->first].next;
+  uint8_t *first = plane->in_arena + plane->segments[run->first].offset;
+  parts[0] = (struct iovec){first - VNET_HEADER, VNET_HEADER + (size_t)plane->segments[run->first].length};
   for (; next != NONE && count < WRITE_PARTS; next = plane->segments[next].next) {
     const struct segment *segment = &plane->segments[next];
     parts[count++] = (struct iovec){plane->in_arena + segment->offset, segment->length};
@@ -150,9 +150,8 @@ void tun_write(struct plane *plane, int count) {
   for (int i = 0; i < count && i < plane->rows_filled; i++) {
     int32_t *row = plane->in_rows + (size_t)i * ROW_WORDS;
     if (row[IN_VERDICT] != ACCEPT || row[IN_KIND] != ROW_PACKET) continue;
-    int pieces = gather(plane, row, &plane->runs[i], parts);
-    if (write_parts(plane, parts, pieces)) count_of(plane, RX_PACKETS, (uint32_t)row[IN_SEGMENTS]);
-    else count_of(plane, TUN_WRITE_FAILED, (uint32_t)row[IN_SEGMENTS]);
+    int pieces = gather(plane, &plane->runs[i], parts);
+    if (!write_parts(plane, parts, pieces)) count_of(plane, TUN_WRITE_FAILED, (uint32_t)row[IN_SEGMENTS]);
     row[IN_VERDICT] = DROP; /* a second call must not write it again: its header has changed */
   }
 }
@@ -160,10 +159,7 @@ void tun_write(struct plane *plane, int count) {
 int tun_write_packet(struct plane *plane, const uint8_t *bytes, size_t length) {
   uint8_t vnet[VNET_HEADER] = {0};
   struct iovec parts[2] = {{vnet, sizeof vnet}, {(void *)bytes, length}};
-  if (length > 0 && length <= MAX_IP_PACKET && write_parts(plane, parts, 2)) {
-    count_of(plane, RX_PACKETS, 1);
-    return 0;
-  }
+  if (length > 0 && length <= MAX_IP_PACKET && write_parts(plane, parts, 2)) return 0;
   count_of(plane, TUN_WRITE_FAILED, 1);
   return -EIO;
 }

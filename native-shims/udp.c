@@ -29,7 +29,9 @@
 #define UDP_GRO 104
 #endif
 
-enum { SOCKET_BUFFER = 8 << 20, FLUSH_BYTES = 48 << 10, FLUSH_MESSAGES = 32, MAX_REFUSALS = 64 };
+/* The socket may hold a burst on its way in, but what waits on its way out delays all that follows. */
+enum { RECEIVE_BUFFER = 8 << 20, SEND_SOCKET_BUFFER = 2 << 20 };
+enum { FLUSH_BYTES = 48 << 10, FLUSH_MESSAGES = 32, MAX_REFUSALS = 64 };
 
 int udp_parse_address(const char *text, int port, struct sockaddr_in6 *out) {
   struct in_addr v4;
@@ -51,8 +53,7 @@ bool udp_same_address(const struct sockaddr_in6 *a, const struct sockaddr_in6 *b
 /* ---- opening ---- */
 
 /* SO_RCVBUFFORCE passes the system's limit, but asks for CAP_NET_ADMIN; the plain option takes what is allowed. */
-static void set_buffer(int fd, int forced, int plain) {
-  int bytes = SOCKET_BUFFER;
+static void set_buffer(int fd, int forced, int plain, int bytes) {
   if (setsockopt(fd, SOL_SOCKET, forced, &bytes, sizeof bytes) < 0)
     setsockopt(fd, SOL_SOCKET, plain, &bytes, sizeof bytes);
 }
@@ -60,8 +61,8 @@ static void set_buffer(int fd, int forced, int plain) {
 static int open_socket(const struct sockaddr_in6 *bind_to) {
   int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1, off = 0;
   if (fd < 0) return -errno;
-  set_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF);
-  set_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF);
+  set_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, RECEIVE_BUFFER);
+  set_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, SEND_SOCKET_BUFFER);
   setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on); /* an older kernel hands over single datagrams */
   if (setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) == 0 &&
       bind(fd, (const struct sockaddr *)bind_to, sizeof *bind_to) == 0)
