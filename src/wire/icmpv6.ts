@@ -65,7 +65,7 @@ export function mayAnswerWithError(packet: Uint8Array): boolean {
   if (packet[IPV6.DESTINATION] === MULTICAST || packet[IPV6.SOURCE] === MULTICAST) return false;
   if (isUnspecified(packet, IPV6.SOURCE)) return false;
   if (parsed.protocol !== NEXT_HEADER.ICMPV6) return true;
-  if (parsed.fragmentOffset !== 0) return false;
+  // The type of a later fragment reads as 0, so it counts as an error.
   return parsed.icmpType >= FIRST_INFORMATIONAL_TYPE && parsed.icmpType !== ICMPV6_TYPE.REDIRECT;
 }
 
