@@ -1,0 +1,157 @@
+/**
+ * Puts received segments in order: what is next becomes readable, what came early is kept, what was seen is dropped.
+ * Memory is bounded in bytes and in segments, and what does not fit is dropped, so that the far side sends it again; a
+ * receiver that waited instead would stop its whole node (pilot protocol §11.19).
+ * Invariant: kept segments are disjoint, in order, and all after `next`.
+ */
+import { MAX_SACK_BLOCKS, type SackBlock } from "../wire/stream-sack.ts";
+import { Fifo } from "./fifo.ts";
+import { sequenceAdd, sequenceAfter, sequenceBefore, sequenceDistance } from "./sequence.ts";
+
+/** `filled`: in order, and a gap before kept segments closed or narrowed. */
+export type Placement = "in-order" | "filled" | "early" | "seen" | "no-room";
+
+export class Reassembly {
+  readonly #limitBytes: number;
+  readonly #readable = new Fifo<Uint8Array>();
+  #early: EarlySegment[] = [];
+  #next: number;
+  #readableBytes = 0;
+  #earlyBytes = 0;
+
+  constructor(next: number, limitBytes: number) {
+    this.#next = next;
+    this.#limitBytes = limitBytes;
+  }
+
+  /** The sequence number expected next. */
+  get next(): number {
+    return this.#next;
+  }
+
+  get readableBytes(): number {
+    return this.#readableBytes;
+  }
+
+  get freeBytes(): number {
+    return Math.max(0, this.#limitBytes - this.#readableBytes - this.#earlyBytes);
+  }
+
+  get hasEarly(): boolean {
+    return this.#early.length > 0;
+  }
+
+  /** The payload is borrowed and copied. `beyondLimit` lets a segment that is next in past the limit. */
+  place(sequence: number, payload: Uint8Array, beyondLimit = false): Placement {
+    const skipBytes = sequenceDistance(sequence, this.#next);
+    if (skipBytes >= payload.length) return "seen";
+    if (skipBytes < 0) return this.#keepEarly(sequence, payload);
+    if (!beyondLimit && this.#readableBytes + payload.length > this.#limitBytes) return "no-room";
+    this.#deliver(copyOf(payload.subarray(skipBytes)));
+    if (this.#early.length === 0) return "in-order";
+    this.#deliverEarly();
+    return "filled";
+  }
+
+  read(): Uint8Array | undefined {
+    const chunk = this.#readable.shift();
+    if (chunk !== undefined) this.#readableBytes -= chunk.length;
+    return chunk;
+  }
+
+  /** Steps over the FIN, which takes a sequence number and carries nothing. */
+  passFin(): void {
+    this.#next = sequenceAdd(this.#next, 1);
+  }
+
+  /** Drops what lies at or after the end the far side declared. */
+  dropFrom(end: number): void {
+    this.#early = this.#early.filter((segment) => sequenceBefore(segment.sequence, end));
+    this.#earlyBytes = this.#early.reduce((total, segment) => total + segment.payload.length, 0);
+  }
+
+  discardReadable(): void {
+    this.#readable.clear();
+    this.#readableBytes = 0;
+  }
+
+  /** Kept segments in order, adjacent ones as one block, the first four (pilot protocol §4.3). */
+  sackBlocks(): SackBlock[] {
+    const blocks: { left: number; right: number }[] = [];
+    for (const { sequence, payload } of this.#early) {
+      const last = blocks.at(-1);
+      const right = sequenceAdd(sequence, payload.length);
+      if (last !== undefined && last.right === sequence) last.right = right;
+      else if (blocks.length === MAX_SACK_BLOCKS) break;
+      else blocks.push({ left: sequence, right });
+    }
+    return blocks;
+  }
+
+  #deliver(bytes: Uint8Array): void {
+    this.#readable.push(bytes);
+    this.#readableBytes += bytes.length;
+    this.#next = sequenceAdd(this.#next, bytes.length);
+  }
+
+  #deliverEarly(): void {
+    let taken = 0;
+    for (const { sequence, payload } of this.#early) {
+      if (sequenceAfter(sequence, this.#next)) break;
+      taken += 1;
+      this.#earlyBytes -= payload.length;
+      const skipBytes = sequenceDistance(sequence, this.#next);
+      if (skipBytes < payload.length) this.#deliver(skipBytes === 0 ? payload : payload.subarray(skipBytes));
+    }
+    this.#early.splice(0, taken);
+  }
+
+  #keepEarly(sequence: number, payload: Uint8Array): Placement {
+    if (sequenceDistance(this.#next, sequence) > this.#limitBytes * 2) return "no-room";
+    if (this.#early.length >= MAX_EARLY_SEGMENTS || payload.length > this.freeBytes) return "no-room";
+    const index = this.#earlyIndex(sequence);
+    const before = this.#early[index - 1];
+    const from = before === undefined ? sequence : laterOf(sequence, endOf(before));
+    const after = this.#early[index];
+    const to = after === undefined ? sequenceAdd(sequence, payload.length) : earlierOf(sequence, payload, after);
+    const lengthBytes = sequenceDistance(from, to);
+    if (lengthBytes <= 0) return "seen";
+    const offset = sequenceDistance(sequence, from);
+    this.#early.splice(index, 0, { sequence: from, payload: copyOf(payload.subarray(offset, offset + lengthBytes)) });
+    this.#earlyBytes += lengthBytes;
+    return "early";
+  }
+
+  /** Where a segment belongs; the search runs from the end, because that is where nearly all belong. */
+  #earlyIndex(sequence: number): number {
+    let index = this.#early.length;
+    while (index > 0 && sequenceAfter(this.#early[index - 1]!.sequence, sequence)) index -= 1;
+    return index;
+  }
+}
+
+interface EarlySegment {
+  readonly sequence: number;
+  readonly payload: Uint8Array;
+}
+
+function endOf(segment: EarlySegment): number {
+  return sequenceAdd(segment.sequence, segment.payload.length);
+}
+
+/** Not `slice`, which is a view and no copy when the bytes are a Node buffer. */
+function copyOf(bytes: Uint8Array): Uint8Array {
+  return new Uint8Array(bytes);
+}
+
+function laterOf(a: number, b: number): number {
+  return sequenceAfter(a, b) ? a : b;
+}
+
+/** Where the new segment ends, or the next kept one begins, whichever is first. */
+function earlierOf(sequence: number, payload: Uint8Array, following: EarlySegment): number {
+  const end = sequenceAdd(sequence, payload.length);
+  return sequenceBefore(following.sequence, end) ? following.sequence : end;
+}
+
+const MAX_EARLY_SEGMENTS = 1024;

@@ -1,0 +1,176 @@
+/**
+ * The receiving half of an open stream: reassembly, acknowledgements, the window we advertise, and the far side's end.
+ * The first FIN's sequence number is the end. When data before it is missing the stream waits for it some seconds, and
+ * then says "truncated": the reference sends FIN with data unacknowledged and forgets the data (pilot protocol §4.7).
+ */
+import { after, type Deadline, earlier, type Instant } from "../base/instant.ts";
+import type { SackBlock } from "../wire/stream-sack.ts";
+import { Acknowledger } from "./acknowledger.ts";
+import type { PeerTraits } from "./peer-traits.ts";
+import { type Placement, Reassembly } from "./reassembly.ts";
+import { sequenceAfter, sequenceBefore, sequenceDistance } from "./sequence.ts";
+
+/** Transitions: open → ended; open → waiting → ended or truncated. */
+export type RemoteEnd =
+  | { readonly kind: "open" }
+  | { readonly kind: "waiting"; readonly end: number; readonly until: Instant }
+  | { readonly kind: "ended" }
+  | { readonly kind: "truncated" };
+
+export class Receiver {
+  readonly acknowledger = new Acknowledger();
+  readonly #traits: PeerTraits;
+  readonly #limitBytes: number;
+  readonly #reassembly: Reassembly;
+  #remoteEnd: RemoteEnd = { kind: "open" };
+  #discards = false;
+  #advertised: number;
+  #largestSegmentBytes = LEAST_SEGMENT_BYTES;
+  /** How often the segment that is next found no room. */
+  #refusals = 0;
+  #receivedBytes = 0;
+  #droppedSegments = 0;
+
+  constructor(next: number, limitBytes: number, traits: PeerTraits) {
+    this.#limitBytes = limitBytes;
+    this.#reassembly = new Reassembly(next, limitBytes);
+    this.#traits = traits;
+    this.#advertised = initialWindow(limitBytes);
+  }
+
+  get next(): number {
+    return this.#reassembly.next;
+  }
+
+  get remoteEnd(): RemoteEnd {
+    return this.#remoteEnd;
+  }
+
+  get receivedBytes(): number {
+    return this.#receivedBytes;
+  }
+
+  get droppedSegments(): number {
+    return this.#droppedSegments;
+  }
+
+  /** True when something became readable. */
+  handleData(sequence: number, payload: Uint8Array, now: Instant): boolean {
+    const end = this.#remoteEnd;
+    if (end.kind === "ended" || end.kind === "truncated") {
+      this.acknowledger.dueSoon(now);
+      return false;
+    }
+    if (end.kind === "waiting" && !sequenceBefore(sequence, end.end)) return false;
+    this.#largestSegmentBytes = Math.max(this.#largestSegmentBytes, payload.length);
+    const before = this.next;
+    this.#acknowledge(this.#place(sequence, payload), now);
+    const deliveredBytes = sequenceDistance(before, this.next);
+    this.#receivedBytes += deliveredBytes;
+    if (this.#discards) this.#reassembly.discardReadable();
+    if (deliveredBytes > 0) this.#advanceEnd(now);
+    return deliveredBytes > 0 && !this.#discards;
+  }
+
+  /** Takes note of the far side's end; only its first statement counts, unless a later one shows that it meant more. */
+  handleFin(sequence: number, now: Instant): void {
+    this.acknowledger.dueSoon(now);
+    if (this.#remoteEnd.kind !== "open") return;
+    if (sequenceBefore(sequence, this.next)) return;
+    this.#remoteEnd = { kind: "waiting", end: sequence, until: after(now, MISSING_DATA_WAIT_MS) };
+    this.#reassembly.dropFrom(sequence);
+    this.#advanceEnd(now);
+  }
+
+  handleTimeout(now: Instant): void {
+    const end = this.#remoteEnd;
+    if (end.kind === "waiting" && end.until <= now) this.#remoteEnd = { kind: "truncated" };
+  }
+
+  /** True when the sequence number lies where the far side may be sending now. */
+  isInWindow(sequence: number): boolean {
+    const ahead = sequenceDistance(this.next, sequence);
+    return ahead >= 0 && ahead <= this.#limitBytes;
+  }
+
+  read(now: Instant): Uint8Array | undefined {
+    const chunk = this.#reassembly.read();
+    if (chunk !== undefined && this.#windowOpened()) this.acknowledger.dueAtOnce(now);
+    return chunk;
+  }
+
+  /** From now on what arrives is acknowledged and thrown away. */
+  discard(): void {
+    this.#discards = true;
+    this.#reassembly.discardReadable();
+  }
+
+  /** The window to put in a packet that is being sent. */
+  advertise(): number {
+    this.#advertised = this.#freeSegments();
+    return this.#advertised;
+  }
+
+  sackBlocks(): SackBlock[] {
+    return this.#reassembly.sackBlocks();
+  }
+
+  deadline(): Deadline | undefined {
+    const end = this.#remoteEnd;
+    const missing = end.kind === "waiting" ? { at: end.until, reason: "missing-data" } : undefined;
+    return earlier(this.acknowledger.deadline(), missing);
+  }
+
+  /**
+   * A segment that is next but finds no room is dropped, and comes again. A reference sender gives up after eight times
+   * whatever window it sees, so from the fourth copy on one is let in: a program that stalls is fed very slowly, not cut.
+   */
+  #place(sequence: number, payload: Uint8Array): Placement {
+    const patient =
+      this.#refusals >= REFUSALS_BEFORE_EXCEPTION && this.#reassembly.readableBytes < 2 * this.#limitBytes;
+    const placement = this.#reassembly.place(sequence, payload, patient);
+    if (placement === "in-order" || placement === "filled") this.#refusals = 0;
+    else if (placement === "no-room" && sequence === this.next) this.#refusals += 1;
+    return placement;
+  }
+
+  #acknowledge(placement: Placement, now: Instant): void {
+    if (placement === "in-order") this.acknowledger.handleInOrder(now);
+    else if (placement === "early") this.acknowledger.handleEarly();
+    else this.acknowledger.dueSoon(now);
+    if (placement === "no-room") this.#droppedSegments += 1;
+  }
+
+  #advanceEnd(now: Instant): void {
+    const end = this.#remoteEnd;
+    if (end.kind !== "waiting") return;
+    if (sequenceAfter(end.end, this.next)) {
+      this.#remoteEnd = { ...end, until: after(now, MISSING_DATA_WAIT_MS) };
+      return;
+    }
+    this.#reassembly.passFin();
+    this.#remoteEnd = { kind: "ended" };
+  }
+
+  /** Free slots, each as large as the largest segment seen. The reference takes 0 for "unknown" and sends on, so it gets 1. */
+  #freeSegments(): number {
+    const free = Math.floor(this.#reassembly.freeBytes / this.#largestSegmentBytes);
+    return Math.min(MAX_WINDOW, Math.max(free, this.#traits.isReference ? 1 : 0));
+  }
+
+  /** RFC 9293 §3.8.6.2.2: tell of a larger window only when it is larger by much. */
+  #windowOpened(): boolean {
+    const free = this.#freeSegments();
+    const whole = Math.min(MAX_WINDOW, Math.floor(this.#limitBytes / this.#largestSegmentBytes));
+    return this.#advertised < whole / 2 && free - this.#advertised >= Math.max(1, whole / 4);
+  }
+}
+
+export function initialWindow(receiveBufferBytes: number): number {
+  return Math.max(1, Math.min(MAX_WINDOW, Math.floor(receiveBufferBytes / LEAST_SEGMENT_BYTES)));
+}
+
+const MAX_WINDOW = 512; // what the reference starts with
+const LEAST_SEGMENT_BYTES = 1152;
+const MISSING_DATA_WAIT_MS = 5_000;
+const REFUSALS_BEFORE_EXCEPTION = 3;

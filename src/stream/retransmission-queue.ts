@@ -1,0 +1,247 @@
+/**
+ * Segments sent and not yet acknowledged, in order of sequence, with what is known of each: the scoreboard of RFC 6675.
+ * A segment keeps its boundaries for life, because a reference receiver stores by exact sequence number and never trims
+ * (pilot protocol §4.2). Each transmission has a number that only rises, so that a lost retransmission shows as well: what
+ * was transmitted three or more transmissions before something that arrived is lost (the rule of RFC 9002 §6.1.1).
+ * Invariant: `pipeBytes` and `sackedSegments` are sums over the segments held.
+ */
+import type { Instant } from "../base/instant.ts";
+import { sequenceAdd, sequenceAfter, sequenceBefore } from "./sequence.ts";
+
+export interface SentSegment {
+  readonly sequence: number;
+  readonly payload: Uint8Array;
+  readonly isFin: boolean;
+  sentAt: Instant;
+  /** Number of the latest transmission. */
+  transmission: number;
+  sends: number;
+  sacked: boolean;
+  /** Believed lost and not sent again since. */
+  lost: boolean;
+}
+
+export interface AcknowledgedRange {
+  readonly segments: number;
+  readonly bytes: number;
+  /** When the newest segment that may be timed was sent: none when any was sent twice (Karn) or reported before. */
+  readonly timedSince: Instant | undefined;
+}
+
+export class RetransmissionQueue {
+  #segments: SentSegment[] = [];
+  #head = 0;
+  #outstandingBytes = 0;
+  #pipeBytes = 0;
+  #sackedSegments = 0;
+  #lostSegments = 0;
+  #resentSegments = 0;
+  #nextTransmission = 1;
+  #newestDelivered = 0;
+
+  get length(): number {
+    return this.#segments.length - this.#head;
+  }
+
+  /** Bytes sent and not cumulatively acknowledged. */
+  get outstandingBytes(): number {
+    return this.#outstandingBytes;
+  }
+
+  /** Bytes believed to be on their way: outstanding, neither reported as received nor lost (RFC 6675 "pipe"). */
+  get pipeBytes(): number {
+    return this.#pipeBytes;
+  }
+
+  get sackedSegments(): number {
+    return this.#sackedSegments;
+  }
+
+  first(): SentSegment | undefined {
+    return this.#segments[this.#head];
+  }
+
+  /** Enters a segment that is being sent for the first time. */
+  append(sequence: number, payload: Uint8Array, isFin: boolean, now: Instant): SentSegment {
+    const segment: SentSegment = {
+      sequence,
+      payload,
+      isFin,
+      sentAt: now,
+      transmission: this.#nextTransmission++,
+      sends: 1,
+      sacked: false,
+      lost: false,
+    };
+    this.#segments.push(segment);
+    this.#outstandingBytes += lengthOf(segment);
+    this.#pipeBytes += lengthOf(segment);
+    return segment;
+  }
+
+  /** The lost segment to send next: the lowest. */
+  firstLost(): SentSegment | undefined {
+    if (this.#lostSegments === 0) return undefined;
+    for (let i = this.#head; i < this.#segments.length; i++) {
+      const segment = this.#segments[i]!;
+      if (segment.lost) return segment;
+    }
+    return undefined;
+  }
+
+  handleResent(segment: SentSegment, now: Instant): void {
+    if (segment.lost) {
+      segment.lost = false;
+      this.#lostSegments -= 1;
+      this.#pipeBytes += lengthOf(segment);
+    }
+    if (segment.sends === 1) this.#resentSegments += 1;
+    segment.sends += 1;
+    segment.sentAt = now;
+    segment.transmission = this.#nextTransmission++;
+  }
+
+  /** Removes what `acknowledgement` covers whole. */
+  acknowledge(acknowledgement: number, leastRttMs: number, now: Instant): AcknowledgedRange {
+    let segments = 0;
+    let bytes = 0;
+    let timedSince: Instant | undefined;
+    let timed = true;
+    for (let segment = this.first(); segment !== undefined; segment = this.first()) {
+      if (sequenceAfter(endOf(segment), acknowledgement)) break;
+      if (segment.sends > 1) timed = false;
+      if (!segment.sacked) timedSince = segment.sentAt;
+      if (!segment.sacked) this.#noteDelivered(segment, leastRttMs, now);
+      this.#forget(segment);
+      segments += 1;
+      bytes += lengthOf(segment);
+    }
+    return { segments, bytes, timedSince: timed ? timedSince : undefined };
+  }
+
+  /** Marks segments that lie wholly inside [left, right). Returns how many were news. */
+  markSacked(left: number, right: number, leastRttMs: number, now: Instant): number {
+    let news = 0;
+    for (let i = this.#indexFrom(left); i < this.#segments.length; i++) {
+      const segment = this.#segments[i]!;
+      if (sequenceAfter(endOf(segment), right)) break;
+      if (segment.sacked) continue;
+      this.#noteDelivered(segment, leastRttMs, now);
+      this.#leavePipe(segment);
+      segment.sacked = true;
+      this.#sackedSegments += 1;
+      news += 1;
+    }
+    return news;
+  }
+
+  /** Marks as lost what was transmitted well before something that arrived. Returns how many were news. */
+  markLostByOrder(): number {
+    if (this.#sackedSegments === 0 && this.#resentSegments === 0) return 0;
+    let news = 0;
+    for (let i = this.#head; i < this.#segments.length; i++) {
+      const segment = this.#segments[i]!;
+      if (segment.sacked || segment.lost) continue;
+      if (segment.transmission + REORDERING_THRESHOLD > this.#newestDelivered) continue;
+      this.#markLost(segment);
+      news += 1;
+    }
+    return news;
+  }
+
+  /** Marks the first segment as lost, unless it is already, or has arrived, or (by default) was sent again. */
+  markFirstLost(evenIfResent = false): boolean {
+    const segment = this.first();
+    if (segment === undefined || segment.sacked || segment.lost) return false;
+    if (segment.sends > 1 && !evenIfResent) return false;
+    this.#markLost(segment);
+    return true;
+  }
+
+  /** After a timeout nothing is believed to be on its way, and reports may have been withdrawn (RFC 2018 §8). */
+  markAllLost(): void {
+    for (let i = this.#head; i < this.#segments.length; i++) {
+      const segment = this.#segments[i]!;
+      if (segment.sacked) {
+        segment.sacked = false;
+        this.#sackedSegments -= 1;
+        segment.lost = true;
+        this.#lostSegments += 1;
+      } else if (!segment.lost) {
+        this.#markLost(segment);
+      }
+    }
+  }
+
+  clear(): void {
+    this.#segments = [];
+    this.#head = 0;
+    this.#outstandingBytes = 0;
+    this.#pipeBytes = 0;
+    this.#sackedSegments = 0;
+    this.#lostSegments = 0;
+    this.#resentSegments = 0;
+  }
+
+  #markLost(segment: SentSegment): void {
+    this.#leavePipe(segment);
+    segment.lost = true;
+    this.#lostSegments += 1;
+  }
+
+  /** For a segment that is neither sacked nor forgotten. */
+  #leavePipe(segment: SentSegment): void {
+    if (segment.lost) {
+      segment.lost = false;
+      this.#lostSegments -= 1;
+      return;
+    }
+    this.#pipeBytes -= lengthOf(segment);
+  }
+
+  /** A segment sent more than once arrived by its latest transmission only if that is at least a round trip ago. */
+  #noteDelivered(segment: SentSegment, leastRttMs: number, now: Instant): void {
+    if (segment.sends > 1 && now - segment.sentAt < leastRttMs) return;
+    this.#newestDelivered = Math.max(this.#newestDelivered, segment.transmission);
+  }
+
+  #forget(segment: SentSegment): void {
+    if (segment.sacked) this.#sackedSegments -= 1;
+    else this.#leavePipe(segment);
+    if (segment.sends > 1) this.#resentSegments -= 1;
+    this.#outstandingBytes -= lengthOf(segment);
+    this.#segments[this.#head] = undefined as unknown as SentSegment;
+    this.#head += 1;
+    if (this.#head === this.#segments.length) {
+      this.#segments = [];
+      this.#head = 0;
+    } else if (this.#head >= COMPACT_AT && this.#head * 2 >= this.#segments.length) {
+      this.#segments = this.#segments.slice(this.#head);
+      this.#head = 0;
+    }
+  }
+
+  /** Index of the first segment whose sequence is not before `sequence`. */
+  #indexFrom(sequence: number): number {
+    let low = this.#head;
+    let high = this.#segments.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (sequenceBefore(this.#segments[middle]!.sequence, sequence)) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+}
+
+/** In sequence numbers: a FIN takes one. */
+function lengthOf(segment: SentSegment): number {
+  return segment.isFin ? 1 : segment.payload.length;
+}
+
+function endOf(segment: SentSegment): number {
+  return sequenceAdd(segment.sequence, lengthOf(segment));
+}
+
+const REORDERING_THRESHOLD = 3;
+const COMPACT_AT = 256;

@@ -1,0 +1,353 @@
+/**
+ * The sending half of an open stream: what goes out next, what is sent again, and when (RFC 5681, 6298, 6675).
+ * The far side's window counts segments of any size. Zero does not stop the stream for good: several packets of the
+ * reference carry a zero that means nothing, so one segment is sent after a while, and its ACK tells (pilot protocol §4.4).
+ * FIN goes only when everything is acknowledged, because the reference delivers nothing that comes after it.
+ * Invariant: `unacknowledged` ≤ the queue's segments < `next`.
+ */
+import { after, type Deadline, earlier, type Instant } from "../base/instant.ts";
+import { encodeSack, type SackBlock } from "../wire/stream-sack.ts";
+import { RenoCongestion } from "./congestion.ts";
+import { maxInFlightToReference, type PeerTraits } from "./peer-traits.ts";
+import { RetransmissionQueue, type SentSegment } from "./retransmission-queue.ts";
+import { RttEstimator } from "./rtt-estimator.ts";
+import { SendBuffer } from "./send-buffer.ts";
+import { sequenceAdd, sequenceAfter, sequenceBefore, sequenceDistance } from "./sequence.ts";
+import type { StreamOptions } from "./stream-options.ts";
+import { NO_PAYLOAD } from "./stream-packet.ts";
+
+/** Transitions: none → fast or timeout at a loss; fast → timeout; both → none when `until` is acknowledged. */
+type Recovery =
+  | { readonly kind: "none" }
+  | { readonly kind: "fast"; readonly until: number }
+  | { readonly kind: "timeout"; readonly until: number };
+
+/** Transitions: none → allowed → sent → acknowledged. */
+type OwnEnd = "none" | "allowed" | "sent" | "acknowledged";
+
+export class Sender {
+  readonly rtt = new RttEstimator();
+  readonly #options: StreamOptions;
+  readonly #traits: PeerTraits;
+  readonly #congestion: RenoCongestion;
+  readonly #buffer = new SendBuffer();
+  readonly #queue = new RetransmissionQueue();
+  #unacknowledged: number;
+  #next: number;
+  #end: OwnEnd = "none";
+  #window: number;
+  #windowAcknowledgement: number;
+  #recovery: Recovery = { kind: "none" };
+  #duplicateAcks = 0;
+  /** A retransmission that goes out whatever the congestion window says (RFC 6675 §5 step 4.3). */
+  #mustRetransmit = false;
+  #heldByCongestion = false;
+  #consecutiveTimeouts = 0;
+  #retransmitAt: Instant | undefined;
+  #probeAt: Instant | undefined;
+  #probeBackoff = 0;
+  #probing = false;
+  #nagleAt: Instant | undefined;
+  #nagleOver = false;
+  #lastSentAt: Instant;
+  #retransmissions = 0;
+  #fastRecoveries = 0;
+  #timeouts = 0;
+  #acknowledgedBytes = 0;
+
+  constructor(next: number, window: number, options: StreamOptions, traits: PeerTraits, now: Instant) {
+    this.#unacknowledged = next;
+    this.#windowAcknowledgement = next;
+    this.#next = next;
+    this.#window = window;
+    this.#options = options;
+    this.#traits = traits;
+    this.#congestion = new RenoCongestion(options.segmentBytes);
+    this.#lastSentAt = now;
+  }
+
+  get unacknowledged(): number {
+    return this.#unacknowledged;
+  }
+
+  get next(): number {
+    return this.#next;
+  }
+
+  get end(): OwnEnd {
+    return this.#end;
+  }
+
+  /** Written and not acknowledged. */
+  get heldBytes(): number {
+    return this.#buffer.bytes + this.#queue.outstandingBytes;
+  }
+
+  get isDrained(): boolean {
+    return this.#buffer.bytes === 0 && this.#queue.length === 0;
+  }
+
+  get statistics(): SenderStatistics {
+    return {
+      acknowledgedBytes: this.#acknowledgedBytes,
+      retransmissions: this.#retransmissions,
+      fastRecoveries: this.#fastRecoveries,
+      timeouts: this.#timeouts,
+      congestionWindowBytes: this.#congestion.windowBytes,
+      inFlightSegments: this.#queue.length,
+      smoothedRttMs: this.rtt.smoothedMs,
+    };
+  }
+
+  /** Takes the chunk over. */
+  push(chunk: Uint8Array): void {
+    this.#buffer.push(chunk);
+  }
+
+  /** The FIN may go as soon as everything is acknowledged; nothing may be written any more. */
+  allowFin(): void {
+    if (this.#end === "none") this.#end = "allowed";
+  }
+
+  /** Forgets all that was not acknowledged. */
+  abandon(): void {
+    this.#buffer.clear();
+    this.#queue.clear();
+    this.#retransmitAt = undefined;
+    this.#probeAt = undefined;
+    this.#nagleAt = undefined;
+  }
+
+  /** `isPure`: without payload and without SYN, FIN or RST, so that it can count as a duplicate. */
+  handleAck(acknowledgement: number, window: number, isPure: boolean, now: Instant): void {
+    const newBytes = sequenceDistance(this.#unacknowledged, acknowledgement);
+    if (newBytes < 0 || sequenceAfter(acknowledgement, this.#next)) return;
+    if (newBytes > 0) this.#handleNewAck(acknowledgement, now);
+    else if (isPure) this.#handleDuplicateAck(window);
+    this.#handleWindow(acknowledgement, window, newBytes > 0);
+  }
+
+  /** A FIN's answer: acknowledges, but its window of 0 means nothing. */
+  handleAckWithoutWindow(acknowledgement: number, now: Instant): void {
+    this.handleAck(acknowledgement, this.#window, false, now);
+  }
+
+  /**
+   * Whether the blocks can be a report on what we sent; otherwise the payload is data (pilot protocol §11.20). They are held
+   * against the packet's own acknowledgement, not against ours: a report that comes late must not be delivered as data.
+   */
+  isPlausibleSack(acknowledgement: number, payload: Uint8Array, blocks: readonly SackBlock[]): boolean {
+    if (payload.length !== encodeSack(blocks)?.length) return false;
+    let floor = acknowledgement;
+    for (const { left, right } of blocks) {
+      if (!sequenceAfter(left, floor) || !sequenceAfter(right, left)) return false;
+      if (sequenceAfter(right, this.#next)) return false;
+      floor = right;
+    }
+    return true;
+  }
+
+  handleSack(blocks: readonly SackBlock[], now: Instant): void {
+    for (const { left, right } of blocks) this.#queue.markSacked(left, right, this.rtt.leastMs, now);
+    this.#detectLoss();
+  }
+
+  /** The next segment to send, entered as sent. Call until it returns undefined. */
+  nextSegment(now: Instant): SentSegment | undefined {
+    this.#heldByCongestion = false;
+    const lost = this.#nextLost(now);
+    if (lost !== undefined || this.#heldByCongestion) return lost;
+    return this.#nextNew(now);
+  }
+
+  /** "exhausted": the far side has answered nothing for as long as we try. */
+  handleTimeout(now: Instant): "exhausted" | undefined {
+    if (this.#probeAt !== undefined && this.#probeAt <= now) {
+      this.#probeAt = undefined;
+      this.#probing = true;
+    }
+    if (this.#nagleAt !== undefined && this.#nagleAt <= now) {
+      this.#nagleAt = undefined;
+      this.#nagleOver = true;
+    }
+    if (this.#retransmitAt === undefined || this.#retransmitAt > now) return undefined;
+    return this.#handleRetransmissionTimeout();
+  }
+
+  deadline(): Deadline | undefined {
+    const retransmit = this.#retransmitAt === undefined ? undefined : { at: this.#retransmitAt, reason: "retransmit" };
+    const probe = this.#probeAt === undefined ? undefined : { at: this.#probeAt, reason: "zero-window-probe" };
+    const nagle = this.#nagleAt === undefined ? undefined : { at: this.#nagleAt, reason: "nagle" };
+    return earlier(retransmit, earlier(probe, nagle));
+  }
+
+  #handleNewAck(acknowledgement: number, now: Instant): void {
+    const range = this.#queue.acknowledge(acknowledgement, this.rtt.leastMs, now);
+    this.#unacknowledged = acknowledgement;
+    this.#acknowledgedBytes += range.bytes;
+    this.#duplicateAcks = 0;
+    this.#consecutiveTimeouts = 0;
+    this.#probeBackoff = 0;
+    if (range.timedSince !== undefined) this.rtt.sample(now - range.timedSince);
+    else this.rtt.resetBackoff();
+    if (this.#end === "sent" && this.#queue.length === 0) this.#end = "acknowledged";
+    this.#advanceRecovery(acknowledgement, range.bytes);
+    this.#detectLoss();
+    this.#retransmitAt = this.#queue.length === 0 ? undefined : after(now, this.rtt.timeoutMs);
+    if (this.#queue.length === 0) this.#nagleAt = undefined;
+  }
+
+  #advanceRecovery(acknowledgement: number, bytes: number): void {
+    const recovery = this.#recovery;
+    if (recovery.kind !== "none" && !sequenceBefore(acknowledgement, recovery.until)) this.#recovery = { kind: "none" };
+    if (this.#recovery.kind === "fast") {
+      // RFC 6582: an ACK that ends short of `until` shows that what follows it is lost as well.
+      if (this.#queue.markFirstLost()) this.#mustRetransmit = true;
+      return;
+    }
+    if (recovery.kind === "fast" || !this.#heldByCongestion) return;
+    this.#congestion.handleAcknowledged(bytes);
+  }
+
+  #handleDuplicateAck(window: number): void {
+    if (this.#queue.length === 0) return;
+    if (window !== this.#window && this.#queue.sackedSegments === 0) return; // a window update, not a duplicate
+    this.#duplicateAcks += 1;
+    if (this.#duplicateAcks !== DUPLICATE_ACKS_FOR_LOSS || this.#recovery.kind !== "none") return;
+    if (this.#queue.markFirstLost()) this.#enterFastRecovery();
+  }
+
+  #detectLoss(): void {
+    if (this.#queue.markLostByOrder() > 0 && this.#recovery.kind === "none") this.#enterFastRecovery();
+  }
+
+  #enterFastRecovery(): void {
+    this.#recovery = { kind: "fast", until: this.#next };
+    this.#congestion.handleFastLoss(this.#queue.outstandingBytes);
+    this.#mustRetransmit = true;
+    this.#fastRecoveries += 1;
+  }
+
+  /** The newest statement counts (RFC 9293 §3.10.7.4); one that acknowledges less is older. */
+  #handleWindow(acknowledgement: number, window: number, isNews: boolean): void {
+    if (sequenceBefore(acknowledgement, this.#windowAcknowledgement)) return;
+    // A keep-alive probe of the reference says 0 as well; with nothing in flight it cannot be told from a full receiver.
+    if (window === 0 && !isNews && this.#traits.isReference && this.#queue.length === 0) return;
+    this.#windowAcknowledgement = acknowledgement;
+    const reopened = this.#window === 0 && window > 0;
+    this.#window = window;
+    if (reopened && this.#queue.markFirstLost(true)) this.#mustRetransmit = true; // what found no room was dropped
+    if (window === 0)
+      this.#consecutiveTimeouts = 0; // it lives and asks for patience
+    else this.#probeAt = undefined;
+  }
+
+  #nextLost(now: Instant): SentSegment | undefined {
+    const segment = this.#queue.firstLost();
+    if (segment === undefined) return undefined;
+    if (!this.#mustRetransmit && !this.#hasCongestionRoom(segment.payload.length)) {
+      this.#heldByCongestion = true;
+      return undefined;
+    }
+    this.#mustRetransmit = false;
+    this.#queue.handleResent(segment, now);
+    this.#retransmissions += 1;
+    if (segment === this.#queue.first() || this.#retransmitAt === undefined) {
+      this.#retransmitAt = after(now, this.rtt.timeoutMs);
+    }
+    this.#lastSentAt = now;
+    return segment;
+  }
+
+  #nextNew(now: Instant): SentSegment | undefined {
+    if (this.#buffer.bytes === 0) return this.#nextFin(now);
+    if (this.#isIdle(now)) this.#congestion.handleIdle();
+    const length = Math.min(this.#buffer.bytes, this.#options.segmentBytes);
+    if (!this.#mayBeSmall(length, now) || !this.#hasWindow(now)) return undefined;
+    if (!this.#hasCongestionRoom(length)) {
+      this.#heldByCongestion = true;
+      return undefined;
+    }
+    this.#probing = false;
+    this.#nagleOver = false;
+    return this.#send(this.#buffer.take(length), false, now);
+  }
+
+  #nextFin(now: Instant): SentSegment | undefined {
+    if (this.#end !== "allowed" || this.#queue.length > 0) return undefined;
+    this.#end = "sent";
+    return this.#send(NO_PAYLOAD, true, now);
+  }
+
+  #send(payload: Uint8Array, isFin: boolean, now: Instant): SentSegment {
+    const segment = this.#queue.append(this.#next, payload, isFin, now);
+    this.#next = sequenceAdd(this.#next, isFin ? 1 : payload.length);
+    this.#retransmitAt ??= after(now, this.rtt.timeoutMs);
+    this.#lastSentAt = now;
+    return segment;
+  }
+
+  /** RFC 896, with a limit of 40 ms as in the reference: the far side may be waiting to acknowledge. */
+  #mayBeSmall(length: number, now: Instant): boolean {
+    const isWhole = length === this.#options.segmentBytes;
+    if (isWhole || this.#nagleOver || this.#options.noDelay || this.#queue.length === 0 || this.#end !== "none") {
+      this.#nagleAt = undefined;
+      return true;
+    }
+    this.#nagleAt ??= after(now, NAGLE_LIMIT_MS);
+    return false;
+  }
+
+  #hasWindow(now: Instant): boolean {
+    const limit = this.#traits.isReference
+      ? Math.min(maxInFlightToReference(this.rtt.smoothedMs), this.#options.maxInFlightSegments)
+      : this.#options.maxInFlightSegments;
+    if (this.#queue.length < Math.min(limit, this.#window)) return true;
+    if (this.#queue.length > 0) return false;
+    if (this.#probing) return true;
+    if (this.#probeAt === undefined) {
+      this.#probeAt = after(now, Math.min(this.rtt.timeoutMs * 2 ** this.#probeBackoff, MAX_PROBE_MS));
+      this.#probeBackoff = Math.min(this.#probeBackoff + 1, 16);
+    }
+    return false;
+  }
+
+  #hasCongestionRoom(length: number): boolean {
+    const pipeBytes = this.#queue.pipeBytes;
+    return pipeBytes === 0 || pipeBytes + length <= this.#congestion.windowBytes;
+  }
+
+  #isIdle(now: Instant): boolean {
+    return this.#queue.length === 0 && now - this.#lastSentAt > this.rtt.timeoutMs;
+  }
+
+  #handleRetransmissionTimeout(): "exhausted" | undefined {
+    this.#retransmitAt = undefined;
+    if (this.#queue.length === 0) return undefined;
+    this.#timeouts += 1;
+    this.#consecutiveTimeouts += 1;
+    if (this.#consecutiveTimeouts > MAX_CONSECUTIVE_TIMEOUTS) return "exhausted";
+    this.rtt.backOff();
+    this.#congestion.handleTimeout(this.#queue.outstandingBytes, this.#recovery.kind !== "timeout");
+    this.#recovery = { kind: "timeout", until: this.#next };
+    this.#queue.markAllLost();
+    this.#duplicateAcks = 0;
+    this.#mustRetransmit = true;
+    return undefined;
+  }
+}
+
+export interface SenderStatistics {
+  readonly acknowledgedBytes: number;
+  readonly retransmissions: number;
+  readonly fastRecoveries: number;
+  readonly timeouts: number;
+  readonly congestionWindowBytes: number;
+  readonly inFlightSegments: number;
+  readonly smoothedRttMs: number | undefined;
+}
+
+const DUPLICATE_ACKS_FOR_LOSS = 3;
+const MAX_CONSECUTIVE_TIMEOUTS = 8;
+const NAGLE_LIMIT_MS = 40;
+const MAX_PROBE_MS = 10_000;
