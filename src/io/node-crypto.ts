@@ -83,7 +83,7 @@ function plain(buffer: Buffer): Uint8Array {
   return new Uint8Array(buffer);
 }
 
-/** OpenSSL verifies under keys of small order, for which anybody can make a signature. */
+/** OpenSSL 3.0, unlike 3.5, verifies under keys of small order, for which anybody can make a signature. */
 function hasSmallOrder(publicKey: Uint8Array): boolean {
   const y = publicKey.slice();
   y[31]! &= 0x7f;

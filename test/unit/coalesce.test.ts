@@ -1,6 +1,15 @@
 import { describe, expect, test } from "vitest";
+import { writeU16 } from "../../src/base/bytes.ts";
 import { Coalescer, type Run } from "../../src/tunnel/coalesce.ts";
-import { bytesOf, ipv6Packet, TCP, type TcpFields, tcpPacket, udpPacket } from "../helpers/inner-packets.ts";
+import {
+  bytesOf,
+  ipv6Packet,
+  naiveChecksum,
+  TCP,
+  type TcpFields,
+  tcpPacket,
+  udpPacket,
+} from "../helpers/inner-packets.ts";
 
 function runsOf(packets: readonly Uint8Array[]): Run[] {
   const coalescer = new Coalescer();
@@ -69,6 +78,11 @@ describe("TCP segments", () => {
     expect(sizes([segment(0, 9, { options: stamp(1) }), segment(9, 9, { options: stamp(2) })])).toEqual([1, 1]);
   });
 
+  test("with a reserved bit set stay alone", () => {
+    const odd = (packet: Uint8Array) => rechecked(packet.with(52, packet[52]! | 1));
+    expect(sizes([odd(segment(0, 100)), odd(segment(100, 100))])).toEqual([1, 1]);
+  });
+
   test("with a wrong checksum stay alone, first or later", () => {
     const damaged = (packet: Uint8Array) => packet.with(packet.length - 1, packet.at(-1)! ^ 1);
     expect(sizes([segment(0, 100), damaged(segment(100, 100))])).toEqual([1, 1]);
@@ -114,10 +128,23 @@ describe("UDP datagrams", () => {
     expect(sizes([unchecked, unchecked])).toEqual([1, 1]);
   });
 
+  test("whose length field says less than the packet holds stay alone", () => {
+    const odd = rechecked(datagram(100).with(45, 107));
+    expect(sizes([odd, odd])).toEqual([1, 1]);
+  });
+
   test("are at most 64 in a run", () => {
     expect(sizes(Array.from({ length: 70 }, () => datagram(10)))).toEqual([64, 6]);
   });
 });
+
+/** The packet with the checksum that its bytes should have. */
+function rechecked(packet: Uint8Array): Uint8Array {
+  const at = packet[6] === 6 ? 56 : 46;
+  packet.fill(0, at, at + 2);
+  writeU16(packet, at, naiveChecksum(packet));
+  return packet;
+}
 
 test("packets of one flow but different scope are kept apart", () => {
   const coalescer = new Coalescer();

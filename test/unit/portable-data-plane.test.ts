@@ -148,6 +148,15 @@ describe("outbound", () => {
     expect(a.removeKey(KEY_SLOT)).toBe(1);
   });
 
+  test("a packet that no UDP datagram can hold is a failed send", () => {
+    a.sendStaged(KEY_SLOT, ENDPOINT_SLOT, whole(new Uint8Array(65_437)));
+    expect(a.takeDatagrams().map(({ bytes }) => bytes.length)).toEqual([65_507]);
+    a.sendStaged(KEY_SLOT, ENDPOINT_SLOT, whole(new Uint8Array(65_438)));
+    a.sendStaged(KEY_SLOT, ENDPOINT_SLOT, whole(new Uint8Array(65_536)));
+    expect(a.takeDatagrams()).toEqual([]);
+    expect(counted(a, COUNTER.SEND_FAILED)).toBe(2);
+  });
+
   test("a packet whose offload fields contradict each other is counted as malformed", () => {
     a.sendStaged(KEY_SLOT, ENDPOINT_SLOT, { ...whole(ping), gsoType: 5 });
     expect(counted(a, COUNTER.MALFORMED_PACKET)).toBe(1);

@@ -99,6 +99,14 @@ test.each<[string, Partial<StagedPacket>]>([
   expect(segmentPacket({ ...right, ...wrong })).toBeUndefined();
 });
 
+test("a segment longer than an IPv6 header can say is refused", () => {
+  const bytes = new Uint8Array(70_000);
+  bytes.set(tcpPacket());
+  const staged = { bytes, gsoType: 4, csumStart: 40, csumOffset: 16, headerLength: 60 };
+  expect(segmentPacket({ ...staged, gsoSize: 65_516 })).toBeUndefined();
+  expect(segmentPacket({ ...staged, gsoSize: 65_515 })).toHaveLength(2);
+});
+
 test("a checksum to be stored outside the packet is refused", () => {
   const bytes = tcpPacket();
   expect(segmentPacket({ ...whole(bytes), csumStart: 50, csumOffset: 16 })).toBeUndefined();
