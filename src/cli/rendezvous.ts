@@ -1,10 +1,13 @@
 /** `pilot-tun rendezvous`: registry and beacon of an overlay of one's own, in the foreground. */
 import type { Endpoint } from "../base/endpoint.ts";
 import { formatEndpoint } from "../base/endpoint.ts";
+import type { PilotError } from "../base/pilot-error.ts";
 import { type ExitCode, SCHEMA } from "../control/api.ts";
 import { type Context, type Declare, examples, type Input } from "./context.ts";
 import { type ForegroundTask, runForeground } from "./foreground.ts";
+import { plain } from "./format.ts";
 import { Checked, parseBindAddress, parsePath } from "./parse-options.ts";
+import { problemLines } from "./refusal.ts";
 
 export const declareRendezvous: Declare = (program, perform) => {
   program
@@ -21,6 +24,8 @@ export interface RendezvousOptions {
   readonly registry: Endpoint;
   readonly beacon: Endpoint;
   readonly stateDir: string;
+  /** A problem while it runs, such as a full disk. */
+  readonly onProblem: (problem: PilotError) => void;
 }
 
 type StartRendezvous = (options: RendezvousOptions) => Promise<ForegroundTask>;
@@ -38,12 +43,16 @@ export async function rendezvous(
   };
   return await runForeground(
     context.environment,
-    () => startRendezvous(options),
+    () => startRendezvous({ ...options, onProblem: (problem) => reportProblem(context, problem) }),
     () =>
       context.answer({ schema: SCHEMA, ...facts }, () => [
         `rendezvous ready: registry ${facts.registry}, beacon ${facts.beacon}, state ${facts.stateDir}`,
       ]),
   );
+}
+
+function reportProblem(context: Context, problem: PilotError): void {
+  context.environment.stderr(`${problemLines(problem, plain).join("\n")}\n`);
 }
 
 async function loadAndStart(options: RendezvousOptions): Promise<ForegroundTask> {
@@ -52,7 +61,7 @@ async function loadAndStart(options: RendezvousOptions): Promise<ForegroundTask>
 }
 
 /** Throws a UsageError with all that is wrong. */
-export function parseRendezvousOptions(input: Input): RendezvousOptions {
+export function parseRendezvousOptions(input: Input): Omit<RendezvousOptions, "onProblem"> {
   const raw = input.options;
   const checked = new Checked();
   const options = {

@@ -1,6 +1,7 @@
 import { resolve } from "node:path";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { PilotError } from "../../src/base/pilot-error.ts";
 import { Context } from "../../src/cli/context.ts";
 import {
   type Parsed,
@@ -13,7 +14,7 @@ import {
   parseWhole,
 } from "../../src/cli/parse-options.ts";
 import { run } from "../../src/cli/program.ts";
-import { rendezvous } from "../../src/cli/rendezvous.ts";
+import { type RendezvousOptions, rendezvous } from "../../src/cli/rendezvous.ts";
 import { parseUpOptions, up } from "../../src/cli/up.ts";
 import type { UpOptions } from "../../src/daemon/up-options.ts";
 import { CapturedProcess } from "../helpers/control-fixture.ts";
@@ -269,18 +270,20 @@ describe("rendezvous", () => {
   it("prints where it listens, and ends with 0 on SIGINT", async () => {
     const captured = new CapturedProcess();
     const raw = { registry: "0.0.0.0:9000", beacon: "[::]:9001", state: "/srv/rv" };
-    let given: unknown;
+    let given: RendezvousOptions | undefined;
     const ended = rendezvous(contextOf(captured), { args: [], options: raw }, async (options) => {
       given = options;
       return { close: async () => undefined };
     });
     await turn();
     expect(captured.out).toBe("rendezvous ready: registry 0.0.0.0:9000, beacon [::]:9001, state /srv/rv\n");
-    expect(given).toEqual({
+    expect(given).toMatchObject({
       registry: { address: "0.0.0.0", port: 9000 },
       beacon: { address: "::", port: 9001 },
       stateDir: "/srv/rv",
     });
+    given?.onProblem(new PilotError("disk_full", "The disk is full", "Make room."));
+    expect(captured.err).toBe("error: The disk is full\ncode:  disk_full\nfix:   Make room.\n");
     captured.signal("SIGINT");
     expect(await ended).toBe(0);
   });
