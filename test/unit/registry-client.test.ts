@@ -1,0 +1,422 @@
+import { describe, expect, test } from "vitest";
+import { instant } from "../../src/base/instant.ts";
+import { RegistryClient } from "../../src/registry/client.ts";
+import type { RegistryEvent } from "../../src/registry/events.ts";
+import { Conversation } from "../../src/rendezvous/request-context.ts";
+import { nodeId } from "../../src/wire/ids.ts";
+import { crypto, RegistryLab, type Reply } from "../helpers/registry-caller.ts";
+
+type Respond = (request: Reply) => string | object | undefined;
+
+/** A client against a registry that the test scripts, or against the real rules. */
+class Desk {
+  readonly client: RegistryClient;
+  readonly lab: RegistryLab;
+  readonly requests: Reply[] = [];
+  readonly events: RegistryEvent[] = [];
+  conversation: Conversation;
+  now = instant(1000);
+  /** Answers in place of the registry; undefined leaves it to the real rules, the text "silence" is no answer. */
+  respond: Respond = () => undefined;
+
+  constructor(seed: number, lab = new RegistryLab(), options: { hostname?: string; isPublic?: boolean } = {}) {
+    this.lab = lab;
+    this.conversation = new Conversation(`198.51.100.${seed}`);
+    const seedBytes = new Uint8Array(32).fill(seed);
+    this.client = new RegistryClient({
+      crypto,
+      identity: { seed: seedBytes, publicKey: crypto.ed25519PublicKey(seedBytes) },
+      listen: { port: 4000, lan: [{ address: "192.168.1.5", port: 4000 }] },
+      isPublic: options.isPublic ?? false,
+      hostname: options.hostname,
+    });
+  }
+
+  connect(): this {
+    this.client.handleConnecting(this.now);
+    this.client.handleConnected(this.now);
+    return this.settle();
+  }
+
+  disconnect(): this {
+    this.client.handleDisconnected(this.now, "cut");
+    return this.settle();
+  }
+
+  /** Exchanges requests and replies until the client has nothing to say. */
+  settle(): this {
+    for (let round = 0; round < 100; round++) {
+      const text = this.client.pollRequest();
+      this.#drainEvents();
+      if (text === undefined) return this;
+      const request = JSON.parse(text) as Reply;
+      this.requests.push(request);
+      const scripted = this.respond(request);
+      if (scripted === "silence") return this;
+      const reply =
+        typeof scripted === "string" ? scripted : JSON.stringify(scripted ?? this.lab.ask(request, this.conversation));
+      this.client.handleReply(reply, this.now);
+      this.#drainEvents();
+    }
+    throw new Error("the client never stops asking");
+  }
+
+  /** Lets time pass, waking the client at its deadlines. */
+  pass(ms: number): this {
+    const end = this.now + ms;
+    for (;;) {
+      const deadline = this.client.pollTimeout();
+      if (deadline === undefined || deadline.at > end) break;
+      this.#to(Math.max(deadline.at, this.now));
+      this.client.handleTimeout(this.now);
+      this.settle();
+      if (this.client.wantsDisconnect) break;
+    }
+    this.#to(end);
+    return this;
+  }
+
+  types(): unknown[] {
+    return this.requests.splice(0).map((request) => request["type"]);
+  }
+
+  take(kind: RegistryEvent["kind"]): RegistryEvent[] {
+    const taken = this.events.filter((event) => event.kind === kind);
+    this.events.splice(0, this.events.length, ...this.events.filter((event) => event.kind !== kind));
+    return taken;
+  }
+
+  #to(ms: number): void {
+    this.lab.pass(ms - this.now);
+    this.now = instant(ms);
+  }
+
+  #drainEvents(): void {
+    for (let event = this.client.pollEvent(); event !== undefined; event = this.client.pollEvent()) {
+      this.events.push(event);
+    }
+  }
+}
+
+const ok = (type: string, fields: object = {}) => ({ type: `${type}_ok`, ...fields });
+const error = (text: string) => ({ type: "error", error: text });
+
+describe("registration", () => {
+  test("comes first after every connect, signed, with what the node is", () => {
+    const desk = new Desk(1, new RegistryLab(), { hostname: "alpha" }).connect();
+    expect(desk.requests[0]).toMatchObject({
+      type: "register",
+      listen_addr: "0.0.0.0:4000",
+      hostname: "alpha",
+      lan_addrs: ["192.168.1.5:4000"],
+      public: false,
+    });
+    expect(desk.requests[0]).not.toHaveProperty("owner");
+    expect(desk.take("registered")).toEqual([
+      {
+        kind: "registered",
+        node: 1,
+        address: { network: 0, node: 1 },
+        hostname: "alpha",
+        observed: { address: "198.51.100.1", port: 4000 },
+      },
+    ]);
+    expect(desk.types()).toEqual(["register", "poll_handshakes", "set_visibility"]);
+    desk.disconnect().connect();
+    expect(desk.types()).toEqual(["register", "poll_handshakes"]);
+    expect(desk.take("state").map((event) => event.kind === "state" && event.state)).toEqual([
+      "connecting",
+      "registering",
+      "ok",
+      "down",
+      "connecting",
+      "registering",
+      "ok",
+    ]);
+  });
+
+  test("that is refused is repeated after a growing while, and queries do not wait for it", () => {
+    const desk = new Desk(1);
+    desk.respond = () => error("request failed");
+    desk.connect();
+    desk.client.lookup(nodeId(5));
+    desk.pass(70_000);
+    expect(desk.types().length).toBeGreaterThan(5);
+    expect(desk.client.state).toBe("registering");
+    expect(desk.client.stateError).toBe("request failed");
+    expect(desk.take("looked-up")).toMatchObject([{ node: 5, result: undefined, error: "request failed" }]);
+    desk.respond = () => undefined;
+    expect(desk.pass(40_000).client.state).toBe("ok");
+  });
+
+  test("is repeated when the endpoint is news, and only then", () => {
+    const desk = new Desk(1).connect();
+    desk.types();
+    const lan = [{ address: "192.168.1.5", port: 4000 }];
+    desk.client.setListen({ port: 4000, lan });
+    desk.settle();
+    expect(desk.types()).toEqual([]);
+    desk.client.setListen({ port: 4000, lan, observed: { address: "203.0.113.1", port: 7777 } });
+    desk.settle();
+    expect(desk.requests[0]).toMatchObject({ type: "register", listen_addr: "203.0.113.1:7777" });
+  });
+
+  test("an answer without a node number is no registration", () => {
+    const desk = new Desk(1);
+    desk.respond = () => ok("register", { node_id: "1" });
+    desk.connect();
+    expect(desk.client.state).toBe("registering");
+    expect(desk.take("registered")).toEqual([]);
+  });
+});
+
+describe("staying registered", () => {
+  test("a heartbeat and a handshake poll every 30 s", () => {
+    const desk = new Desk(1).connect();
+    desk.types();
+    desk.pass(95_000);
+    expect(desk.types().sort()).toEqual([
+      ...Array.from({ length: 3 }, () => "heartbeat"),
+      ...Array.from({ length: 3 }, () => "poll_handshakes"),
+    ]);
+  });
+
+  test("three failed heartbeats in a row register again, two do not", () => {
+    const desk = new Desk(1).connect();
+    desk.respond = (request) => (request["type"] === "heartbeat" ? error("request failed") : undefined);
+    desk.types();
+    desk.pass(65_000);
+    expect(desk.types()).not.toContain("register");
+    desk.pass(30_000);
+    expect(desk.types()).toContain("register");
+  });
+
+  test("a registry that forgot us is registered with at once", () => {
+    const desk = new Desk(1).connect();
+    desk.types();
+    desk.lab.pass(10 * 60_000);
+    desk.pass(31_000);
+    expect(desk.types()).toContain("register");
+    expect(desk.client.state).toBe("ok");
+  });
+
+  test("a registry that never knows us is not asked in a tight loop", () => {
+    const desk = new Desk(1);
+    desk.respond = (request) => (request["type"] === "report_trust" ? error("node 1: node not found") : undefined);
+    desk.connect();
+    desk.client.reportTrust(nodeId(9));
+    desk.settle().pass(60_000);
+    expect(desk.types().filter((type) => type === "register").length).toBeLessThan(15);
+  });
+
+  test("a reply that does not come ends the connection, and the late reply is not taken for another", () => {
+    const desk = new Desk(1).connect();
+    desk.respond = () => "silence";
+    desk.client.reportTrust(nodeId(9));
+    desk.settle().pass(9999);
+    expect(desk.client.wantsDisconnect).toBe(false);
+    desk.pass(1);
+    expect(desk.client.wantsDisconnect).toBe(true);
+    expect(desk.client.pollRequest()).toBeUndefined();
+    desk.disconnect();
+    expect(desk.client.wantsDisconnect).toBe(false);
+  });
+
+  test("a reply that nobody asked for ends the connection", () => {
+    const desk = new Desk(1).connect();
+    desk.client.handleReply('{"type":"resolve_ok"}', desk.now);
+    expect(desk.client.wantsDisconnect).toBe(true);
+  });
+
+  test("after deregistering nothing more is said on this connection", () => {
+    const desk = new Desk(1).connect();
+    desk.client.deregister();
+    desk.settle();
+    desk.types();
+    desk.pass(120_000);
+    expect(desk.types()).toEqual([]);
+    expect(desk.disconnect().connect().types()).toContain("register");
+  });
+});
+
+describe("handshakes", () => {
+  test("are polled every two seconds while an answer is expected, and at once when asked to", () => {
+    const lab = new RegistryLab();
+    const desk = new Desk(1, lab).connect();
+    const peer = new Desk(2, lab).connect();
+    desk.client.requestHandshake(nodeId(2), "hello");
+    desk.client.expectHandshakes(instant(desk.now + 10_000));
+    desk.settle();
+    peer.client.pollHandshakes();
+    peer.settle();
+    const publicKey = crypto.ed25519PublicKey(new Uint8Array(32).fill(1));
+    expect(peer.take("handshake-request")).toEqual([
+      { kind: "handshake-request", from: 1, reason: "hello", at: lab.wall, publicKey },
+    ]);
+    peer.client.respondHandshake(nodeId(1), true);
+    peer.settle();
+    desk.pass(2000);
+    expect(desk.take("handshake-response")).toEqual([
+      { kind: "handshake-response", from: 2, accepted: true, at: lab.wall - 2000 },
+    ]);
+    desk.types();
+    desk.pass(8000);
+    expect(desk.types().filter((type) => type === "poll_handshakes")).toHaveLength(4);
+    desk.pass(20_000);
+    expect(desk.types().filter((type) => type === "poll_handshakes").length).toBeLessThanOrEqual(1);
+    desk.client.resolve(nodeId(2));
+    desk.settle();
+    expect(desk.take("resolved")).toMatchObject([{ node: 2, endpoint: { address: "198.51.100.2", port: 4000 } }]);
+  });
+
+  test("a request that waits already counts as made", () => {
+    const lab = new RegistryLab();
+    const desk = new Desk(1, lab).connect();
+    new Desk(2, lab).connect();
+    for (let i = 0; i < 2; i++) {
+      desk.client.requestHandshake(nodeId(2), "");
+      desk.settle();
+    }
+    const done = desk.take("command-done").map((event) => event.kind === "command-done" && event.command.kind);
+    expect(done.filter((kind) => kind === "request-handshake")).toHaveLength(2);
+    expect(desk.take("command-failed")).toEqual([]);
+  });
+
+  test("malformed entries of a poll are left out, the others are read", () => {
+    const desk = new Desk(1).connect();
+    desk.respond = (request) =>
+      request["type"] === "poll_handshakes"
+        ? ok("poll_handshakes", {
+            requests: [null, 7, { from_node_id: "x" }, { from_node_id: 5, justification: 9 }],
+            responses: { length: 3 },
+          })
+        : undefined;
+    desk.client.pollHandshakes();
+    desk.settle();
+    expect(desk.take("handshake-request")).toEqual([{ kind: "handshake-request", from: 5, reason: "", at: 0 }]);
+    expect(desk.take("handshake-response")).toEqual([]);
+  });
+});
+
+describe("commands", () => {
+  test("queries fail at once without a registry, changes wait for it", () => {
+    const desk = new Desk(1);
+    desk.client.resolve(nodeId(2));
+    desk.client.resolveHostname("beta");
+    desk.client.lookup(nodeId(2));
+    desk.client.reportTrust(nodeId(2));
+    desk.client.revokeTrust(nodeId(3));
+    desk.settle();
+    expect(desk.take("resolved")).toMatchObject([{ node: 2, endpoint: undefined }]);
+    expect(desk.take("hostname")).toMatchObject([{ name: "beta", node: undefined }]);
+    expect(desk.take("looked-up")).toMatchObject([{ node: 2, result: undefined }]);
+    desk.connect();
+    expect(desk.types()).toEqual(["register", "poll_handshakes", "report_trust", "revoke_trust", "set_visibility"]);
+  });
+
+  test("a change whose reply was lost with the connection is sent again, a query fails", () => {
+    const desk = new Desk(1).connect();
+    desk.respond = () => "silence";
+    desk.client.reportTrust(nodeId(2));
+    desk.settle();
+    desk.client.resolve(nodeId(3));
+    desk.disconnect();
+    expect(desk.take("resolved")).toMatchObject([{ node: 3, endpoint: undefined }]);
+    desk.types();
+    desk.respond = () => undefined;
+    expect(desk.connect().types()).toContain("report_trust");
+  });
+
+  test("a revocation replaces a report that was not sent yet, and one whose reply was lost", () => {
+    const desk = new Desk(1).connect();
+    desk.respond = () => "silence";
+    desk.client.reportTrust(nodeId(2));
+    desk.settle();
+    desk.client.revokeTrust(nodeId(2));
+    desk.disconnect();
+    desk.client.reportTrust(nodeId(3));
+    desk.client.revokeTrust(nodeId(3));
+    desk.types();
+    desk.respond = () => undefined;
+    expect(
+      desk
+        .connect()
+        .types()
+        .filter((type) => String(type).endsWith("_trust")),
+    ).toEqual(["revoke_trust", "revoke_trust"]);
+  });
+
+  test("a change that is rate limited is sent again a little later", () => {
+    const desk = new Desk(1).connect();
+    let refusals = 1;
+    desk.respond = (request) =>
+      request["type"] === "set_hostname" && refusals-- > 0 ? error("rate limited") : undefined;
+    desk.client.setHostname("alpha");
+    desk.settle();
+    desk.types();
+    desk.pass(2500);
+    expect(desk.types()).toContain("set_hostname");
+    expect(desk.take("command-failed")).toEqual([]);
+  });
+
+  test("a refused change is told with the registry's reason", () => {
+    const desk = new Desk(1).connect();
+    desk.client.setHostname("Not A Name");
+    desk.settle();
+    expect(desk.take("command-failed")).toMatchObject([
+      { command: { kind: "set-hostname" }, error: "invalid hostname" },
+    ]);
+  });
+
+  test("the same question is asked once, however many ask it", () => {
+    const desk = new Desk(1).connect();
+    desk.types();
+    for (let i = 0; i < 5; i++) desk.client.lookup(nodeId(1));
+    desk.settle();
+    expect(desk.types()).toEqual(["lookup"]);
+  });
+
+  test("a full queue drops queries, never trust reports", () => {
+    const desk = new Desk(1).connect();
+    desk.respond = () => "silence";
+    desk.client.lookup(nodeId(1));
+    desk.settle();
+    desk.client.reportTrust(nodeId(7));
+    for (let node = 1; node <= 5000; node++) desk.client.resolve(nodeId(node));
+    desk.settle();
+    expect(desk.take("resolved")).toHaveLength(5000 - 4095);
+    desk.disconnect();
+    desk.respond = () => undefined;
+    desk.types();
+    expect(desk.connect().types()).toContain("report_trust");
+  });
+});
+
+describe("a registry that lies", () => {
+  const cases: [string, object | string][] = [
+    ["answers about another node", ok("resolve", { node_id: 3, real_addr: "198.51.100.3:1" })],
+    ["answers another question", ok("lookup", { node_id: 2 })],
+    ["gives no address", ok("resolve", { node_id: 2 })],
+    ["gives a host name for an address", ok("resolve", { node_id: 2, real_addr: "example.org:4000" })],
+    ["gives a multicast address", ok("resolve", { node_id: 2, real_addr: "[ff02::1]:4000" })],
+    ["gives port 0", ok("resolve", { node_id: 2, real_addr: "198.51.100.3:0" })],
+    ["answers with something else than JSON", "\u0000\u0001"],
+    ["answers with an array", "[]"],
+  ];
+
+  test.each(cases)("%s: the resolve fails", (_name, reply) => {
+    const desk = new Desk(1).connect();
+    desk.respond = (request) => (request["type"] === "resolve" ? reply : undefined);
+    desk.client.resolve(nodeId(2));
+    desk.settle();
+    expect(desk.take("resolved")).toMatchObject([{ node: 2, endpoint: undefined, error: expect.any(String) }]);
+  });
+
+  test("a key of the wrong length is no key", () => {
+    const desk = new Desk(1).connect();
+    desk.respond = () => ok("lookup", { node_id: 2, public_key: "AAAA" });
+    desk.client.lookup(nodeId(2));
+    desk.settle();
+    expect(desk.take("looked-up")).toMatchObject([{ node: 2, result: undefined, error: expect.any(String) }]);
+  });
+});
