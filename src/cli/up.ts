@@ -26,6 +26,7 @@ export const declareUp: Declare = (program, perform) => {
     .option("--listen <ADDR:PORT>", "underlay address to bind; default: every address, any port")
     .option("--prefix <PREFIX>", "the overlay's IPv6 prefix", "fd50:494c:4f54::/48")
     .option("--mtu <BYTES>", `of the interface, ${MIN_MTU_BYTES} to ${MAX_MTU_BYTES}`, "1360")
+    .option("--allow-g1-keys", "also accept the weaker key derivation of Pilot daemons from before April 2026")
     .option("--public", "let the registry tell everybody where this node is")
     .addHelpText(
       "after",
@@ -72,6 +73,7 @@ export function parseUpOptions(context: Context, input: Input): Omit<UpOptions, 
     prefix: checked.take(parsePrefix("--prefix", raw.prefix), NO_PREFIX),
     mtu: checked.take(parseWhole("--mtu", raw.mtu, MIN_MTU_BYTES, MAX_MTU_BYTES), 0),
     public: raw.public === true,
+    allowLegacyKeys: raw.allowG1Keys === true,
   };
   checked.end();
   return options;

@@ -20,6 +20,8 @@ export interface UpOptions {
   readonly mtu: number;
   /** True lets the registry tell everybody where this node is. */
   readonly public: boolean;
+  /** Accept the key derivation of daemons from before April 2026 as well: a downgrade, off by default. */
+  readonly allowLegacyKeys: boolean;
   /** Aborts when the daemon is asked to end before it is ready: it undoes what it did and rejects. */
   readonly signal: AbortSignal;
 }

@@ -177,7 +177,15 @@ function contextOf(captured: CapturedProcess, json = false): Context {
 
 describe("up", () => {
   it("hands the daemon checked options", () => {
-    const raw = { ...DEFAULTS, ...WHERE, state: "state", hostname: "alice", listen: "[::]:4000", public: true };
+    const raw = {
+      ...DEFAULTS,
+      ...WHERE,
+      state: "state",
+      hostname: "alice",
+      listen: "[::]:4000",
+      public: true,
+      allowG1Keys: true,
+    };
     expect(parseUpOptions(contextOf(new CapturedProcess()), { args: [], options: raw })).toEqual({
       registry: { host: "registry.example", port: 9000 },
       beacon: { host: "registry.example", port: 9001 },
@@ -189,12 +197,13 @@ describe("up", () => {
       prefix: { text: "fd50:494c:4f54::/48", bytes: Uint8Array.from([0xfd, 0x50, 0x49, 0x4c, 0x4f, 0x54]) },
       mtu: 1360,
       public: true,
+      allowLegacyKeys: true,
     });
   });
 
   it("leaves to the daemon what was not given", () => {
     const options = parseUpOptions(contextOf(new CapturedProcess()), { args: [], options: { ...DEFAULTS, ...WHERE } });
-    expect(options).toMatchObject({ hostname: undefined, listen: undefined, public: false });
+    expect(options).toMatchObject({ hostname: undefined, listen: undefined, public: false, allowLegacyKeys: false });
   });
 
   it("reports everything that is wrong at once, and starts nothing", async () => {

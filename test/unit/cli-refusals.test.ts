@@ -107,7 +107,18 @@ describe("--help", () => {
     ],
     [
       ["up", "--help"],
-      ["--registry", "--beacon", "--state", "--tun", "--hostname", "--listen", "--prefix", "--mtu", "--public"],
+      [
+        "--registry",
+        "--beacon",
+        "--state",
+        "--tun",
+        "--hostname",
+        "--listen",
+        "--prefix",
+        "--mtu",
+        "--public",
+        "--allow-g1-keys",
+      ],
     ],
     [
       ["rendezvous", "--help"],
