@@ -11,16 +11,20 @@
 #define WIDE
 #endif
 
-#define ADD_BLOCKS(bytes, blocks)                                                      \
-  do {                                                                                 \
-    uint64_t lanes[8] = {0};                                                           \
-    for (size_t block = 0; block < (blocks); block++)                                  \
-      for (int lane = 0; lane < 8; lane++) {                                           \
-        uint32_t word;                                                                 \
-        memcpy(&word, (bytes) + block * 32 + (size_t)lane * 4, 4);                     \
-        lanes[lane] += word;                                                           \
-      }                                                                                \
-    return lanes[0] + lanes[1] + lanes[2] + lanes[3] + lanes[4] + lanes[5] + lanes[6] + lanes[7]; \
+/* Two sums of 32-bit words for each of four 64-bit lanes: the shape that vectorises without shuffles. */
+#define ADD_BLOCKS(bytes, blocks)                                      \
+  do {                                                                 \
+    uint64_t low[4] = {0}, high[4] = {0};                              \
+    for (size_t block = 0; block < (blocks); block++)                  \
+      for (int lane = 0; lane < 4; lane++) {                           \
+        uint64_t words;                                                \
+        memcpy(&words, (bytes) + block * 32 + (size_t)lane * 8, 8);    \
+        low[lane] += words & 0xffffffff;                               \
+        high[lane] += words >> 32;                                     \
+      }                                                                \
+    uint64_t sum = 0;                                                  \
+    for (int lane = 0; lane < 4; lane++) sum += low[lane] + high[lane]; \
+    return sum;                                                        \
   } while (0)
 
 WIDE static uint64_t add_wide(const uint8_t *bytes, size_t blocks) { ADD_BLOCKS(bytes, blocks); }

@@ -5,6 +5,9 @@
  * Every segment repeats the headers; the IP and UDP lengths, the TCP sequence number and the checksums are its own. Of
  * the TCP flags FIN and PSH belong to the last segment only and CWR to the first only (RFC 3168 §6.1.2). Only IPv6 is
  * cut: the overlay carries nothing else.
+ *
+ * Sums run over the bytes as the TUN gave them, not over the copy: reading what was just written stalls the processor.
+ * Headers are of even length, so the sums of header and payload may simply be added.
  */
 #include "plane.h"
 
@@ -65,9 +68,9 @@ static void store_checksum(uint8_t *at, uint64_t sum, bool udp) {
 static uint32_t write_single(const struct packet *packet, uint8_t *out) {
   memcpy(out, packet->bytes, packet->length);
   if (packet->csum_start == 0) return packet->length;
-  uint8_t *transport = out + packet->csum_start; /* the field holds the pseudo header's sum */
-  uint64_t sum = checksum_add(0, transport, packet->length - (uint32_t)packet->csum_start);
-  store_checksum(transport + packet->csum_offset, sum, packet->csum_offset == UDP_CSUM);
+  uint32_t start = (uint32_t)packet->csum_start; /* the field holds the pseudo header's sum */
+  uint64_t sum = checksum_add(0, packet->bytes + start, packet->length - start);
+  store_checksum(out + start + packet->csum_offset, sum, packet->csum_offset == UDP_CSUM);
   return packet->length;
 }
 
@@ -91,6 +94,7 @@ uint32_t segment_write(const struct packet *packet, uint32_t index, uint8_t *out
   else write_u16(transport + UDP_LENGTH, length - start);
   memset(checksum, 0, 2);
   uint64_t sum = checksum_pseudo(out, length - start, is_tcp(packet) ? PROTOCOL_TCP : PROTOCOL_UDP);
-  store_checksum(checksum, checksum_add(sum, transport, length - start), !is_tcp(packet));
+  sum = checksum_add(sum, transport, header - start);
+  store_checksum(checksum, checksum_add(sum, packet->bytes + from, length - header), !is_tcp(packet));
   return length;
 }
