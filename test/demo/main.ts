@@ -99,21 +99,9 @@ async function refuseBeforeTrust(page: Transcript, address: string): Promise<voi
 async function makeTrust(page: Transcript, address: string): Promise<void> {
   page.title("One side asks, the other approves");
   await page.pilot("a", ["trust", "ask", address, "--reason", "show me around"]);
-  await waitForRequest(page);
+  await page.pilotOnce("b", ["trust", "pending"], /show me around/);
   await page.pilot("b", ["trust", "approve", "a"], { prints: /mutual/ });
-}
-
-/** The question travels through the registry; asks quietly until it is there, then shows it. */
-async function waitForRequest(page: Transcript): Promise<void> {
-  const control = page.controlOf("b");
-  const deadline = performance.now() + 10_000;
-  while (
-    !(await lab!.exec("b", LAUNCHER, ["--control", control, "trust", "pending"])).stdout.includes("show me around")
-  ) {
-    if (performance.now() > deadline) throw new Error("b did not hear of the question within 10 s");
-    await pause(50);
-  }
-  await page.pilot("b", ["trust", "pending"], { prints: /show me around/ });
+  await page.pilotOnce("a", ["trust", "ls"], /mutual/);
 }
 
 /** The web server of b, which goes on. */
@@ -170,10 +158,6 @@ async function revokeDuringTransfer(lab: Lab, page: Transcript, address: string,
 async function noticed(program: LabProcess, sign: RegExp): Promise<{ line: string; at: number }> {
   const line = await program.waitForLine(sign, 15_000, "stderr");
   return { line, at: performance.now() };
-}
-
-async function pause(ms: number): Promise<void> {
-  await new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 async function cleanUp(): Promise<void> {

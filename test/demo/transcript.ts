@@ -40,6 +40,15 @@ export class Transcript {
     return await this.#run(host, shown, [LAUNCHER, "--control", this.controlOf(host), ...args], expectation);
   }
 
+  /** The same, once what it tells of has happened: asks quietly until then. */
+  async pilotOnce(host: string, args: readonly string[], prints: RegExp): Promise<Outcome> {
+    const words = ["--control", this.controlOf(host), ...args];
+    await waitUntil(`${host} to say ${prints}`, async () => {
+      return prints.test((await this.#lab.exec(host, LAUNCHER, words)).stdout);
+    });
+    return await this.pilot(host, args, { prints });
+  }
+
   async run(host: string, words: readonly string[], expectation: Expectation = {}): Promise<Outcome> {
     return await this.#run(host, words, words, expectation);
   }
