@@ -237,6 +237,7 @@ class BeaconSocket {
   }
 
   #send({ to, bytes }: BeaconDatagram): void {
+    if (this.#socket.getSendQueueSize() > SOCKET_BUFFER_BYTES) return; // the way out is full
     const isMapped = isIPv6(this.#asked.address) && !to.address.includes(":");
     this.#socket.send(bytes, to.port, isMapped ? `::ffff:${to.address}` : to.address, () => {});
   }

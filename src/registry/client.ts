@@ -60,6 +60,8 @@ export class RegistryClient {
   readonly #signer: RequestSigner;
   readonly #version: string | undefined;
   #listen: ListenAddresses;
+  /** What the last registration said. */
+  #toldListen: ListenAddresses | undefined;
   #hostname: string | undefined;
   #isPublic: boolean;
 
@@ -169,11 +171,10 @@ export class RegistryClient {
 
   /** Where the tunnel socket is reachable has changed: the registry is told at once. */
   setListen(listen: ListenAddresses): void {
-    const old = this.#listen;
+    if (sameListen(this.#listen, listen)) return;
     this.#listen = listen;
-    const isSameLan = old.lan.length === listen.lan.length && old.lan.every((at, i) => sameEndpoint(at, listen.lan[i]));
-    if (isSameLan && old.port === listen.port && sameEndpoint(old.observed, listen.observed)) return;
-    if (this.#state === "ok") this.#registerAt ??= this.#now;
+    // A registration that is on its way says the old one; its reply is followed by another.
+    if (this.#state === "ok" && this.#inFlight?.kind !== "register") this.#registerAt ??= this.#now;
   }
 
   lookup(node: NodeId): void {
@@ -280,6 +281,7 @@ export class RegistryClient {
   /** `owner` is never sent: it would let another key with the same text take our number (protocol §11.9). */
   #registration(): RegistryMessage {
     const { observed, port, lan } = this.#listen;
+    this.#toldListen = this.#listen;
     const listenAddr = observed === undefined ? `0.0.0.0:${port}` : formatEndpoint(observed);
     const publicKey = this.#signer.publicKeyText;
     return {
@@ -320,7 +322,7 @@ export class RegistryClient {
       return;
     }
     this.#node = event.node;
-    this.#registerAt = undefined;
+    this.#registerAt = this.#toldListen === this.#listen ? undefined : this.#now;
     this.#registeredAt = this.#now;
     this.#registerBackoffMs = FIRST_BACKOFF_MS;
     this.#heartbeatAt = after(this.#now, HEARTBEAT_MS);
@@ -440,6 +442,11 @@ export class RegistryClient {
     this.#stateError = error;
     this.#events.push({ kind: "state", state, ...(error === undefined ? {} : { error }) });
   }
+}
+
+function sameListen(a: ListenAddresses, b: ListenAddresses): boolean {
+  const isSameLan = a.lan.length === b.lan.length && a.lan.every((endpoint, i) => sameEndpoint(endpoint, b.lan[i]));
+  return isSameLan && a.port === b.port && sameEndpoint(a.observed, b.observed);
 }
 
 function inFlightType(answered: InFlight): keyof typeof REPLY_TYPES {

@@ -162,7 +162,8 @@ function listNodes(message: RegistryMessage, context: RequestContext): Reply {
   if ("refused" in checked) return checked.refused;
   const network = networkId(number);
   if (!context.store.networksOf(checked.node.node).includes(network)) return refusal(REQUEST_FAILED);
-  const nodes = context.store.membersOf(network).flatMap((node) => {
+  const members = context.store.membersOf(network).slice(0, MAX_LISTED);
+  const nodes = members.flatMap((node) => {
     const member = context.store.nodeById(node);
     return member === undefined ? [] : [listedMember(member, context)];
   });
@@ -195,4 +196,6 @@ function beaconList(_message: RegistryMessage, context: RequestContext): Reply {
   return { type: "beacon_list_ok", beacons: context.beacons.list(context.now) };
 }
 
+/** So many fit into a frame that every client accepts. */
+const MAX_LISTED = 2048;
 const DAY_MS = 24 * 3_600_000;

@@ -89,12 +89,12 @@ function newNode(publicKey: Uint8Array, context: RequestContext): NewNode {
 /** `mayPublish`: an unsigned repetition of somebody's public key must not turn a private node public. */
 function registered(message: RegistryMessage, base: NewNode, mayPublish: boolean, context: RequestContext): NewNode {
   const listenAddr = textField(message, "listen_addr", MAX_LISTEN_ADDR_CHARS) ?? "";
-  const lanAddrs = textsField(message, "lan_addrs", MAX_LAN_ADDRS, MAX_LISTEN_ADDR_CHARS) ?? [];
+  const lanAddrs = textsField(message, "lan_addrs", MAX_LAN_ADDRS_SENT, MAX_LISTEN_ADDR_CHARS) ?? [];
   const isPublic = booleanField(message, "public");
   return {
     ...base,
     endpoint: observedEndpoint(context.conversation.sourceIp, listenAddr),
-    lanAddrs: lanAddrs.filter((text) => parseEndpoint(text) !== undefined),
+    lanAddrs: lanAddrs.filter((text) => parseEndpoint(text) !== undefined).slice(0, MAX_LAN_ADDRS),
     isPublic: mayPublish && isPublic !== undefined ? isPublic : base.isPublic,
     relayOnly: booleanField(message, "relay_only") ?? false,
     version: textField(message, "version", MAX_VERSION_CHARS) ?? "",
@@ -169,6 +169,8 @@ function deregister(message: RegistryMessage, context: RequestContext): Reply {
 }
 
 const MAX_LISTEN_ADDR_CHARS = 128;
+/** Hosts with many bridges and containers send more than anybody can use. */
+const MAX_LAN_ADDRS_SENT = 256;
 const MAX_LAN_ADDRS = 16;
 const MAX_VERSION_CHARS = 64;
 const DAY_MS = 24 * 3_600_000;

@@ -63,19 +63,18 @@ export class RegistryServer {
 
   /** JSON text in, JSON text out. */
   handleRequest(text: string, conversation: Conversation, now: Instant, wall: WallClock): string {
-    const message = parseRegistryMessage(text);
-    return JSON.stringify(this.handleMessage(message ?? {}, conversation, now, wall));
+    // A long text is paid for like many short ones, and before anything looks into it.
+    const cost = 1 + Math.floor(text.length / CHARS_PER_TOKEN);
+    const reply = this.#admit(conversation, now, cost)
+      ? this.#dispatch(parseRegistryMessage(text) ?? {}, conversation, now, wall)
+      : refusal("rate limited");
+    return JSON.stringify(reply);
   }
 
   /** The same for a request that is parsed already; anything that is no known request is refused. */
   handleMessage(message: RegistryMessage, conversation: Conversation, now: Instant, wall: WallClock): Reply {
-    conversation.isThrottled = !this.#requests.take(conversation.sourceKey, now);
-    if (conversation.isThrottled) return refusal("rate limited");
-    this.#confirmPoll(conversation);
-    const type = message["type"];
-    const handler = typeof type === "string" ? REQUEST_HANDLERS.get(type) : undefined;
-    if (handler === undefined) return refusal(REQUEST_FAILED);
-    return handler(message, this.#context(conversation, now, wall));
+    if (!this.#admit(conversation, now, 1)) return refusal("rate limited");
+    return this.#dispatch(message, conversation, now, wall);
   }
 
   /** A node that the beacon should tell to poll its handshakes. */
@@ -85,6 +84,19 @@ export class RegistryServer {
       return node;
     }
     return undefined;
+  }
+
+  #admit(conversation: Conversation, now: Instant, cost: number): boolean {
+    conversation.isThrottled = !this.#requests.take(conversation.sourceKey, now, cost);
+    return !conversation.isThrottled;
+  }
+
+  #dispatch(message: RegistryMessage, conversation: Conversation, now: Instant, wall: WallClock): Reply {
+    this.#confirmPoll(conversation);
+    const type = message["type"];
+    const handler = typeof type === "string" ? REQUEST_HANDLERS.get(type) : undefined;
+    if (handler === undefined) return refusal(REQUEST_FAILED);
+    return handler(message, this.#context(conversation, now, wall));
   }
 
   #confirmPoll(conversation: Conversation): void {
@@ -114,6 +126,7 @@ export class RegistryServer {
 }
 
 const MAX_NOTICES = 1024;
+const CHARS_PER_TOKEN = 4096;
 
 /** By `type` of the request. A map, not an object: a request must not reach inherited names. */
 const REQUEST_HANDLERS = new Map<string, RequestHandler>(

@@ -21,7 +21,7 @@ export class SourceLimits {
     this.#limit = limit;
   }
 
-  take(key: string, now: Instant): boolean {
+  take(key: string, now: Instant, cost = 1): boolean {
     let bucket = this.#buckets.get(key);
     if (bucket === undefined) {
       bucket = new TokenBucket(this.#limit.perSecond, this.#limit.burst, now);
@@ -29,7 +29,7 @@ export class SourceLimits {
     } else {
       this.#buckets.touch(key);
     }
-    return bucket.take(now);
+    return bucket.take(now, cost);
   }
 }
 

@@ -161,6 +161,20 @@ describe("registration", () => {
     expect(desk.requests[0]).toMatchObject({ type: "register", listen_addr: "203.0.113.1:7777" });
   });
 
+  test("that was on its way when the endpoint became known is followed by another", () => {
+    const desk = new Desk(1);
+    const observed = { address: "203.0.113.1", port: 7777 };
+    let isFirst = true;
+    desk.respond = () => {
+      if (isFirst) desk.client.setListen({ port: 4000, lan: [], observed });
+      isFirst = false;
+      return undefined;
+    };
+    desk.connect();
+    const told = desk.requests.filter((request) => request["type"] === "register");
+    expect(told.map((request) => request["listen_addr"])).toEqual(["0.0.0.0:4000", "203.0.113.1:7777"]);
+  });
+
   test("an answer without a node number is no registration", () => {
     const desk = new Desk(1);
     desk.respond = () => ok("register", { node_id: "1" });

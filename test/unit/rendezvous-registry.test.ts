@@ -61,6 +61,14 @@ describe("registration", () => {
     expect(lab.ask({ type: "lookup", node_id: a.node })).toMatchObject({ public_key: a.key });
   });
 
+  test("LAN addresses are kept and given to whom may resolve: valid ones, and not more than sixteen", () => {
+    const lab = new RegistryLab();
+    const many = Array.from({ length: 100 }, (_, i) => `10.0.0.${i}:4000`);
+    lab.join(1, { public: true, lan_addrs: ["eth0", "10.0.0.1:0", "[fd00::1]:4000", ...many] });
+    const reply = lab.join(2).resolve(1);
+    expect(reply["lan_addrs"]).toEqual(["[fd00::1]:4000", ...many.slice(0, 15)]);
+  });
+
   test("a hostname that is taken or malformed is reported and the node registered without it", () => {
     const lab = new RegistryLab();
     lab.join(1, { hostname: "alpha" });
@@ -424,6 +432,13 @@ describe("odd requests", () => {
     expect(fast.isThrottled).toBe(true);
     expect(lab.ask(lookup, other)).toMatchObject({ error: "node 5: node not found" });
     expect(lab.ask(lookup, new Conversation("203.0.113.1"))).toMatchObject({ error: "rate limited" });
+  });
+
+  test("a long request uses up as much as many short ones", () => {
+    const lab = new RegistryLab({ limits: { requests: { perSecond: 1, burst: 100 } } });
+    const source = new Conversation("203.0.113.1");
+    expect(lab.ask({ type: "lookup", padding: "x".repeat(300_000) }, source)).toEqual(REFUSED);
+    expect(lab.ask({ type: "lookup", padding: "x".repeat(300_000) }, source)).toMatchObject({ error: "rate limited" });
   });
 
   test("all of an IPv6 /64 is one source", () => {
