@@ -16,6 +16,7 @@ export const DROP_REASONS = [
   "anonymous-exchange-refused",
   "bad-key-exchange",
   "wrong-key",
+  "stale-key-exchange",
   "key-exchange-limited",
   "beacon-spoofed",
   "unknown-bridge-message",

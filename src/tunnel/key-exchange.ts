@@ -11,13 +11,11 @@ import type { DropReason } from "../base/drop-reason.ts";
 import { encodePila, type Pila, pilaSignatureInput } from "../wire/frame.ts";
 import type { NodeId } from "../wire/ids.ts";
 
-/** Who we are for the life of the process. */
+/** Who we are. */
 export interface LocalIdentity {
   readonly node: NodeId;
   readonly seed: Uint8Array;
   readonly publicKey: Uint8Array;
-  /** One X25519 pair per process, as the reference has it (§3.5); never written to disk. */
-  readonly exchangeKeys: KeyPair;
 }
 
 /**
@@ -27,20 +25,24 @@ export interface LocalIdentity {
 export const PILA_FLAG = { REQUEST: 1, ANSWER: 2 } as const;
 export type PilaFlag = (typeof PILA_FLAG)[keyof typeof PILA_FLAG];
 
-/** Our PILA; signed once per process because its signed text never changes. */
+/**
+ * Our half of the exchange with one peer: an X25519 pair that nobody else sees and that is never written to disk. The
+ * reference has one pair for all peers and its whole life (§3.5); one per link is the same on the wire, and once it is
+ * wiped no recorded frame of that link opens again, be it for a thief or for a replay.
+ */
 export class KeyExchange {
   readonly #crypto: Crypto;
-  readonly #local: LocalIdentity;
+  readonly #keys: KeyPair;
   readonly #request: Uint8Array;
   readonly #answer: Uint8Array;
 
   constructor(crypto: Crypto, local: LocalIdentity) {
     this.#crypto = crypto;
-    this.#local = local;
-    const signature = crypto.ed25519Sign(local.seed, pilaSignatureInput(local.node, local.exchangeKeys.publicKey));
+    this.#keys = crypto.x25519KeyPair();
+    const signature = crypto.ed25519Sign(local.seed, pilaSignatureInput(local.node, this.#keys.publicKey));
     const frame = encodePila({
       sender: local.node,
-      exchangeKey: local.exchangeKeys.publicKey,
+      exchangeKey: this.#keys.publicKey,
       identityKey: local.publicKey,
       signature,
     });
@@ -50,6 +52,11 @@ export class KeyExchange {
 
   frame(flag: PilaFlag): Uint8Array {
     return flag === PILA_FLAG.REQUEST ? this.#request : this.#answer;
+  }
+
+  /** Wipes the private key: no key can be derived any more. */
+  wipe(): void {
+    this.#keys.privateKey.fill(0);
   }
 
   /** The cheap test first: the key must be the pinned one before a signature is looked at (§11.21). */
@@ -64,7 +71,7 @@ export class KeyExchange {
 
   /** Tunnel keys with this peer key; undefined for a low-order point. */
   deriveKeys(peerExchangeKey: Uint8Array): TunnelKeys | undefined {
-    const shared = this.#crypto.x25519(this.#local.exchangeKeys.privateKey, peerExchangeKey);
+    const shared = this.#crypto.x25519(this.#keys.privateKey, peerExchangeKey);
     if (shared === undefined) return undefined;
     const keys = {
       current: this.#crypto.hkdfSha256(shared, HKDF_INFO, 32),

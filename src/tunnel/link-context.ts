@@ -2,12 +2,13 @@
  * What every link shares: the ports it acts through, the slots it draws from, and the typed arrays that the packet path
  * reads. Owned by the link table.
  */
+import type { Crypto } from "../base/crypto.ts";
 import type { Endpoint } from "../base/endpoint.ts";
 import type { NodeId } from "../wire/ids.ts";
 import type { DataPlane, StagedPacket } from "./data-plane.ts";
-import type { KeyExchange, LocalIdentity } from "./key-exchange.ts";
+import type { LocalIdentity } from "./key-exchange.ts";
 import type { Link } from "./link.ts";
-import type { NoncePrefixes, SlotPool } from "./session.ts";
+import type { SlotPool } from "./session.ts";
 
 export type LinkEvent =
   /** Keys are agreed, packets flow. */
@@ -30,9 +31,8 @@ export type LinkEvent =
 
 export interface LinkContext {
   readonly dataPlane: DataPlane;
-  readonly exchange: KeyExchange;
+  readonly crypto: Crypto;
   readonly local: LocalIdentity;
-  readonly prefixes: NoncePrefixes;
   readonly keySlots: SlotPool;
   readonly endpointSlots: SlotPool;
   /** Accept and offer the older key generation G1 (a downgrade; off unless the operator asks). */

@@ -7,10 +7,10 @@ import type { Endpoint } from "../base/endpoint.ts";
 import { type Deadline, earlier, type Instant } from "../base/instant.ts";
 import type { NodeId } from "../wire/ids.ts";
 import { type DataPlane, MAX_ENDPOINT_SLOTS, MAX_KEY_SLOTS, MAX_LINKS } from "./data-plane.ts";
-import { KeyExchange, type LocalIdentity } from "./key-exchange.ts";
+import type { LocalIdentity } from "./key-exchange.ts";
 import { Link } from "./link.ts";
 import type { LinkContext, LinkEvent } from "./link-context.ts";
-import { NoncePrefixes, SlotPool } from "./session.ts";
+import { SlotPool } from "./session.ts";
 
 export interface Transmit {
   readonly to: Endpoint;
@@ -43,8 +43,6 @@ export class LinkTable {
   constructor(ports: LinkTablePorts) {
     this.#context = {
       ...ports,
-      exchange: new KeyExchange(ports.crypto, ports.local),
-      prefixes: new NoncePrefixes(ports.crypto),
       keySlots: new SlotPool(MAX_KEY_SLOTS),
       endpointSlots: new SlotPool(MAX_ENDPOINT_SLOTS),
       sendKey: this.sendKey,

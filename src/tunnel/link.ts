@@ -8,7 +8,7 @@
  * first frame that opens under it; we provoke that frame with a ping. When `current` is silent, a new key takes over at
  * once. An endpoint moves only by a frame that opened (pilot protocol §11.2).
  */
-import { equalBytes } from "../base/bytes.ts";
+import { equalBytes, toHex } from "../base/bytes.ts";
 import type { DropReason } from "../base/drop-reason.ts";
 import type { Endpoint } from "../base/endpoint.ts";
 import { after, type Deadline, type Instant } from "../base/instant.ts";
@@ -17,10 +17,10 @@ import { encodeRelayPrefix } from "../wire/beacon.ts";
 import type { Pila } from "../wire/frame.ts";
 import type { NodeId } from "../wire/ids.ts";
 import { KEY_STAT_COUNT, type StagedPacket } from "./data-plane.ts";
-import { PILA_FLAG, type PilaFlag, pilaFlags } from "./key-exchange.ts";
+import { KeyExchange, PILA_FLAG, type PilaFlag, pilaFlags } from "./key-exchange.ts";
 import type { LinkContext } from "./link-context.ts";
 import { Path } from "./path.ts";
-import { installKey, pairName, type Session } from "./session.ts";
+import { installKey, NoncePrefixes, pairName, type Session } from "./session.ts";
 import { Staging } from "./staging.ts";
 import { type LinkTimer, LinkTimers } from "./timers.ts";
 
@@ -38,6 +38,14 @@ export class Link {
   readonly #inboundExchanges: TokenBucket;
   /** What was moved under keys that are gone. */
   readonly #retiredTraffic = new Float64Array(KEY_STAT_COUNT);
+  /** Our half; replaced when a session ends for good, so that nothing recorded under it opens again. */
+  #exchange: KeyExchange;
+  #prefixes: NoncePrefixes;
+  /**
+   * Keys of the peer that a newer one has replaced, in hex: a replayed exchange with one of them is refused, or frames
+   * recorded under it could be replayed too. Bound: MAX_RETIRED, oldest out; emptied with our half.
+   */
+  readonly #retiredPeerKeys: string[] = [];
   #current: Session | undefined;
   #next: Session | undefined;
   #previous: Session | undefined;
@@ -62,6 +70,8 @@ export class Link {
     this.#endpointSlot = endpointSlot;
     this.#timers = new LinkTimers(() => context.timerSet(this));
     this.#inboundExchanges = new TokenBucket(2, 8, now);
+    this.#exchange = new KeyExchange(context.crypto, context.local);
+    this.#prefixes = new NoncePrefixes(context.crypto);
   }
 
   get isUp(): boolean {
@@ -116,7 +126,7 @@ export class Link {
 
   /** A signed key exchange that names this peer, from `source`. Returns why it had no effect, if so. */
   handleExchange(pila: Pila, source: Endpoint, relayed: boolean, now: Instant): DropReason | undefined {
-    const wrongKey = this.#context.exchange.checkIdentity(pila, this.#identityKey);
+    const wrongKey = this.#exchange.checkIdentity(pila, this.#identityKey);
     if (wrongKey !== undefined) return wrongKey;
     if (!this.#inboundExchanges.take(now)) return "key-exchange-limited";
     const flags = pilaFlags(pila.trailer);
@@ -124,7 +134,8 @@ export class Link {
       this.#answerKnownKey(flags, source, relayed, now);
       return undefined;
     }
-    const badSignature = this.#context.exchange.checkSignature(pila);
+    if (this.#retiredPeerKeys.includes(toHex(pila.exchangeKey))) return "stale-key-exchange";
+    const badSignature = this.#exchange.checkSignature(pila);
     if (badSignature !== undefined) return badSignature;
     const session = this.#install(pila.exchangeKey, now);
     if (session === undefined) return "bad-key-exchange";
@@ -201,11 +212,8 @@ export class Link {
   /** Wipes the keys and forgets what waits. */
   close(): void {
     this.#timers.stopAll();
-    for (const session of [this.#current, this.#next, this.#previous]) if (session !== undefined) this.#remove(session);
-    this.#current = undefined;
-    this.#next = undefined;
-    this.#previous = undefined;
-    this.#publish();
+    this.#removeAll();
+    this.#exchange.wipe();
     this.#context.endpointSlots.give(this.#endpointSlot);
   }
 
@@ -233,8 +241,7 @@ export class Link {
         this.#next = undefined;
         return;
       case "previous-expires":
-        if (this.#previous !== undefined) this.#remove(this.#previous);
-        this.#previous = undefined;
+        this.#retirePrevious();
         return;
     }
   }
@@ -279,12 +286,12 @@ export class Link {
 
   #giveUp(now: Instant): void {
     this.#probes = 0;
-    for (const session of [this.#current, this.#next, this.#previous]) if (session !== undefined) this.#remove(session);
-    this.#current = undefined;
-    this.#next = undefined;
-    this.#previous = undefined;
     this.#timers.stopAll();
-    this.#publish();
+    this.#removeAll();
+    this.#exchange.wipe();
+    this.#exchange = new KeyExchange(this.#context.crypto, this.#context.local);
+    this.#prefixes = new NoncePrefixes(this.#context.crypto);
+    this.#retiredPeerKeys.length = 0;
     this.#context.emit({ kind: "down", link: this });
     this.#refuseStaged(now);
   }
@@ -322,7 +329,7 @@ export class Link {
   }
 
   #makeCurrent(session: Session, now: Instant): void {
-    if (this.#previous !== undefined) this.#remove(this.#previous);
+    this.#retirePrevious();
     this.#previous = this.#current;
     if (this.#previous !== undefined) this.#timers.set("previous-expires", after(now, PREVIOUS_LIFETIME_MS));
     this.#current = session;
@@ -381,7 +388,7 @@ export class Link {
 
   #transmitExchange(flag: PilaFlag, to: Endpoint, relayed: boolean, now: Instant): void {
     this.#exchangeSentAt = now;
-    this.#transmit(this.#context.exchange.frame(flag), to, relayed);
+    this.#transmit(this.#exchange.frame(flag), to, relayed);
   }
 
   #transmitSealed(keySlot: number, packet: Uint8Array): void {
@@ -422,7 +429,7 @@ export class Link {
   }
 
   #install(peerExchangeKey: Uint8Array, now: Instant): Session | undefined {
-    const keys = this.#context.exchange.deriveKeys(peerExchangeKey);
+    const keys = this.#exchange.deriveKeys(peerExchangeKey);
     if (keys === undefined) return undefined;
     const keySlot = this.#installOne("current", peerExchangeKey, keys.current);
     const legacySlot = this.#context.allowLegacyKeys
@@ -442,8 +449,9 @@ export class Link {
   }
 
   #installOne(generation: "current" | "legacy", peerExchangeKey: Uint8Array, key: Uint8Array): number | undefined {
-    const { dataPlane, local, prefixes, keySlots } = this.#context;
-    const nonce = prefixes.claim(pairName(generation, peerExchangeKey), local.node > this.node);
+    const { dataPlane, local, keySlots } = this.#context;
+    const nonce = this.#prefixes.claim(pairName(generation, peerExchangeKey), local.node > this.node);
+    if (nonce === undefined) return undefined;
     const slot = installKey(dataPlane, keySlots, {
       key,
       sendPrefix: nonce.prefix,
@@ -472,10 +480,26 @@ export class Link {
     for (const slot of slotsOf(session)) {
       const generation = slot === session.legacySlot ? "legacy" : "current";
       const nextCounter = this.#context.dataPlane.removeKey(slot);
-      this.#context.prefixes.release(pairName(generation, session.peerExchangeKey), nextCounter);
+      this.#prefixes.release(pairName(generation, session.peerExchangeKey), nextCounter);
       this.#context.linkOfKey[slot] = -1;
       this.#context.keySlots.give(slot);
     }
+  }
+
+  #removeAll(): void {
+    for (const session of [this.#current, this.#next, this.#previous]) if (session !== undefined) this.#remove(session);
+    this.#current = undefined;
+    this.#next = undefined;
+    this.#previous = undefined;
+    this.#publish();
+  }
+
+  #retirePrevious(): void {
+    if (this.#previous === undefined) return;
+    this.#remove(this.#previous);
+    this.#retiredPeerKeys.push(toHex(this.#previous.peerExchangeKey));
+    if (this.#retiredPeerKeys.length > MAX_RETIRED) this.#retiredPeerKeys.shift();
+    this.#previous = undefined;
   }
 
   /** Writes what the packet path reads: the slots to seal with, or none. */
@@ -485,7 +509,7 @@ export class Link {
   }
 
   #sessionWith(peerExchangeKey: Uint8Array): Session | undefined {
-    return [this.#current, this.#next].find(
+    return [this.#current, this.#next, this.#previous].find(
       (session) => session !== undefined && equalBytes(session.peerExchangeKey, peerExchangeKey),
     );
   }
@@ -518,5 +542,6 @@ const KEEPALIVE_MS = 1_000;
 const ALIVE_MS = 1_500;
 const SAME_KEY_ANSWER_MS = 500;
 const DIRECT_RETRY_MS = 5_000;
+const MAX_RETIRED = 64;
 const NEXT_LIFETIME_MS = 5_000;
 const PREVIOUS_LIFETIME_MS = 10_000;

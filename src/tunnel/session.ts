@@ -3,7 +3,6 @@
  * a session knows which slot, and what it has proved.
  */
 
-import { BoundedMap } from "../base/bounded-map.ts";
 import { toHex } from "../base/bytes.ts";
 import type { Crypto } from "../base/crypto.ts";
 import type { Instant } from "../base/instant.ts";
@@ -23,12 +22,12 @@ export interface Session {
 }
 
 /**
- * Nonces: one prefix and one rising counter per (own key, peer key) for the whole process (pilot protocol §3.9, §11.1),
- * also when the slot was given up in between. Key: hex of generation and peer key. Bound: MAX_PAIRS; an evicted pair
- * that comes back draws a new random prefix.
+ * Nonces: one prefix and one rising counter per (own key, peer key) for as long as our own key lives (pilot protocol §3.9,
+ * §11.1), also when the slot was given up in between. Key: hex of generation and peer key. Bound: MAX_PAIRS, after which
+ * `claim` refuses: a peer does not have that many keys during one life of ours.
  */
 export class NoncePrefixes {
-  readonly #pairs = new BoundedMap<string, { prefix: Uint8Array; nextCounter: number }>(MAX_PAIRS);
+  readonly #pairs = new Map<string, { prefix: Uint8Array; nextCounter: number }>();
   readonly #crypto: Crypto;
 
   constructor(crypto: Crypto) {
@@ -39,9 +38,10 @@ export class NoncePrefixes {
    * `upper`: this node's number is the higher of the two. It takes the upper half of the prefixes, so that two nodes
    * that both follow this rule never seal with the same nonce though they share one key.
    */
-  claim(pair: string, upper: boolean): { prefix: Uint8Array; firstCounter: number } {
+  claim(pair: string, upper: boolean): { prefix: Uint8Array; firstCounter: number } | undefined {
     const known = this.#pairs.get(pair);
     if (known !== undefined) return { prefix: known.prefix, firstCounter: known.nextCounter };
+    if (this.#pairs.size >= MAX_PAIRS) return undefined;
     const prefix = this.#crypto.randomBytes(4);
     prefix[0] = upper ? prefix[0]! | 0x80 : prefix[0]! & 0x7f;
     this.#pairs.set(pair, { prefix, nextCounter: 1 }); // the reference's window never passes 0
@@ -87,4 +87,4 @@ export function installKey(dataPlane: DataPlane, slots: SlotPool, spec: KeySpec)
   return slot;
 }
 
-const MAX_PAIRS = 65_536;
+const MAX_PAIRS = 1_024;

@@ -1,0 +1,152 @@
+/**
+ * What two pilot-tun nodes tell each other inside the session, beside packets: hello (what I am, whether I consent, what
+ * fits my interface), keepalive, revoked. Written down in docs/bridge-protocol.md. A plain agent stays silent on the
+ * port: after a few unanswered hellos the peer counts as one, until its keys change.
+ */
+import type { DropReason } from "../base/drop-reason.ts";
+import { after, type Instant } from "../base/instant.ts";
+import type { Link } from "../tunnel/link.ts";
+import { BRIDGE_PORT, type BridgeMessage, encodeBridgeMessage, parseBridgeMessage } from "../wire/bridge.ts";
+import { type NodeId, networkId } from "../wire/ids.ts";
+import { encodeVirtualPacket, PROTOCOL } from "../wire/virtual-packet.ts";
+
+export type PeerKind = "unknown" | "pilot-tun" | "plain";
+
+export interface BridgeParts {
+  readonly local: NodeId;
+  readonly mtuBytes: number;
+  readonly instance: Uint8Array;
+  /** What a hello to this peer says about trust. */
+  consentTo(node: NodeId): { readonly consents: boolean; readonly epoch: number };
+  /** The peer, authenticated, said whether it consents. */
+  heardConsent(node: NodeId, consents: boolean, now: Instant): void;
+  heardRevoked(node: NodeId, now: Instant): void;
+  heardRevokedAck(node: NodeId, now: Instant): void;
+  /** The largest inner packet the peer takes became known. */
+  heardMtu(link: Link, mtuBytes: number): void;
+}
+
+interface PeerFacts {
+  kind: PeerKind;
+  hellosSent: number;
+}
+
+export class BridgeConversation {
+  readonly #parts: BridgeParts;
+  /** Key: node. Bound: as many as there are links; removed with `forget`. */
+  readonly #peers = new Map<NodeId, PeerFacts>();
+
+  constructor(parts: BridgeParts) {
+    this.#parts = parts;
+  }
+
+  kindOf(node: NodeId): PeerKind {
+    return this.#peers.get(node)?.kind ?? "unknown";
+  }
+
+  forget(node: NodeId): void {
+    this.#peers.delete(node);
+  }
+
+  /** Keys were agreed: what the peer is may have changed with them. */
+  linkUp(link: Link, now: Instant): void {
+    this.#facts(link.node).hellosSent = 0;
+    this.helloDue(link, now);
+  }
+
+  helloDue(link: Link, now: Instant): void {
+    const facts = this.#facts(link.node);
+    const delayMs = HELLO_RETRY_MS[facts.hellosSent];
+    if (delayMs === undefined) {
+      facts.kind = "plain";
+      return;
+    }
+    facts.hellosSent++;
+    this.#send(link, this.#hello(link.node, "hello"));
+    link.schedule("hello-retry", after(now, delayMs));
+  }
+
+  /** Our consent changed while the link is up: the peer should know before it asks. */
+  consentChanged(link: Link): void {
+    if (link.isUp) this.#send(link, this.#hello(link.node, "hello"));
+  }
+
+  sendKeepalive(link: Link): void {
+    this.#send(link, { kind: "keepalive" });
+  }
+
+  /** Tells the peer that it was revoked; repeated by the caller until acknowledged. */
+  sendRevoked(link: Link): boolean {
+    return this.#send(link, { kind: "revoked", epoch: this.#parts.consentTo(link.node).epoch });
+  }
+
+  handle(link: Link, payload: Uint8Array, now: Instant): DropReason | undefined {
+    const message = parseBridgeMessage(payload);
+    if (message === undefined) return "bad-virtual-packet";
+    switch (message.kind) {
+      case "hello":
+        this.#heardHello(link, message, now);
+        this.#send(link, this.#hello(link.node, "hello-ack"));
+        return undefined;
+      case "hello-ack":
+        this.#heardHello(link, message, now);
+        return undefined;
+      case "revoked":
+        this.#send(link, { kind: "revoked-ack", epoch: message.epoch });
+        this.#parts.heardRevoked(link.node, now);
+        return undefined;
+      case "revoked-ack":
+        this.#parts.heardRevokedAck(link.node, now);
+        return undefined;
+      case "mtu-probe":
+        this.#send(link, { kind: "mtu-answer", size: message.size, id: message.id });
+        return undefined;
+      case "keepalive":
+      case "mtu-answer":
+        return undefined;
+      case "unknown":
+        return "unknown-bridge-message";
+    }
+  }
+
+  #heardHello(link: Link, hello: Extract<BridgeMessage, { kind: "hello" | "hello-ack" }>, now: Instant): void {
+    this.#facts(link.node).kind = "pilot-tun";
+    link.unschedule("hello-retry");
+    this.#parts.heardMtu(link, hello.mtu);
+    this.#parts.heardConsent(link.node, hello.consents, now);
+  }
+
+  #hello(node: NodeId, kind: "hello" | "hello-ack"): BridgeMessage {
+    const { consents, epoch } = this.#parts.consentTo(node);
+    return { kind, consents, features: 0, mtu: this.#parts.mtuBytes, instance: this.#parts.instance, epoch };
+  }
+
+  #send(link: Link, message: BridgeMessage): boolean {
+    return link.sendVirtual(
+      encodeVirtualPacket({
+        flags: 0,
+        protocol: PROTOCOL.DATAGRAM,
+        source: { network: networkId(0), node: this.#parts.local },
+        destination: { network: networkId(0), node: link.node },
+        sourcePort: BRIDGE_PORT,
+        destinationPort: BRIDGE_PORT,
+        sequence: 0,
+        acknowledgement: 0,
+        window: 0,
+        payload: encodeBridgeMessage(message),
+      }),
+    );
+  }
+
+  #facts(node: NodeId): PeerFacts {
+    let facts = this.#peers.get(node);
+    if (facts === undefined) {
+      facts = { kind: "unknown", hellosSent: 0 };
+      this.#peers.set(node, facts);
+    }
+    return facts;
+  }
+}
+
+/** Waits after each hello; silence after the last one means a plain agent. */
+const HELLO_RETRY_MS = [300, 700, 1500];

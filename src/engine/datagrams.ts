@@ -1,0 +1,62 @@
+/**
+ * Datagrams that are no opened frame: beacon messages, key exchanges, frames without a key, and what is refused. To a
+ * stranger the node is silent: nothing here answers a sender that has no link, and none of it costs a signature check.
+ */
+import type { DropReason } from "../base/drop-reason.ts";
+import { type Endpoint, sameEndpoint } from "../base/endpoint.ts";
+import type { Instant } from "../base/instant.ts";
+import type { BeaconClient } from "../beacon/client.ts";
+import type { LinkTable } from "../tunnel/link-table.ts";
+import { classifyDatagram, parsePila, parsePils } from "../wire/frame.ts";
+
+export interface DatagramParts {
+  readonly links: LinkTable;
+  readonly beacon: BeaconClient | undefined;
+  readonly beaconEndpoint: Endpoint | undefined;
+}
+
+export class Datagrams {
+  readonly #parts: DatagramParts;
+
+  constructor(parts: DatagramParts) {
+    this.#parts = parts;
+  }
+
+  /** `datagram` is borrowed; `relayed`: the beacon's wrapper was taken off. */
+  handle(datagram: Uint8Array, source: Endpoint, relayed: boolean, now: Instant): DropReason | undefined {
+    switch (classifyDatagram(datagram)) {
+      case "beacon":
+        if (relayed || !sameEndpoint(source, this.#parts.beaconEndpoint)) return "beacon-spoofed";
+        this.#parts.beacon?.handleDatagram(datagram.slice(), now);
+        return undefined;
+      case "pila":
+        return this.#handleExchange(datagram, source, relayed, now);
+      case "pils":
+        return this.#handleUnknownKey(datagram, source, relayed, now);
+      case "pilk":
+        return "anonymous-exchange-refused";
+      case "pilt":
+        return "plaintext-refused";
+      case "pilp":
+        return undefined; // a punch opens the way by its mere arrival
+      case "unknown":
+        return datagram.length < 4 ? "datagram-too-short" : "unknown-magic";
+    }
+  }
+
+  #handleExchange(datagram: Uint8Array, source: Endpoint, relayed: boolean, now: Instant): DropReason | undefined {
+    const pila = parsePila(datagram);
+    if (pila === undefined) return "bad-key-exchange";
+    const link = this.#parts.links.get(pila.sender);
+    return link === undefined ? "unknown-sender" : link.handleExchange(pila, source, relayed, now);
+  }
+
+  #handleUnknownKey(datagram: Uint8Array, source: Endpoint, relayed: boolean, now: Instant): DropReason {
+    const frame = parsePils(datagram);
+    if (frame === undefined) return "datagram-too-short";
+    const link = this.#parts.links.get(frame.sender);
+    if (link === undefined) return "unknown-sender";
+    link.handleUnknownKey(source, relayed, now);
+    return "no-session";
+  }
+}

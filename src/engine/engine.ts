@@ -1,0 +1,596 @@
+/**
+ * One node of the overlay, without I/O: joins routing, trust, tunnels, the registry's and the beacon's conversation.
+ *
+ * Contract: every input carries `now` (monotonic); `handleClock` says what time that is for others. After each input
+ * drain, in this order, until empty: pollTransmit, pollTunPacket, pollEvent; then arm one timer for pollTimeout. Inputs:
+ * `handleTunBatch`, `handleUdpBatch` (rows of the data plane, borrowed), `handleRegistry`, `handleTimeout`, and the
+ * operator's commands. Nothing throws on what came from outside.
+ */
+
+import type { Crypto } from "../base/crypto.ts";
+import { DropCounters, type DropReason } from "../base/drop-reason.ts";
+import { type Endpoint, sameEndpoint } from "../base/endpoint.ts";
+import { after, type Deadline, earlier, type Instant, type WallClock } from "../base/instant.ts";
+import { TokenBucket } from "../base/token-bucket.ts";
+import type { BeaconClient, BeaconEvent } from "../beacon/client.ts";
+import { FlowTable } from "../policy/flow-table.ts";
+import { NOT_CONNECTED, type RegistryClient } from "../registry/client.ts";
+import type { RegistryEvent } from "../registry/events.ts";
+import { Routes } from "../routing/routes.ts";
+import type { TrustBook } from "../trust/trust-book.ts";
+import { consents, type TrustRecord } from "../trust/trust-record.ts";
+import {
+  COUNTER,
+  type DataPlane,
+  KEY_STAT,
+  KEY_STAT_COUNT,
+  MAX_LINKS,
+  type StagedPacket,
+} from "../tunnel/data-plane.ts";
+import type { Link } from "../tunnel/link.ts";
+import type { LinkEvent } from "../tunnel/link-context.ts";
+import { LinkTable, type Transmit } from "../tunnel/link-table.ts";
+import { encodeAddressBytes, type OverlayPrefix } from "../wire/address.ts";
+import { BRIDGE_PORT } from "../wire/bridge.ts";
+import { encodePilp } from "../wire/frame.ts";
+import { type NodeId, networkId } from "../wire/ids.ts";
+import { encodeVirtualHeader, PROTOCOL, parseVirtualPacket } from "../wire/virtual-packet.ts";
+import { BridgeConversation, type PeerKind } from "./bridge-conversation.ts";
+import { Datagrams } from "./datagrams.ts";
+import { DirectHandshakes } from "./direct-handshakes.ts";
+import { Inbound } from "./inbound.ts";
+import { Introductions } from "./introductions.ts";
+import { Outbound } from "./outbound.ts";
+import { Pings, type Pong } from "./pings.ts";
+import { Refusals } from "./refusals.ts";
+import { RevocationNotices } from "./revocation-notices.ts";
+import { Strangers } from "./strangers.ts";
+
+export interface EngineOptions {
+  readonly prefix: OverlayPrefix;
+  readonly node: NodeId;
+  readonly seed: Uint8Array;
+  readonly publicKey: Uint8Array;
+  readonly mtuBytes: number;
+  /** Port of the tunnel socket, for the registry. */
+  readonly listenPort: number;
+  readonly allowLegacyKeys: boolean;
+  /** Where frames for peers go that cannot be reached directly; also where beacon messages must come from. */
+  readonly beaconEndpoint: Endpoint | undefined;
+  /** Endpoints of peers from an earlier run. */
+  readonly endpoints: ReadonlyMap<NodeId, Endpoint>;
+}
+
+export interface EngineParts {
+  readonly crypto: Crypto;
+  readonly dataPlane: DataPlane;
+  readonly registry: RegistryClient;
+  readonly beacon: BeaconClient | undefined;
+  readonly trust: TrustBook;
+}
+
+export type EngineEvent =
+  | { readonly kind: "trust-changed" }
+  | { readonly kind: "endpoints-changed" }
+  | { readonly kind: "pong"; readonly pong: Pong }
+  | { readonly kind: "revocation-acknowledged"; readonly node: NodeId }
+  | {
+      readonly kind: "hostname";
+      readonly name: string;
+      readonly node: NodeId | undefined;
+      readonly error: string | undefined;
+    };
+
+/** What `status` shows of a link. */
+export interface LinkFacts {
+  readonly path: "direct" | "relay" | "none";
+  readonly endpoint: Endpoint | undefined;
+  readonly rttMs: number | undefined;
+  readonly rxBytes: number;
+  readonly txBytes: number;
+  readonly rxPackets: number;
+  readonly txPackets: number;
+  readonly establishedAt: Instant | undefined;
+  readonly lastReceivedAt: Instant | undefined;
+  readonly isUp: boolean;
+  readonly kind: PeerKind;
+}
+
+export class Engine {
+  readonly node: NodeId;
+  readonly routes: Routes;
+  readonly introductions: Introductions;
+  readonly #options: EngineOptions;
+  readonly #parts: EngineParts;
+  readonly #links: LinkTable;
+  readonly #flows = new FlowTable();
+  readonly #drops = new DropCounters();
+  readonly #refusals: Refusals;
+  readonly #strangers: Strangers;
+  readonly #pings: Pings;
+  readonly #bridge: BridgeConversation;
+  readonly #notices: RevocationNotices;
+  readonly #direct: DirectHandshakes;
+  readonly #outbound: Outbound;
+  readonly #inbound: Inbound;
+  readonly #peerMtu: Int32Array;
+  readonly #transmits: Transmit[] = [];
+  readonly #events: EngineEvent[] = [];
+  /** Key: node. Bound: trust records; what was measured under keys that are gone. */
+  readonly #pastTraffic = new Map<NodeId, Float64Array>();
+  /** Key: node. Bound: trust records; the last proved endpoint, kept for the next start. */
+  readonly #endpoints: Map<NodeId, Endpoint>;
+  /** Key: code. Bound: one per code and pinned peer. */
+  readonly problems = new Map<string, { code: string; message: string; hint: string }>();
+  readonly #punches: TokenBucket;
+  #clockOffsetMs = 0;
+
+  constructor(options: EngineOptions, parts: EngineParts, now: Instant, wall: WallClock) {
+    this.#options = options;
+    this.#parts = parts;
+    this.node = options.node;
+    this.#endpoints = new Map(options.endpoints);
+    this.handleClock(now, wall);
+    const local = {
+      node: options.node,
+      seed: options.seed,
+      publicKey: options.publicKey,
+    };
+    this.routes = new Routes(options.prefix.bytes, options.node, [networkId(0)]);
+    this.#peerMtu = new Int32Array(MAX_LINKS).fill(options.mtuBytes);
+    this.#pings = new Pings(options.node);
+    this.#punches = new TokenBucket(1, 6, now);
+    this.#links = new LinkTable({
+      crypto: parts.crypto,
+      dataPlane: parts.dataPlane,
+      local,
+      allowLegacyKeys: options.allowLegacyKeys,
+      relay: () => options.beaconEndpoint,
+      bridgeHeader: (source, destination) => bridgeHeader(source, destination),
+      wantsKeepalive: (link) => this.#bridge.kindOf(link.node) !== "plain",
+    });
+    this.#refusals = new Refusals(this.addressOf(options.node), now);
+    this.#strangers = new Strangers({
+      lookup: (node) => parts.registry.lookup(node),
+      noRoute: (packet, at) => this.#refusals.noRoute(packet, at),
+      prohibited: (packet, at) => this.#refusals.prohibited(packet, at),
+    });
+    this.#bridge = this.#createBridge(parts.crypto.randomBytes(8));
+    this.#notices = new RevocationNotices(parts.trust, this.#bridge);
+    this.introductions = this.#createIntroductions();
+    this.#direct = new DirectHandshakes(
+      {
+        local,
+        crypto: parts.crypto,
+        introductions: this.introductions,
+        book: parts.trust,
+        wall: (at) => this.#wall(at),
+        revocationHeard: (node, at) => this.#revocationHeard(node, at),
+      },
+      now,
+    );
+    const shared = {
+      dataPlane: parts.dataPlane,
+      flows: this.#flows,
+      links: this.#links,
+      routes: this.routes,
+      trust: parts.trust,
+      drops: this.#drops,
+    };
+    this.#outbound = new Outbound({
+      ...shared,
+      refusals: this.#refusals,
+      peerMtu: this.#peerMtu,
+      refuseStranger: (packet, node, at) => this.#strangers.refuse(packet, node, at),
+    });
+    const datagrams = new Datagrams({
+      links: this.#links,
+      beacon: parts.beacon,
+      beaconEndpoint: options.beaconEndpoint,
+    });
+    this.#inbound = new Inbound({
+      ...shared,
+      mtuBytes: options.mtuBytes,
+      handleVirtual: (link, packet, at) => this.#handleVirtual(link, packet, at),
+      handleDatagram: (datagram, source, relayed, at) => datagrams.handle(datagram, source, relayed, at),
+    });
+    parts.dataPlane.setRelay(options.beaconEndpoint);
+    this.introductions.resume(now);
+  }
+
+  // ---- inputs
+
+  /** `wall` is what other machines call `now`; must be called at least after every clock change. */
+  handleClock(now: Instant, wall: WallClock): void {
+    this.#clockOffsetMs = wall - now;
+  }
+
+  handleTunBatch(count: number, now: Instant): void {
+    this.#outbound.decide(count, now, this.#wall(now));
+    this.#settle(now);
+  }
+
+  handleUdpBatch(count: number, now: Instant): void {
+    this.#inbound.decide(count, now, this.#wall(now));
+    this.#settle(now);
+  }
+
+  /** The registry's client has news. */
+  handleRegistry(now: Instant): void {
+    this.#settle(now);
+  }
+
+  handleTimeout(now: Instant): void {
+    this.#links.handleTimeout(now);
+    this.#strangers.handleTimeout(now);
+    this.#direct.handleTimeout(now);
+    this.#parts.beacon?.handleTimeout(now);
+    this.#settle(now);
+  }
+
+  // ---- commands
+
+  /** A control ping; its sequence number, or undefined while there is no key (the link is being made then). */
+  ping(node: NodeId, now: Instant): number | undefined {
+    const link = this.#links.get(node);
+    if (link === undefined) return undefined;
+    if (!link.isUp) link.connect(now);
+    const sequence = this.#pings.send(link, now);
+    this.#settle(now);
+    return sequence;
+  }
+
+  resolveHostname(name: string): void {
+    this.#parts.registry.resolveHostname(name);
+  }
+
+  /** Says goodbye to nobody: peers find out by silence, or by our next start. Wipes all keys. */
+  close(): void {
+    for (const link of [...this.#links.links()]) this.#links.close(link.node);
+  }
+
+  // ---- outputs
+
+  pollTransmit(): Transmit | undefined {
+    return this.#links.pollTransmit() ?? this.#transmits.shift();
+  }
+
+  pollTunPacket(): Uint8Array | undefined {
+    return this.#refusals.pollPacket();
+  }
+
+  pollEvent(): EngineEvent | undefined {
+    return this.#events.shift();
+  }
+
+  pollTimeout(): Deadline | undefined {
+    let first = earlier(this.#links.pollTimeout(), this.#strangers.pollTimeout());
+    first = earlier(first, this.#direct.pollTimeout());
+    return earlier(first, this.#parts.beacon?.pollTimeout());
+  }
+
+  // ---- questions
+
+  addressOf(node: NodeId): Uint8Array {
+    return encodeAddressBytes(this.#options.prefix, { network: networkId(0), node });
+  }
+
+  linkFacts(node: NodeId): LinkFacts | undefined {
+    const link = this.#links.get(node);
+    if (link === undefined) return undefined;
+    const traffic = this.#traffic(link);
+    return {
+      path: link.isUp ? link.path.kind : "none",
+      endpoint: link.path.kind === "relay" ? this.#options.beaconEndpoint : link.path.direct,
+      rttMs: this.#pings.rttMs(node),
+      rxBytes: traffic[KEY_STAT.RX_BYTES]!,
+      txBytes: traffic[KEY_STAT.TX_BYTES]!,
+      rxPackets: traffic[KEY_STAT.RX_PACKETS]!,
+      txPackets: traffic[KEY_STAT.TX_PACKETS]!,
+      establishedAt: link.establishedAt,
+      lastReceivedAt: link.lastReceivedAt,
+      isUp: link.isUp,
+      kind: this.#bridge.kindOf(node),
+    };
+  }
+
+  beaconFacts(now: Instant): { state: "ok" | "waiting" | "down"; observed: Endpoint | undefined } {
+    const { repliedAt, observed } = this.#parts.beacon ?? {};
+    if (repliedAt === undefined) return { state: "waiting", observed: undefined };
+    return { state: after(repliedAt, BEACON_SILENCE_MS) > now ? "ok" : "down", observed };
+  }
+
+  /** Endpoints worth keeping for the next start. */
+  knownEndpoints(): ReadonlyMap<NodeId, Endpoint> {
+    return this.#endpoints;
+  }
+
+  drops(): Partial<Record<DropReason, number>> {
+    const drops = this.#drops.nonZero();
+    for (const [counter, reason] of PLANE_DROPS) {
+      const count = this.#parts.dataPlane.counters[counter]!;
+      if (count > 0) drops[reason] = (drops[reason] ?? 0) + count;
+    }
+    return drops;
+  }
+
+  // ---- inside
+
+  #wall(now: Instant): WallClock {
+    return (now + this.#clockOffsetMs) as WallClock;
+  }
+
+  /** Consequences of an input inside the engine, until nothing is left to do; bounded, each round consumes events. */
+  #settle(now: Instant): void {
+    for (let round = 0; round < MAX_SETTLE_ROUNDS; round++) {
+      let idle = true;
+      for (let event = this.#links.pollEvent(); event !== undefined; event = this.#links.pollEvent()) {
+        idle = false;
+        this.#handleLink(event, now);
+      }
+      for (
+        let event = this.#parts.registry.pollEvent();
+        event !== undefined;
+        event = this.#parts.registry.pollEvent()
+      ) {
+        idle = false;
+        this.#handleRegistryEvent(event, now);
+      }
+      for (let event = this.#parts.beacon?.pollEvent(); event !== undefined; event = this.#parts.beacon?.pollEvent()) {
+        idle = false;
+        this.#handleBeacon(event, now);
+      }
+      if (this.#direct.settle(now, (node, packet) => this.#links.get(node)?.sendVirtual(packet) ?? false)) idle = false;
+      if (idle) break;
+    }
+    this.#collectOutputs();
+  }
+
+  #collectOutputs(): void {
+    const beacon = this.#options.beaconEndpoint;
+    if (beacon !== undefined) {
+      for (
+        let bytes = this.#parts.beacon?.pollDatagram();
+        bytes !== undefined;
+        bytes = this.#parts.beacon?.pollDatagram()
+      ) {
+        this.#transmits.push({ to: beacon, datagram: bytes });
+      }
+    }
+    for (let pong = this.#pings.pollPong(); pong !== undefined; pong = this.#pings.pollPong()) {
+      this.#events.push({ kind: "pong", pong });
+    }
+    if (this.#parts.trust.takeChanged()) this.#events.push({ kind: "trust-changed" });
+  }
+
+  #handleVirtual(link: Link, bytes: Uint8Array, now: Instant): DropReason | undefined {
+    const packet = parseVirtualPacket(bytes);
+    if (packet === undefined) return "bad-virtual-packet";
+    if (packet.protocol === PROTOCOL.CONTROL) return this.#pings.handle(link, packet, now);
+    if (packet.protocol === PROTOCOL.DATAGRAM && packet.destinationPort === BRIDGE_PORT) {
+      return this.#bridge.handle(link, packet.payload, now);
+    }
+    if (packet.protocol === PROTOCOL.STREAM) {
+      return this.#direct.handlePacket(link.node, packet, now);
+    }
+    return "unhandled-virtual-packet";
+  }
+
+  #handleLink(event: LinkEvent, now: Instant): void {
+    const { link } = event;
+    switch (event.kind) {
+      case "up":
+        this.#rememberEndpoint(link);
+        this.#bridge.linkUp(link, now);
+        this.#pings.send(link, now); // the first round trip to show
+        this.#direct.linkUp(link.node, now);
+        this.#notices.reset(link.node);
+        this.#notices.send(link, now);
+        return;
+      case "down":
+        this.#peerMtu[link.index] = this.#options.mtuBytes;
+        return;
+      case "moved":
+        this.#rememberEndpoint(link);
+        return;
+      case "endpoint-wanted":
+        this.#parts.registry.resolve(link.node);
+        this.#parts.beacon?.requestPunch(link.node);
+        return;
+      case "proof-wanted":
+        this.#proveKey(link, event.keySlot, now);
+        return;
+      case "direct-proof-wanted":
+        this.#pings.proveDirect(link, now);
+        return;
+      case "keepalive-due":
+        this.#bridge.sendKeepalive(link);
+        return;
+      case "hello-due":
+        this.#bridge.helloDue(link, now);
+        return;
+      case "notice-due":
+        this.#notices.send(link, now);
+        return;
+      case "unreachable":
+        this.#refuseStaged(event.packets, now);
+        return;
+    }
+  }
+
+  #proveKey(link: Link, keySlot: number | undefined, now: Instant): void {
+    if (keySlot === undefined) this.#pings.send(link, now);
+    else this.#pings.prove(link, keySlot, now);
+  }
+
+  #refuseStaged(packets: readonly StagedPacket[], now: Instant): void {
+    this.#drops.count("no-path", packets.length);
+    for (const packet of packets) this.#refusals.unreachable(packet.bytes, now);
+  }
+
+  #handleRegistryEvent(event: RegistryEvent, now: Instant): void {
+    if (event.kind === "registered") this.introductions.registered(now);
+    if (event.kind === "looked-up") this.#strangers.answered(event.node, existence(event), now);
+    if (event.kind === "hostname") {
+      this.#events.push({ kind: "hostname", name: event.name, node: event.node, error: event.error });
+    }
+    this.introductions.handleRegistry(event, now);
+  }
+
+  #handleBeacon(event: BeaconEvent, now: Instant): void {
+    switch (event.kind) {
+      case "notify":
+        this.#parts.registry.pollHandshakes();
+        return;
+      case "punch":
+        this.#punch(event.endpoint, now);
+        return;
+      case "observed":
+        this.#parts.registry.setListen({ port: this.#options.listenPort, observed: event.endpoint, lan: [] });
+        return;
+    }
+  }
+
+  /** Three datagrams without content open our side of a NAT towards the peer; limited, for anybody can ask for it. */
+  #punch(endpoint: Endpoint, now: Instant): void {
+    if (!this.#punches.take(now)) return;
+    for (let i = 0; i < 3; i++) this.#transmits.push({ to: endpoint, datagram: encodePilp() });
+  }
+
+  #traffic(link: Link): Float64Array {
+    const sum = link.traffic();
+    const past = this.#pastTraffic.get(link.node);
+    if (past !== undefined) for (let i = 0; i < KEY_STAT_COUNT; i++) sum[i] = sum[i]! + past[i]!;
+    return sum;
+  }
+
+  #rememberEndpoint(link: Link): void {
+    const endpoint = link.path.direct;
+    if (endpoint === undefined || sameEndpoint(this.#endpoints.get(link.node), endpoint)) return;
+    this.#endpoints.set(link.node, endpoint);
+    this.#events.push({ kind: "endpoints-changed" });
+  }
+
+  #createBridge(instance: Uint8Array): BridgeConversation {
+    return new BridgeConversation({
+      local: this.#options.node,
+      mtuBytes: this.#options.mtuBytes,
+      instance,
+      consentTo: (node) => {
+        const record = this.#parts.trust.get(node);
+        return { consents: record !== undefined && consents(record), epoch: record?.epoch ?? 0 };
+      },
+      heardConsent: (node, consented, now) => this.introductions.heardConsent(node, consented, now),
+      heardRevoked: (node, now) => this.introductions.heardRevoke(node, now),
+      heardRevokedAck: (node, now) => this.#revocationHeard(node, now),
+      heardMtu: (link, mtuBytes) => {
+        this.#peerMtu[link.index] = Math.max(MIN_MTU_BYTES, Math.min(mtuBytes, this.#options.mtuBytes));
+      },
+    });
+  }
+
+  #createIntroductions(): Introductions {
+    const { trust, registry } = this.#parts;
+    return new Introductions({
+      book: trust,
+      registry,
+      wall: (now) => this.#wall(now),
+      openLink: (node, publicKey, now) => {
+        const link = this.#links.open(node, publicKey, now);
+        const endpoint = this.#endpoints.get(node);
+        if (endpoint !== undefined) link?.suggestEndpoint(endpoint, now);
+      },
+      closeLink: (node, now) => this.#closeLink(node, now),
+      connectLink: (node, now) => this.#links.get(node)?.connect(now),
+      suggestEndpoint: (node, endpoint, now) => this.#links.get(node)?.suggestEndpoint(endpoint, now),
+      cutFlows: (node, now) => this.#cutFlows(node, now),
+      consentChanged: (node) => {
+        const link = this.#links.get(node);
+        if (link !== undefined) this.#bridge.consentChanged(link);
+      },
+      sayDirectly: (node, word, now) => this.#direct.say(node, word, this.#links.get(node)?.isUp ?? false, now),
+      notifyRevoked: (node, now) => this.#notifyRevoked(node, now),
+      keyChanged: (record) => this.#reportKeyChange(record),
+    });
+  }
+
+  #notifyRevoked(node: NodeId, now: Instant): void {
+    const link = this.#links.get(node);
+    if (this.#bridge.kindOf(node) !== "pilot-tun") this.#direct.say(node, "revoke", link?.isUp ?? false, now);
+    this.#notices.reset(node);
+    if (link?.isUp) this.#notices.send(link, now);
+    else link?.connect(now);
+  }
+
+  #closeLink(node: NodeId, now: Instant): void {
+    const link = this.#links.get(node);
+    if (link === undefined) return;
+    this.#pastTraffic.set(node, this.#traffic(link));
+    this.#peerMtu[link.index] = this.#options.mtuBytes;
+    this.#links.close(node);
+    this.#bridge.forget(node);
+    this.#pings.forget(node);
+    this.#notices.reset(node);
+    this.#direct.forget(node, now);
+  }
+
+  #revocationHeard(node: NodeId, now: Instant): void {
+    this.introductions.heardRevocationAck(node, now);
+    this.#events.push({ kind: "revocation-acknowledged", node });
+  }
+
+  #cutFlows(node: NodeId, now: Instant): number {
+    const link = this.#links.get(node);
+    if (link === undefined) return 0;
+    const flows = this.#flows.cut(link.index, Math.floor(this.#wall(now) / 1000), LIVE_FLOW_S);
+    this.#refusals.cut(flows);
+    return flows.length;
+  }
+
+  #reportKeyChange(record: TrustRecord): void {
+    const name = record.hostname ?? `node ${record.node}`;
+    this.problems.set(`key_changed ${record.node}`, {
+      code: "key_changed",
+      message: `The registry names another key for ${name} than the one that was pinned; the pinned one stays`,
+      hint: `If ${name} really has a new key: pilot-tun trust revoke ${record.node}, then trust ask it again.`,
+    });
+  }
+}
+
+function existence(event: { readonly result: unknown; readonly error?: string | undefined }): boolean | undefined {
+  if (event.result !== undefined) return true;
+  return event.error === NOT_CONNECTED ? undefined : false;
+}
+
+function bridgeHeader(source: NodeId, destination: NodeId): Uint8Array {
+  return encodeVirtualHeader({
+    flags: 0,
+    protocol: PROTOCOL.DATAGRAM,
+    source: { network: networkId(0), node: source },
+    destination: { network: networkId(0), node: destination },
+    sourcePort: BRIDGE_PORT,
+    destinationPort: BRIDGE_PORT,
+    sequence: 0,
+    acknowledgement: 0,
+    window: 0,
+  });
+}
+
+/** Data-plane counters that are drops, and the reasons they are shown under. */
+const PLANE_DROPS: readonly (readonly [number, DropReason])[] = [
+  [COUNTER.DATAGRAM_TOO_SHORT, "datagram-too-short"],
+  [COUNTER.BAD_TAG, "bad-tag"],
+  [COUNTER.REPLAYED, "replayed"],
+  [COUNTER.BAD_VIRTUAL_PACKET, "bad-virtual-packet"],
+  [COUNTER.INNER_MISMATCH, "inner-mismatch"],
+  [COUNTER.MALFORMED_PACKET, "malformed-packet"],
+  [COUNTER.TUN_WRITE_FAILED, "tun-write-failed"],
+  [COUNTER.SEND_FAILED, "send-failed"],
+];
+
+const MAX_SETTLE_ROUNDS = 16;
+/** Three discovers without an answer. */
+const BEACON_SILENCE_MS = 80_000;
+const MIN_MTU_BYTES = 1_280; // RFC 8200 §5
+/** A flow without a packet for this long is not worth a reset when it is cut. */
+const LIVE_FLOW_S = 600;

@@ -1,0 +1,138 @@
+/**
+ * A packet's way in, UDP → TUN, read from top to bottom: the data plane has authenticated each frame, then checked its
+ * counter, and hands up rows; `decide` tells for each inner packet (or run of segments of one flow) whether the peer
+ * that sent it may, and passes everything else on to whom it concerns.
+ */
+import type { DropCounters, DropReason } from "../base/drop-reason.ts";
+import type { Endpoint } from "../base/endpoint.ts";
+import type { Instant, WallClock } from "../base/instant.ts";
+import { portsOf } from "../policy/flow-key.ts";
+import type { FlowKeySource, FlowTable } from "../policy/flow-table.ts";
+import type { Routes } from "../routing/routes.ts";
+import type { TrustBook } from "../trust/trust-book.ts";
+import { ACCEPT, type DataPlane, DROP, IN, ROW_FLAG, ROW_KIND, ROW_WORDS } from "../tunnel/data-plane.ts";
+import type { Link } from "../tunnel/link.ts";
+import type { LinkTable } from "../tunnel/link-table.ts";
+import { IPV6_HEADER_BYTES, NEXT_HEADER } from "../wire/ipv6.ts";
+import { clampMss, MIN_TCP_HEADER_BYTES, TCP, TCP_FLAG } from "../wire/tcp.ts";
+
+export interface InboundParts {
+  readonly dataPlane: DataPlane;
+  readonly flows: FlowTable;
+  readonly links: LinkTable;
+  readonly routes: Routes;
+  readonly trust: TrustBook;
+  readonly drops: DropCounters;
+  readonly mtuBytes: number;
+  /** A whole virtual packet of an authenticated peer that is not bridge data; borrowed. */
+  handleVirtual(link: Link, packet: Uint8Array, now: Instant): DropReason | undefined;
+  /** A datagram that is no opened frame; borrowed. `relayed`: the wrapper was taken off. */
+  handleDatagram(datagram: Uint8Array, source: Endpoint, relayed: boolean, now: Instant): DropReason | undefined;
+}
+
+export class Inbound {
+  readonly #parts: InboundParts;
+  readonly #rows: Int32Array;
+  readonly #arena: Uint8Array;
+  readonly #view: DataView;
+  readonly #key: { -readonly [K in keyof FlowKeySource]: FlowKeySource[K] };
+
+  constructor(parts: InboundParts) {
+    this.#parts = parts;
+    this.#rows = parts.dataPlane.inbound.rows;
+    this.#arena = parts.dataPlane.inbound.arena;
+    this.#view = new DataView(this.#arena.buffer, this.#arena.byteOffset, this.#arena.byteLength);
+    this.#key = { view: this.#view, remoteOffset: 0, localOffset: 0, ports: 0, protocol: 0 };
+  }
+
+  decide(count: number, now: Instant, wall: WallClock): void {
+    const nowS = Math.floor(wall / 1000);
+    for (let row = 0; row < count * ROW_WORDS; row += ROW_WORDS) {
+      this.#rows[row + IN.VERDICT] = DROP;
+      const refused =
+        this.#rows[row + IN.KIND] === ROW_KIND.OTHER ? this.#passOn(row, now) : this.#decideOpened(row, now, nowS);
+      if (refused !== undefined) this.#parts.drops.count(refused, Math.max(1, this.#rows[row + IN.SEGMENTS]!));
+    }
+  }
+
+  #passOn(row: number, now: Instant): DropReason | undefined {
+    const offset = this.#rows[row + IN.OFFSET]!;
+    const datagram = this.#arena.subarray(offset, offset + this.#rows[row + IN.LENGTH]!);
+    const source = this.#parts.dataPlane.source(this.#rows[row + IN.SOURCE]!);
+    const relayed = (this.#rows[row + IN.FLAGS]! & ROW_FLAG.RELAYED) !== 0;
+    return this.#parts.handleDatagram(datagram, source, relayed, now);
+  }
+
+  #decideOpened(row: number, now: Instant, nowS: number): DropReason | undefined {
+    // 1. Whose key opened it. (A key removed earlier in this batch has no link any more.)
+    const keySlot = this.#rows[row + IN.KEY_SLOT]!;
+    const link = this.#parts.links.ofKey(keySlot);
+    if (link === undefined) return "no-session";
+
+    // 2. The peer lives, and this is where.
+    const flags = this.#rows[row + IN.FLAGS]!;
+    const isPacket = this.#rows[row + IN.KIND] === ROW_KIND.PACKET;
+    const moved = (flags & ROW_FLAG.MOVED) !== 0;
+    const source = moved ? this.#parts.dataPlane.source(this.#rows[row + IN.SOURCE]!) : undefined;
+    link.handleOpened(keySlot, source, (flags & ROW_FLAG.RELAYED) !== 0, isPacket, now);
+
+    const offset = this.#rows[row + IN.OFFSET]!;
+    const length = this.#rows[row + IN.LENGTH]!;
+    if (!isPacket) return this.#parts.handleVirtual(link, this.#arena.subarray(offset, offset + length), now);
+    return this.#decidePacket(row, link, offset, length, nowS);
+  }
+
+  #decidePacket(row: number, link: Link, offset: number, length: number, nowS: number): DropReason | undefined {
+    const { flows, trust } = this.#parts;
+    if (length < IPV6_HEADER_BYTES) return "malformed-packet";
+    if (length > this.#parts.mtuBytes) return "too-big";
+
+    // 3. A flow of this very peer that we know under today's trust, or one we look at now.
+    const key = this.#key;
+    key.remoteOffset = offset + 8;
+    key.localOffset = offset + 24;
+    key.protocol = this.#arena[offset + 6]!;
+    key.ports = portsOf(this.#view, offset, length, key.protocol, "source-is-remote");
+    let flow = this.#inPrefix(offset) ? flows.find(key) : -1;
+    if (flow < 0 || !flows.isCurrent(flow, trust.epoch) || flows.linkOf(flow) !== link.index) {
+      const admitted = this.#admit(link, offset, nowS);
+      if (typeof admitted === "string") return admitted;
+      flow = admitted;
+    }
+    flows.touch(flow, nowS);
+    if (key.protocol === NEXT_HEADER.TCP && length >= IPV6_HEADER_BYTES + MIN_TCP_HEADER_BYTES) {
+      this.#followTcp(row, offset, length, flow);
+    }
+    this.#rows[row + IN.VERDICT] = ACCEPT;
+    return undefined;
+  }
+
+  /** The flow table compares the last 12 bytes of addresses; the first 4 are the same for all of them. */
+  #inPrefix(offset: number): boolean {
+    const word = this.#parts.routes.prefixWord;
+    return this.#view.getInt32(offset + 8) === word && this.#view.getInt32(offset + 24) === word;
+  }
+
+  /** The slow way: the source must belong to the peer whose key opened the frame, and both must consent. */
+  #admit(link: Link, offset: number, nowS: number): number | DropReason {
+    const { routes, trust, flows } = this.#parts;
+    if (routes.ownerOf(this.#arena, offset + 8) !== link.node) return "spoofed-source";
+    if (!routes.isLocal(this.#arena, offset + 24)) return "wrong-destination";
+    const state = trust.stateOf(link.node);
+    if (state === "revoked" || state === "revoked-by-peer") return "revoked";
+    if (state !== "mutual") return "not-trusted";
+    return flows.allow(this.#key, link.index, trust.epoch, nowS);
+  }
+
+  #followTcp(row: number, offset: number, length: number, flow: number): void {
+    const tcp = offset + IPV6_HEADER_BYTES;
+    this.#parts.flows.noteNextSeq(flow, this.#rows[row + IN.NEXT_SEQ]!);
+    if (this.#arena[tcp + TCP.FLAGS]! & TCP_FLAG.SYN) {
+      const maxMss = this.#parts.mtuBytes - TCP_OVERHEAD_BYTES;
+      clampMss(this.#arena.subarray(0, offset + length), offset, tcp, maxMss, false);
+    }
+  }
+}
+
+/** IPv6 and TCP headers without options: what a segment costs beyond its payload. */
+const TCP_OVERHEAD_BYTES = IPV6_HEADER_BYTES + MIN_TCP_HEADER_BYTES;

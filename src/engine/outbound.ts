@@ -1,0 +1,175 @@
+/**
+ * A packet's way out, TUN → UDP, read from top to bottom: `decide` is called with the rows that the data plane read and
+ * writes into each the key slot to seal with and the endpoint slot to send to, or DROP. Nothing here copies a packet that
+ * can go at once.
+ */
+import type { DropCounters, DropReason } from "../base/drop-reason.ts";
+import type { Instant, WallClock } from "../base/instant.ts";
+import { portsOf } from "../policy/flow-key.ts";
+import type { FlowKeySource, FlowTable } from "../policy/flow-table.ts";
+import type { Routes } from "../routing/routes.ts";
+import type { TrustBook } from "../trust/trust-book.ts";
+import { type DataPlane, DROP, OUT, ROW_WORDS } from "../tunnel/data-plane.ts";
+import type { LinkTable } from "../tunnel/link-table.ts";
+import type { NodeId } from "../wire/ids.ts";
+import { IPV6_HEADER_BYTES, NEXT_HEADER } from "../wire/ipv6.ts";
+import { clampMss, MIN_TCP_HEADER_BYTES, TCP, TCP_FLAG } from "../wire/tcp.ts";
+import type { Refusals } from "./refusals.ts";
+
+export interface OutboundParts {
+  readonly dataPlane: DataPlane;
+  readonly flows: FlowTable;
+  readonly links: LinkTable;
+  readonly routes: Routes;
+  readonly trust: TrustBook;
+  readonly refusals: Refusals;
+  readonly drops: DropCounters;
+  /** Per link index: the largest inner packet the peer takes. */
+  readonly peerMtu: Int32Array;
+  /** Whether a stranger's node exists at all is only known to the registry; the answer decides what programs are told. */
+  refuseStranger(packet: Uint8Array, node: NodeId, now: Instant): void;
+}
+
+export class Outbound {
+  readonly #parts: OutboundParts;
+  readonly #rows: Int32Array;
+  readonly #arena: Uint8Array;
+  readonly #view: DataView;
+  readonly #key: { -readonly [K in keyof FlowKeySource]: FlowKeySource[K] };
+  /** Link index that was last told about a sent packet, and when: one call per link and batch is enough. */
+  #notedLink = -1;
+  #notedAt = -1;
+
+  constructor(parts: OutboundParts) {
+    this.#parts = parts;
+    this.#rows = parts.dataPlane.outbound.rows;
+    this.#arena = parts.dataPlane.outbound.arena;
+    this.#view = new DataView(this.#arena.buffer, this.#arena.byteOffset, this.#arena.byteLength);
+    this.#key = { view: this.#view, remoteOffset: 0, localOffset: 0, ports: 0, protocol: 0 };
+  }
+
+  decide(count: number, now: Instant, wall: WallClock): void {
+    const nowS = Math.floor(wall / 1000);
+    for (let row = 0; row < count * ROW_WORDS; row += ROW_WORDS) {
+      this.#rows[row + OUT.KEY_SLOT] = DROP;
+      const refused = this.#decideOne(row, now, nowS);
+      if (refused !== undefined) this.#parts.drops.count(refused);
+    }
+  }
+
+  #decideOne(row: number, now: Instant, nowS: number): DropReason | undefined {
+    const { flows, links, trust } = this.#parts;
+    const offset = this.#rows[row + OUT.OFFSET]!;
+    const length = this.#rows[row + OUT.LENGTH]!;
+
+    // 1. An IPv6 packet to one address.
+    if (length < IPV6_HEADER_BYTES || this.#arena[offset]! >> 4 !== 6) return "not-ipv6";
+    if (this.#arena[offset + 24] === 0xff) return "multicast";
+
+    // 2. A flow we know under today's trust, or one we look at now.
+    const key = this.#key;
+    key.localOffset = offset + 8;
+    key.remoteOffset = offset + 24;
+    key.protocol = this.#arena[offset + 6]!;
+    key.ports = portsOf(this.#view, offset, length, key.protocol, "source-is-local");
+    let flow = this.#inPrefix(offset) ? flows.find(key) : -1;
+    if (flow < 0 || !flows.isCurrent(flow, trust.epoch)) {
+      const admitted = this.#admit(offset, length, now, nowS);
+      if (typeof admitted === "string") return admitted;
+      flow = admitted;
+    }
+    const link = flows.touch(flow, nowS);
+
+    // 3. It must fit the far interface, segment by segment.
+    const segmentBytes =
+      this.#rows[row + OUT.GSO_TYPE] === 0
+        ? length
+        : this.#rows[row + OUT.HEADER_LENGTH]! + this.#rows[row + OUT.GSO_SIZE]!;
+    const mtuBytes = this.#parts.peerMtu[link]!;
+    if (segmentBytes > mtuBytes) {
+      this.#parts.refusals.packetTooBig(this.#arena.subarray(offset, offset + length), mtuBytes, now);
+      return "too-big";
+    }
+    if (key.protocol === NEXT_HEADER.TCP && length >= IPV6_HEADER_BYTES + MIN_TCP_HEADER_BYTES) {
+      this.#followTcp(row, offset, flow, mtuBytes);
+    }
+
+    // 4. A key to seal with, or a place to wait for one.
+    const keySlot = links.sendKey[link]!;
+    if (keySlot < 0) return this.#stage(row, link, now);
+    this.#rows[row + OUT.KEY_SLOT] = keySlot;
+    this.#rows[row + OUT.ENDPOINT_SLOT] = links.sendEndpoint[link]!;
+    if (this.#notedLink !== link || this.#notedAt !== now) {
+      this.#notedLink = link;
+      this.#notedAt = now;
+      links.at(link)!.noteSent(now);
+    }
+    return undefined;
+  }
+
+  /** The flow table compares the last 12 bytes of addresses; the first 4 are the same for all of them. */
+  #inPrefix(offset: number): boolean {
+    const word = this.#parts.routes.prefixWord;
+    return this.#view.getInt32(offset + 8) === word && this.#view.getInt32(offset + 24) === word;
+  }
+
+  /** The slow way, once per flow and epoch: ours to send, somebody's to receive, and both consent. */
+  #admit(offset: number, length: number, now: Instant, nowS: number): number | DropReason {
+    const { routes, trust, refusals, links, flows } = this.#parts;
+    const packet = this.#arena.subarray(offset, offset + length);
+    if (!routes.isLocal(this.#arena, offset + 8)) return "spoofed-source";
+    const node = routes.ownerOf(this.#arena, offset + 24);
+    if (node === undefined || routes.isLocal(this.#arena, offset + 24)) {
+      refusals.noRoute(packet, now);
+      return "no-route";
+    }
+    const state = trust.stateOf(node);
+    if (state === "none") {
+      this.#parts.refuseStranger(packet, node, now);
+      return "not-trusted";
+    }
+    if (state !== "mutual") {
+      refusals.prohibited(packet, now);
+      return state === "revoked" || state === "revoked-by-peer" ? "revoked" : "not-trusted";
+    }
+    const link = links.get(node);
+    if (link === undefined) {
+      refusals.unreachable(packet, now);
+      return "no-path";
+    }
+    return flows.allow(this.#key, link.index, trust.epoch, nowS);
+  }
+
+  /** Keeps what a reset needs, and keeps the peer's segments within its interface. */
+  #followTcp(row: number, offset: number, flow: number, mtuBytes: number): void {
+    const tcp = offset + IPV6_HEADER_BYTES;
+    const flags = this.#arena[tcp + TCP.FLAGS]!;
+    if (flags & TCP_FLAG.ACK) this.#parts.flows.noteAckSent(flow, this.#view.getInt32(tcp + TCP.ACKNOWLEDGEMENT));
+    if (flags & TCP_FLAG.SYN) {
+      const partial = this.#rows[row + OUT.CSUM_START] !== 0;
+      const end = offset + this.#rows[row + OUT.LENGTH]!;
+      clampMss(this.#arena.subarray(0, end), offset, tcp, mtuBytes - TCP_OVERHEAD_BYTES, partial);
+    }
+  }
+
+  #stage(row: number, linkIndex: number, now: Instant): DropReason | undefined {
+    const rows = this.#rows;
+    const offset = rows[row + OUT.OFFSET]!;
+    const evicted = this.#parts.links.at(linkIndex)!.stage(
+      {
+        bytes: this.#arena.slice(offset, offset + rows[row + OUT.LENGTH]!),
+        gsoType: rows[row + OUT.GSO_TYPE]!,
+        gsoSize: rows[row + OUT.GSO_SIZE]!,
+        csumStart: rows[row + OUT.CSUM_START]!,
+        csumOffset: rows[row + OUT.CSUM_OFFSET]!,
+        headerLength: rows[row + OUT.HEADER_LENGTH]!,
+      },
+      now,
+    );
+    if (evicted > 0) this.#parts.drops.count("staging-full", evicted);
+    return undefined;
+  }
+}
+
+/** IPv6 and TCP headers without options: what a segment costs beyond its payload. */
+const TCP_OVERHEAD_BYTES = IPV6_HEADER_BYTES + MIN_TCP_HEADER_BYTES;

@@ -1,0 +1,41 @@
+/**
+ * Tells a revoked peer that it was revoked, so that its programs learn it now and not by silence: inside the session, and
+ * on port 444 for a plain agent. Repeated with growing pauses until acknowledged; a peer that is away hears it when it
+ * next comes with a key exchange. Once it has acknowledged, the link closes and the node is silent to it.
+ */
+import { after, type Instant } from "../base/instant.ts";
+import type { TrustBook } from "../trust/trust-book.ts";
+import type { Link } from "../tunnel/link.ts";
+import type { NodeId } from "../wire/ids.ts";
+import type { BridgeConversation } from "./bridge-conversation.ts";
+
+export class RevocationNotices {
+  readonly #book: TrustBook;
+  readonly #bridge: BridgeConversation;
+  /** Key: node. Bound: revoked peers with a link; removed when acknowledged. */
+  readonly #sent = new Map<NodeId, number>();
+
+  constructor(book: TrustBook, bridge: BridgeConversation) {
+    this.#book = book;
+    this.#bridge = bridge;
+  }
+
+  /** A new session with a peer that may not know yet, or time to say it again. */
+  send(link: Link, now: Instant): void {
+    const record = this.#book.get(link.node);
+    if (record?.state !== "revoked" || !record.revocationUntold || !link.isUp) return;
+    const sent = this.#sent.get(link.node) ?? 0;
+    if (sent >= MAX_NOTICES) return; // the next session starts over
+    this.#sent.set(link.node, sent + 1);
+    this.#bridge.sendRevoked(link);
+    link.schedule("notice-retry", after(now, FIRST_PAUSE_MS * 2 ** sent));
+  }
+
+  /** A session begins, or nothing is left to say. */
+  reset(node: NodeId): void {
+    this.#sent.delete(node);
+  }
+}
+
+const FIRST_PAUSE_MS = 200;
+const MAX_NOTICES = 8;

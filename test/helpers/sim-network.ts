@@ -1,0 +1,369 @@
+/**
+ * A network in memory: real engines, the real registry and beacon, one fake clock. Links delay, lose and reorder
+ * datagrams from a seed; nodes can be killed, restarted (with what they had on disk), moved, and cut off the registry.
+ */
+import type { Endpoint } from "../../src/base/endpoint.ts";
+import { formatEndpoint } from "../../src/base/endpoint.ts";
+import { type Instant, instant, type WallClock } from "../../src/base/instant.ts";
+import { BeaconClient } from "../../src/beacon/client.ts";
+import { Engine, type EngineEvent } from "../../src/engine/engine.ts";
+import { RegistryClient } from "../../src/registry/client.ts";
+import { BeaconServer } from "../../src/rendezvous/beacon.ts";
+import { MemoryStore } from "../../src/rendezvous/memory-store.ts";
+import { RegistryServer } from "../../src/rendezvous/registry.ts";
+import { Conversation } from "../../src/rendezvous/request-context.ts";
+import { TrustBook } from "../../src/trust/trust-book.ts";
+import { PortableCrypto } from "../../src/tunnel/portable-crypto.ts";
+import { PortableDataPlane } from "../../src/tunnel/portable-data-plane.ts";
+import { DEFAULT_OVERLAY_PREFIX } from "../../src/wire/address.ts";
+import { NOTIFY_HANDSHAKES } from "../../src/wire/beacon.ts";
+import { type NodeId, nodeId } from "../../src/wire/ids.ts";
+import { whole } from "./inner-packets.ts";
+import { seededBytes } from "./seeded-bytes.ts";
+
+const BEACON: Endpoint = { address: "192.0.2.1", port: 9001 };
+const WALL_START = 1_760_000_000_000;
+
+export interface Conditions {
+  latencyMs: number;
+  jitterMs: number;
+  loss: number;
+}
+
+/** A datagram as the network sees it; a tap may change it, or return undefined to drop it. */
+export interface Flight {
+  readonly from: Endpoint;
+  readonly to: Endpoint;
+  readonly bytes: Uint8Array;
+}
+
+export class SimNetwork {
+  readonly conditions: Conditions = { latencyMs: 5, jitterMs: 0, loss: 0 };
+  readonly nodes: SimNode[] = [];
+  /** Every datagram that was sent, for replays. */
+  readonly captured: Flight[] = [];
+  tap: (flight: Flight) => Flight | undefined = (flight) => flight;
+  registryIsUp = true;
+  readonly crypto: PortableCrypto;
+  readonly #random: (length: number) => Uint8Array;
+  readonly #store = new MemoryStore();
+  readonly #registry: RegistryServer;
+  readonly #beacon = new BeaconServer();
+  #queue: { at: number; order: number; act: () => void }[] = [];
+  #order = 0;
+  #nowMs = 0;
+  wallOffsetMs = WALL_START;
+
+  constructor(seed: number) {
+    this.#random = seededBytes(seed);
+    this.crypto = new PortableCrypto(this.#random);
+    this.#registry = new RegistryServer({
+      store: this.#store,
+      crypto: this.crypto,
+      startedAt: this.now,
+      startedAtWall: this.wall,
+    });
+  }
+
+  get now(): Instant {
+    return instant(this.#nowMs);
+  }
+
+  get wall(): WallClock {
+    return (this.#nowMs + this.wallOffsetMs) as WallClock;
+  }
+
+  addNode(name: string): SimNode {
+    const node = new SimNode(this, name, { address: `198.51.100.${this.nodes.length + 1}`, port: 4000 });
+    this.nodes.push(node);
+    node.start();
+    return node;
+  }
+
+  /** Lets `ms` of time pass, jumping from one thing that happens to the next. */
+  run(ms: number): void {
+    const end = this.#nowMs + ms;
+    for (let steps = 0; steps < 2_000_000; steps++) {
+      const next = this.#nextAt();
+      if (next === undefined || next > end) break;
+      this.#nowMs = Math.max(this.#nowMs, next);
+      this.#runDue();
+    }
+    this.#nowMs = end;
+  }
+
+  /** Lets time pass until `condition` holds; throws after `limitMs`. Returns how long it took. */
+  runUntil(condition: () => boolean, limitMs: number): number {
+    const start = this.#nowMs;
+    while (!condition()) {
+      if (this.#nowMs - start > limitMs) throw new Error(`not so within ${limitMs} ms of simulated time`);
+      this.run(1);
+    }
+    return this.#nowMs - start;
+  }
+
+  after(ms: number, act: () => void): void {
+    this.#queue.push({ at: this.#nowMs + ms, order: this.#order++, act });
+  }
+
+  fraction(): number {
+    const bytes = this.#random(4);
+    return (bytes[0]! * 2 ** 24 + bytes[1]! * 2 ** 16 + bytes[2]! * 2 ** 8 + bytes[3]!) / 2 ** 32;
+  }
+
+  send(from: Endpoint, to: Endpoint, bytes: Uint8Array): void {
+    const sent: Flight = { from, to, bytes: bytes.slice() };
+    this.captured.push(sent);
+    const flight = this.tap(sent);
+    if (flight === undefined || this.fraction() < this.conditions.loss) return;
+    this.inject(flight, this.conditions.latencyMs + this.fraction() * this.conditions.jitterMs);
+  }
+
+  inject(flight: Flight, delayMs = 0): void {
+    this.after(delayMs, () => this.#deliver(flight));
+  }
+
+  /** One request of a node to the registry; the answer comes a round trip later, if the registry is up. */
+  ask(from: Endpoint, conversation: Conversation, text: string, answer: (text: string) => void): void {
+    this.after(this.conditions.latencyMs, () => {
+      if (!this.registryIsUp) return;
+      const reply = this.#registry.handleRequest(text, conversation, this.now, this.wall);
+      for (let node = this.#registry.pollNotice(); node !== undefined; node = this.#registry.pollNotice()) {
+        const notice = this.#beacon.notify(node, NOTIFY_HANDSHAKES, this.now);
+        if (notice !== undefined) this.send(BEACON, notice.to, notice.bytes);
+      }
+      this.after(this.conditions.latencyMs, () => answer(reply));
+    });
+    void from;
+  }
+
+  #deliver(flight: Flight): void {
+    if (formatEndpoint(flight.to) === formatEndpoint(BEACON)) {
+      const answers = this.#beacon.handleDatagram(flight.bytes.slice(), flight.from, this.now);
+      for (const answer of answers) this.send(BEACON, answer.to, answer.bytes);
+      return;
+    }
+    const to = this.nodes.find((node) => node.isUp && formatEndpoint(node.endpoint) === formatEndpoint(flight.to));
+    to?.receive(flight.from, flight.bytes);
+  }
+
+  #nextAt(): number | undefined {
+    const times = [...this.#queue.map((entry) => entry.at), ...this.nodes.flatMap((node) => node.deadlines())];
+    return times.length === 0 ? undefined : Math.min(...times);
+  }
+
+  #runDue(): void {
+    const due = this.#queue.filter((entry) => entry.at <= this.#nowMs);
+    this.#queue = this.#queue.filter((entry) => entry.at > this.#nowMs);
+    due.sort((a, b) => a.at - b.at || a.order - b.order);
+    for (const entry of due) entry.act();
+    for (const node of this.nodes) node.wakeIfDue();
+  }
+}
+
+export class SimNode {
+  readonly name: string;
+  readonly events: EngineEvent[] = [];
+  /** Packets written to the TUN since the last `take`. */
+  #tunPackets: Uint8Array[] = [];
+  endpoint: Endpoint;
+  engine!: Engine;
+  client!: RegistryClient;
+  plane!: PortableDataPlane;
+  book = new TrustBook();
+  isUp = false;
+  reachesRegistry = true;
+  readonly #network: SimNetwork;
+  readonly #seed: Uint8Array;
+  readonly #publicKey: Uint8Array;
+  #node: NodeId | undefined;
+  #endpoints: ReadonlyMap<NodeId, Endpoint> = new Map();
+  /** Bumped at each start, so that what was under way for an earlier life is not delivered to the next. */
+  #life = 0;
+
+  constructor(network: SimNetwork, name: string, endpoint: Endpoint) {
+    this.#network = network;
+    this.name = name;
+    this.endpoint = endpoint;
+    this.#seed = network.crypto.randomBytes(32);
+    this.#publicKey = network.crypto.ed25519PublicKey(this.#seed);
+  }
+
+  get node(): NodeId {
+    return this.engine.node;
+  }
+
+  start(): void {
+    const { crypto } = this.#network;
+    this.#life++;
+    this.client = new RegistryClient({
+      crypto,
+      identity: { seed: this.#seed, publicKey: this.#publicKey },
+      hostname: this.name,
+      listen: { port: this.endpoint.port, lan: [] },
+      isPublic: false,
+    });
+    if (this.#node === undefined) this.#node = this.#firstRegistration();
+    this.plane = new PortableDataPlane();
+    this.engine = new Engine(
+      {
+        prefix: DEFAULT_OVERLAY_PREFIX,
+        node: this.#node,
+        seed: this.#seed,
+        publicKey: this.#publicKey,
+        mtuBytes: 1360,
+        listenPort: this.endpoint.port,
+        allowLegacyKeys: false,
+        beaconEndpoint: BEACON,
+        endpoints: this.#endpoints,
+      },
+      {
+        crypto,
+        dataPlane: this.plane,
+        registry: this.client,
+        beacon: new BeaconClient(this.#node, this.#network.now),
+        trust: this.book,
+      },
+      this.#network.now,
+      this.#network.wall,
+    );
+    this.isUp = true;
+    this.connectRegistry();
+    this.drain();
+  }
+
+  /** Ends it as kill -9 does: nothing is said to anybody; what was on disk stays. */
+  kill(): void {
+    this.isUp = false;
+    this.#endpoints = this.engine.knownEndpoints();
+    this.book = TrustBook.fromJson(JSON.parse(JSON.stringify(this.book.toJson())))!;
+  }
+
+  connectRegistry(): void {
+    const life = this.#life;
+    this.client.handleConnecting(this.#network.now);
+    if (!this.reachesRegistry || !this.#network.registryIsUp) {
+      this.client.handleDisconnected(this.#network.now, "refused");
+      this.#network.after(1_000, () => life === this.#life && this.isUp && this.connectRegistry());
+      return;
+    }
+    this.client.handleConnected(this.#network.now);
+  }
+
+  disconnectRegistry(): void {
+    this.reachesRegistry = false;
+    this.client.handleDisconnected(this.#network.now, "gone");
+    this.drain();
+  }
+
+  command<T>(act: (engine: Engine, now: Instant) => T): T {
+    this.#clock();
+    const result = act(this.engine, this.#network.now);
+    this.engine.handleRegistry(this.#network.now);
+    this.drain();
+    return result;
+  }
+
+  /** A program on this host sends a packet. */
+  sendPacket(packet: Uint8Array): void {
+    this.#clock();
+    const count = this.plane.pushTunPackets([whole(packet)]);
+    this.engine.handleTunBatch(count, this.#network.now);
+    this.plane.sealAndSend(count);
+    this.drain();
+  }
+
+  receive(from: Endpoint, bytes: Uint8Array): void {
+    this.#clock();
+    const count = this.plane.receive([{ from, bytes }]);
+    this.engine.handleUdpBatch(count, this.#network.now);
+    this.plane.writeTun(count);
+    this.drain();
+  }
+
+  takeTunPackets(): Uint8Array[] {
+    const packets = this.#tunPackets;
+    this.#tunPackets = [];
+    return packets;
+  }
+
+  deadlines(): number[] {
+    if (!this.isUp) return [];
+    return [this.engine.pollTimeout()?.at, this.client.pollTimeout()?.at].flatMap((at) =>
+      at === undefined ? [] : [at],
+    );
+  }
+
+  wakeIfDue(): void {
+    if (!this.isUp || !this.deadlines().some((at) => at <= this.#network.now)) return;
+    this.#clock();
+    this.client.handleTimeout(this.#network.now);
+    this.engine.handleTimeout(this.#network.now);
+    this.drain();
+  }
+
+  drain(): void {
+    for (let out = this.engine.pollTransmit(); out !== undefined; out = this.engine.pollTransmit()) {
+      this.#network.send(this.endpoint, out.to, out.datagram);
+    }
+    for (const { to, bytes } of this.plane.takeDatagrams()) this.#network.send(this.endpoint, to, bytes);
+    for (let packet = this.engine.pollTunPacket(); packet !== undefined; packet = this.engine.pollTunPacket()) {
+      this.#tunPackets.push(packet);
+    }
+    this.#tunPackets.push(...this.plane.takeTunPackets());
+    for (let event = this.engine.pollEvent(); event !== undefined; event = this.engine.pollEvent()) {
+      this.events.push(event);
+    }
+    this.#pumpRegistry();
+  }
+
+  #conversation = new Conversation("203.0.113.1");
+
+  #pumpRegistry(): void {
+    const life = this.#life;
+    for (let text = this.client.pollRequest(); text !== undefined; text = this.client.pollRequest()) {
+      if (!this.reachesRegistry) return;
+      this.#network.ask(this.endpoint, this.#conversation, text, (reply) => {
+        if (life !== this.#life || !this.isUp) return;
+        this.client.handleReply(reply, this.#network.now);
+        this.#clock();
+        this.engine.handleRegistry(this.#network.now);
+        this.drain();
+      });
+    }
+  }
+
+  /** What a daemon does before it has an address: registers and waits. */
+  #firstRegistration(): NodeId {
+    let node: NodeId | undefined;
+    this.#conversation = new Conversation(this.endpoint.address);
+    this.client.handleConnecting(this.#network.now);
+    this.client.handleConnected(this.#network.now);
+    const text = this.client.pollRequest()!;
+    this.#network.ask(this.endpoint, this.#conversation, text, (reply) => {
+      this.client.handleReply(reply, this.#network.now);
+      for (let event = this.client.pollEvent(); event !== undefined; event = this.client.pollEvent()) {
+        if (event.kind === "registered") node = event.node;
+      }
+    });
+    this.#network.runUntil(() => node !== undefined, 10_000);
+    this.client.handleDisconnected(this.#network.now);
+    return nodeId(node!);
+  }
+
+  #clock(): void {
+    this.engine.handleClock(this.#network.now, this.#network.wall);
+  }
+}
+
+/** Both ask and approve, and time passes until both hold it for mutual and keys are agreed. */
+export function befriend(network: SimNetwork, a: SimNode, b: SimNode): void {
+  a.command((engine, now) => engine.introductions.ask(b.node, "please", now));
+  network.runUntil(() => b.book.get(a.node)?.request !== undefined, 40_000);
+  b.command((engine, now) => engine.introductions.approve(a.node, now));
+  network.runUntil(() => a.book.stateOf(b.node) === "mutual", 40_000);
+  network.runUntil(
+    () => a.engine.linkFacts(b.node)?.isUp === true && b.engine.linkFacts(a.node)?.isUp === true,
+    10_000,
+  );
+}
