@@ -1,0 +1,459 @@
+/**
+ * The control API's answers: every request becomes a command or a question to the engine, on the driver's thread, and
+ * what has to be waited for (a pong, an acknowledgement, a registry's answer) is waited for here.
+ */
+import { toBase64 } from "../base/bytes.ts";
+import type { Crypto } from "../base/crypto.ts";
+import { type Endpoint, formatEndpoint } from "../base/endpoint.ts";
+import type { Instant } from "../base/instant.ts";
+import { PilotError } from "../base/pilot-error.ts";
+import type {
+  AddrReply,
+  AddrRequest,
+  ControlBackend,
+  EmptyRequest,
+  PeerIdentity,
+  PeerRequest,
+  PeerStatus,
+  PeersReply,
+  PingReply,
+  PingRequest,
+  RevokeReply,
+  StatusReply,
+  TrustAskReply,
+  TrustAskRequest,
+  TrustChangeReply,
+  TrustListReply,
+  TrustPendingReply,
+  WhoisReply,
+  WhoisRequest,
+} from "../control/api.ts";
+import { VERSION } from "../control/version.ts";
+import type { Engine, EngineEvent } from "../engine/engine.ts";
+import { now, wallNow } from "../io/clock.ts";
+import type { RegistryConnection } from "../io/registry-connection.ts";
+import type { Identity, StateDirectory } from "../io/state-directory.ts";
+import type { RegistryClient } from "../registry/client.ts";
+import type { TrustBook } from "../trust/trust-book.ts";
+import type { TrustRecord } from "../trust/trust-record.ts";
+import { formatOverlayAddress, formatPilotAddress } from "../wire/address.ts";
+import { type NodeId, networkId } from "../wire/ids.ts";
+import type { Driver } from "./driver.ts";
+import type { NodeMemory } from "./node-memory.ts";
+import { nodeInText } from "./peer-text.ts";
+import type { UpOptions } from "./up-options.ts";
+import { Waiters } from "./waiters.ts";
+
+export interface BackendParts {
+  readonly options: UpOptions;
+  readonly engine: Engine;
+  readonly client: RegistryClient;
+  readonly connection: RegistryConnection;
+  readonly book: TrustBook;
+  readonly memory: NodeMemory;
+  readonly identity: Identity;
+  readonly crypto: Crypto;
+  readonly listen: Endpoint;
+  readonly state: StateDirectory;
+}
+
+export class Backend implements ControlBackend {
+  readonly #parts: BackendParts;
+  readonly #pongs = new Waiters<number, number>();
+  readonly #acks = new Waiters<NodeId, Instant>();
+  readonly #names = new Waiters<string, NodeId | undefined>();
+  #driver!: Driver;
+  onFatal: (error: Error) => void = () => {};
+
+  constructor(parts: BackendParts) {
+    this.#parts = parts;
+  }
+
+  attach(driver: Driver): void {
+    this.#driver = driver;
+  }
+
+  get hostname(): string | undefined {
+    return this.#parts.options.hostname ?? this.#parts.memory.hostname;
+  }
+
+  handleEvent(event: EngineEvent): void {
+    const { memory, engine, state, book } = this.#parts;
+    switch (event.kind) {
+      case "pong":
+        this.#pongs.settle(event.pong.sequence, event.pong.rttMs);
+        return;
+      case "revocation-acknowledged":
+        this.#acks.settle(event.node, now());
+        return;
+      case "hostname":
+        if (event.node !== undefined) memory.rememberName(event.name, event.node);
+        this.#names.settle(event.name, event.node);
+        return;
+      case "endpoints-changed":
+        this.#keep(() => memory.rememberEndpoints(engine.knownEndpoints()));
+        return;
+      case "trust-changed":
+        this.#keep(() => state.save("trust.json", book.toJson()));
+        return;
+    }
+  }
+
+  async status(_request: EmptyRequest): Promise<StatusReply> {
+    const { options, engine, listen, identity, book } = this.#parts;
+    const self = this.#identity(engine.node);
+    return {
+      interface: options.tun,
+      address: self.address,
+      pilot: self.pilot,
+      node: engine.node,
+      hostname: self.hostname,
+      mtu: options.mtu,
+      version: VERSION,
+      uptimeS: Math.floor(now() / 1000),
+      listen: formatEndpoint(listen),
+      publicKey: toBase64(identity.publicKey),
+      registry: this.#registryStatus(),
+      beacon: this.#beaconStatus(),
+      peers: this.#peers(),
+      pending: [...book.records()].filter((record) => record.request !== undefined).length,
+      drops: engine.drops(),
+      problems: [...engine.problems.values()],
+    };
+  }
+
+  async peers(_request: EmptyRequest): Promise<PeersReply> {
+    return { peers: this.#peers() };
+  }
+
+  async addr(request: AddrRequest, signal: AbortSignal): Promise<AddrReply> {
+    const { engine } = this.#parts;
+    const node = request.peer === undefined ? engine.node : await this.#find(request.peer, signal);
+    return { ...this.#identity(node), self: node === engine.node };
+  }
+
+  async whois(request: WhoisRequest, _signal: AbortSignal): Promise<WhoisReply> {
+    const { engine, options, book, identity } = this.#parts;
+    const found = nodeInText(request.address, options.prefix);
+    if (found?.form !== "overlay") {
+      throw new PilotError(
+        "not_overlay_address",
+        `${request.address} is no address of this overlay`,
+        `Give an IPv6 address inside ${options.prefix.text}.`,
+      );
+    }
+    const self = found.node === engine.node;
+    const key = self ? identity.publicKey : book.get(found.node)?.publicKey;
+    return {
+      ...this.#identity(found.node),
+      fingerprint: this.#fingerprint(key),
+      trust: book.stateOf(found.node),
+      self,
+    };
+  }
+
+  async ping(request: PingRequest, signal: AbortSignal): Promise<PingReply> {
+    const node = await this.#findOther(request.peer, signal);
+    this.#demandTrust(node);
+    const replies: { seq: number; rttMs: number | null }[] = [];
+    for (let seq = 1; seq <= request.count && !signal.aborted; seq++) {
+      if (seq > 1) await this.#pause(signal);
+      replies.push({ seq, rttMs: await this.#pingOnce(node, request.timeoutMs, signal) });
+    }
+    const facts = this.#parts.engine.linkFacts(node);
+    return {
+      peer: this.#identity(node),
+      replies,
+      sent: replies.length,
+      received: replies.filter((reply) => reply.rttMs !== null).length,
+      path: facts?.path ?? "none",
+    };
+  }
+
+  async trustAsk(request: TrustAskRequest, signal: AbortSignal): Promise<TrustAskReply> {
+    const node = await this.#findOther(request.peer, signal);
+    const record = this.#driver.input((at) => this.#parts.engine.introductions.ask(node, request.reason ?? "", at));
+    if (record === undefined) throw bookFull();
+    const connected = this.#parts.connection.state === "ok";
+    const direct = this.#parts.engine.linkFacts(node)?.isUp === true;
+    return {
+      peer: this.#identity(node),
+      trust: this.#parts.book.stateOf(node),
+      delivered: direct ? "direct" : connected ? "registry" : "queued",
+    };
+  }
+
+  async trustPending(_request: EmptyRequest): Promise<TrustPendingReply> {
+    const wall = wallNow();
+    return {
+      requests: [...this.#parts.book.records()].flatMap((record) =>
+        record.request === undefined
+          ? []
+          : [
+              {
+                ...this.#identity(record.node),
+                reason: record.request.reason,
+                askedAgoS: Math.max(0, Math.round((wall - record.request.at) / 1000)),
+                fingerprint: this.#fingerprint(record.publicKey),
+              },
+            ],
+      ),
+    };
+  }
+
+  async trustApprove(request: PeerRequest, signal: AbortSignal): Promise<TrustChangeReply> {
+    const node = await this.#findOther(request.peer, signal);
+    return this.#answered(
+      node,
+      this.#driver.input((at) => this.#parts.engine.introductions.approve(node, at)),
+    );
+  }
+
+  async trustDeny(request: PeerRequest, signal: AbortSignal): Promise<TrustChangeReply> {
+    const node = await this.#findOther(request.peer, signal);
+    return this.#answered(
+      node,
+      this.#driver.input((at) => this.#parts.engine.introductions.deny(node, at)),
+    );
+  }
+
+  async trustLs(_request: EmptyRequest): Promise<TrustListReply> {
+    const wall = wallNow();
+    return {
+      entries: [...this.#parts.book.records()].map((record) => ({
+        ...this.#identity(record.node),
+        trust: record.state,
+        sinceS: Math.max(0, Math.round((wall - record.since) / 1000)),
+        epoch: record.epoch,
+        fingerprint: this.#fingerprint(record.publicKey),
+      })),
+    };
+  }
+
+  async trustRevoke(request: PeerRequest, signal: AbortSignal): Promise<RevokeReply> {
+    const node = await this.#findOther(request.peer, signal);
+    const wasUp = this.#parts.engine.linkFacts(node)?.isUp === true;
+    const startedAt = now();
+    const acknowledged = this.#acks.wait(node, ACK_PATIENCE_MS, signal);
+    const outcome = this.#driver.input((at) => this.#parts.engine.introductions.revoke(node, at));
+    const elapsedMs = now() - startedAt;
+    if (outcome === undefined) throw bookFull();
+    const toldAt = wasUp ? await acknowledged : undefined;
+    return {
+      peer: this.#identity(node),
+      epoch: outcome.record.epoch,
+      cutFlows: outcome.cutFlows,
+      elapsedMs,
+      peerTold: toldAt !== undefined ? "acknowledged" : wasUp ? "sent" : "unreachable",
+      toldAfterMs: toldAt === undefined ? null : toldAt - startedAt,
+    };
+  }
+
+  // ---- inside
+
+  #answered(node: NodeId, record: TrustRecord | undefined): TrustChangeReply {
+    if (record === undefined) {
+      throw new PilotError(
+        "nothing_pending",
+        `${this.#nameOf(node)} has not asked`,
+        "See who has: pilot-tun trust pending. To ask it yourself: pilot-tun trust ask PEER.",
+      );
+    }
+    return { peer: this.#identity(node), trust: this.#parts.book.stateOf(node) };
+  }
+
+  #demandTrust(node: NodeId): void {
+    const state = this.#parts.book.stateOf(node);
+    if (state === "mutual") return;
+    const name = this.#nameOf(node);
+    if (state === "revoked") {
+      throw new PilotError("revoked", `You revoked ${name}`, `To trust it again: pilot-tun trust ask ${name}.`);
+    }
+    if (state === "revoked-by-peer") {
+      throw new PilotError(
+        "revoked_by_peer",
+        `${name} revoked this node`,
+        `To ask it again: pilot-tun trust ask ${name}.`,
+      );
+    }
+    const hint = {
+      none: `Ask it: pilot-tun trust ask ${name}.`,
+      asked: `Its operator must approve: pilot-tun trust approve, over there.`,
+      pending: `Answer it: pilot-tun trust approve ${name}.`,
+    }[state];
+    throw new PilotError("not_trusted", `${name} and this node do not trust each other (${state})`, hint);
+  }
+
+  async #pingOnce(node: NodeId, timeoutMs: number, signal: AbortSignal): Promise<number | null> {
+    const deadline = now() + timeoutMs;
+    while (!signal.aborted && now() < deadline) {
+      const sequence = this.#driver.input((at) => this.#parts.engine.ping(node, at));
+      if (sequence !== undefined) {
+        return (await this.#pongs.wait(sequence, deadline - now(), signal)) ?? null;
+      }
+      await sleep(KEY_POLL_MS); // keys are being agreed
+    }
+    return null;
+  }
+
+  async #pause(signal: AbortSignal): Promise<void> {
+    if (!signal.aborted) await sleep(PING_INTERVAL_MS);
+  }
+
+  async #findOther(text: string, signal: AbortSignal): Promise<NodeId> {
+    const node = await this.#find(text, signal);
+    if (node !== this.#parts.engine.node) return node;
+    throw new PilotError("own_address", `${text} is this node itself`, "Name another node.");
+  }
+
+  /** The node behind what a person typed. */
+  async #find(text: string, signal: AbortSignal): Promise<NodeId> {
+    const { options, memory, book, connection } = this.#parts;
+    const written = nodeInText(text, options.prefix);
+    if (written !== undefined) return written.node;
+    const name = text.toLowerCase().replace(/\.pilot\.?$/, "");
+    if (name === this.hostname) return this.#parts.engine.node;
+    const trusted = [...book.records()].find((record) => record.hostname === name);
+    if (trusted !== undefined) return trusted.node;
+    const cached = memory.nodeNamed(name);
+    if (connection.state === "ok") {
+      const asked = this.#names.wait(name, NAME_PATIENCE_MS, signal);
+      this.#driver.input(() => this.#parts.engine.resolveHostname(name));
+      const node = await asked;
+      if (node !== undefined) return node;
+    } else if (cached === undefined) {
+      throw new PilotError(
+        "registry_down",
+        `The name ${name} is not known here, and the registry cannot be asked`,
+        "Give the Pilot address or node number, or try again when the registry is back.",
+      );
+    }
+    if (cached !== undefined) return cached;
+    throw new PilotError(
+      "unknown_peer",
+      `No node is named ${name}, or it is private and does not know this node`,
+      "Ask its operator for the Pilot address (pilot-tun addr, over there) and use that.",
+    );
+  }
+
+  #identity(node: NodeId): PeerIdentity {
+    const address = { network: networkId(0), node };
+    return {
+      node,
+      pilot: formatPilotAddress(address),
+      address: formatOverlayAddress(this.#parts.options.prefix, address),
+      hostname: this.#hostnameOf(node) ?? null,
+    };
+  }
+
+  #hostnameOf(node: NodeId): string | undefined {
+    return node === this.#parts.engine.node ? this.hostname : this.#parts.book.get(node)?.hostname;
+  }
+
+  #nameOf(node: NodeId): string {
+    return this.#hostnameOf(node) ?? formatPilotAddress({ network: networkId(0), node });
+  }
+
+  #fingerprint(key: Uint8Array | undefined): string | null {
+    return key === undefined ? null : `SHA256:${toBase64(this.#parts.crypto.sha256(key)).replace(/=+$/, "")}`;
+  }
+
+  #peers(): PeerStatus[] {
+    return [...this.#parts.book.records()]
+      .filter((record) => record.state !== "none")
+      .map((record) => this.#peer(record));
+  }
+
+  #peer(record: TrustRecord): PeerStatus {
+    const facts = this.#parts.engine.linkFacts(record.node);
+    const at = now();
+    return {
+      ...this.#identity(record.node),
+      trust: record.state,
+      path: facts?.path ?? "none",
+      endpoint: facts?.isUp && facts.endpoint !== undefined ? formatEndpoint(facts.endpoint) : null,
+      rttMs: facts?.rttMs === undefined ? null : round(facts.rttMs),
+      rxBytes: facts?.rxBytes ?? 0,
+      txBytes: facts?.txBytes ?? 0,
+      rxPackets: facts?.rxPackets ?? 0,
+      txPackets: facts?.txPackets ?? 0,
+      lastHandshakeAgoS: agoS(facts?.establishedAt, at),
+      lastReceivedAgoS: agoS(facts?.lastReceivedAt, at),
+      kind: facts?.kind ?? "unknown",
+      note: this.#note(record, facts?.isUp === true),
+    };
+  }
+
+  #note(record: TrustRecord, isUp: boolean): string {
+    switch (record.state) {
+      case "asked":
+        return record.askReason === "" ? "waits for its approval" : `waits for its approval: "${record.askReason}"`;
+      case "pending":
+        return record.request?.reason ? `asks you: "${record.request.reason}"` : "asks you";
+      case "revoked":
+        return record.revocationUntold ? "does not know yet" : "";
+      case "mutual":
+        return isUp ? "" : "no session yet";
+      case "none":
+      case "revoked-by-peer":
+        return "";
+    }
+  }
+
+  #registryStatus(): StatusReply["registry"] {
+    const { connection, options } = this.#parts;
+    const state = connection.state === "ok" ? "connected" : connection.state === "down" ? "down" : "connecting";
+    return {
+      state,
+      address: `${options.registry.host}:${options.registry.port}`,
+      error: state === "connected" ? null : (connection.error ?? null),
+      sinceS: Math.max(0, Math.round((now() - connection.stateSince) / 1000)),
+    };
+  }
+
+  #beaconStatus(): StatusReply["beacon"] {
+    const { options, engine } = this.#parts;
+    const beacon = engine.beaconFacts(now());
+    return {
+      state: beacon.state,
+      address: `${options.beacon.host}:${options.beacon.port}`,
+      observed: beacon.observed === undefined ? null : formatEndpoint(beacon.observed),
+    };
+  }
+
+  /** A write that fails is a problem to show, not the end of the packet path. */
+  #keep(write: () => void): void {
+    try {
+      write();
+      this.#parts.engine.problems.delete("state_unwritable");
+    } catch (error) {
+      if (!(error instanceof PilotError)) throw error;
+      this.#parts.engine.problems.set(error.code, { code: error.code, message: error.message, hint: error.hint });
+    }
+  }
+}
+
+function agoS(at: Instant | undefined, nowAt: Instant): number | null {
+  return at === undefined ? null : Math.max(0, Math.round((nowAt - at) / 1000));
+}
+
+function round(ms: number): number {
+  return Math.round(ms * 1000) / 1000;
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+function bookFull(): PilotError {
+  return new PilotError(
+    "trust_book_full",
+    "No more peers can be recorded",
+    "Remove records of peers you no longer need.",
+  );
+}
+
+const ACK_PATIENCE_MS = 1_500;
+const NAME_PATIENCE_MS = 5_000;
+const KEY_POLL_MS = 5;
+const PING_INTERVAL_MS = 1_000;

@@ -1,0 +1,117 @@
+/**
+ * The run loop: readable descriptors and one timer become inputs of the engine, its outputs become writes. Each wake-up
+ * does a bounded number of rounds, so that bulk traffic never starves timers, the registry or the control socket.
+ */
+import type { Instant } from "../base/instant.ts";
+import type { Engine, EngineEvent } from "../engine/engine.ts";
+import { now, wallNow } from "../io/clock.ts";
+import type { NativeDataPlane } from "../io/native-data-plane.ts";
+
+export interface DriverHooks {
+  handleEvent(event: EngineEvent): void;
+  /** Work of the registry's client that only the edge can do: sending its next request. */
+  pumpRegistry(): void;
+}
+
+export class Driver {
+  readonly #engine: Engine;
+  readonly #plane: NativeDataPlane;
+  readonly #hooks: DriverHooks;
+  #timer: NodeJS.Timeout | undefined;
+  #armedFor: Instant | undefined;
+  #stopped = false;
+
+  constructor(engine: Engine, plane: NativeDataPlane, hooks: DriverHooks) {
+    this.#engine = engine;
+    this.#plane = plane;
+    this.#hooks = hooks;
+  }
+
+  start(): void {
+    this.#plane.startPolling({
+      onTunReadable: () => this.#readTun(),
+      onUdpReadable: () => this.#readUdp(),
+      onUdpWritable: () => this.#plane.pauseTun(false),
+    });
+    this.drain();
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+  }
+
+  /** Must be called after every input that did not come through the driver itself (commands, registry). */
+  drain(): void {
+    if (this.#stopped) return;
+    const engine = this.#engine;
+    for (let out = engine.pollTransmit(); out !== undefined; out = engine.pollTransmit()) {
+      this.#plane.sendDatagram(out.to, out.datagram);
+    }
+    for (let packet = engine.pollTunPacket(); packet !== undefined; packet = engine.pollTunPacket()) {
+      this.#plane.writeTunPacket(packet);
+    }
+    for (let event = engine.pollEvent(); event !== undefined; event = engine.pollEvent())
+      this.#hooks.handleEvent(event);
+    this.#hooks.pumpRegistry();
+    this.#arm();
+  }
+
+  /** An input from outside the packet path: `act` runs with a fresh clock, then everything is drained. */
+  input<T>(act: (at: Instant) => T): T {
+    const at = this.#clock();
+    const result = act(at);
+    this.#engine.handleRegistry(at);
+    this.drain();
+    return result;
+  }
+
+  #readTun(): void {
+    for (let round = 0; round < ROUNDS_PER_WAKE; round++) {
+      if (this.#plane.sendBlocked) {
+        this.#plane.pauseTun(true); // the socket is full: leave packets in the TUN's queue, where the kernel can push back
+        break;
+      }
+      const count = this.#plane.readTun();
+      if (count === 0) break;
+      this.#engine.handleTunBatch(count, this.#clock());
+      this.#plane.sealAndSend(count);
+    }
+    this.drain();
+  }
+
+  #readUdp(): void {
+    for (let round = 0; round < ROUNDS_PER_WAKE; round++) {
+      const count = this.#plane.receiveAndOpen();
+      if (count === 0) break;
+      this.#engine.handleUdpBatch(count, this.#clock());
+      this.#plane.writeTun(count);
+    }
+    this.drain();
+  }
+
+  #clock(): Instant {
+    const at = now();
+    this.#engine.handleClock(at, wallNow());
+    return at;
+  }
+
+  /** One real timer for the earliest deadline of all parts. */
+  #arm(): void {
+    const deadline = this.#engine.pollTimeout();
+    if (deadline?.at === this.#armedFor) return;
+    clearTimeout(this.#timer);
+    this.#armedFor = deadline?.at;
+    if (deadline === undefined) return;
+    this.#timer = setTimeout(() => this.#wake(), Math.max(1, Math.ceil(deadline.at - now())));
+  }
+
+  #wake(): void {
+    this.#armedFor = undefined;
+    this.#engine.handleTimeout(this.#clock());
+    this.drain();
+  }
+}
+
+/** Measured: more rounds no longer raise throughput, and each may carry a megabyte. */
+const ROUNDS_PER_WAKE = 8;

@@ -1,0 +1,110 @@
+/**
+ * What a node learned and wants to know at its next start, with the registry down: its number, its host name, names of
+ * others, endpoints of peers. Nothing here grants anything; a lost file costs one registration.
+ */
+import type { Endpoint } from "../base/endpoint.ts";
+import type { Problem, StateDirectory } from "../io/state-directory.ts";
+import { type NodeId, nodeId } from "../wire/ids.ts";
+
+export class NodeMemory {
+  readonly problem: Problem | undefined;
+  readonly #state: StateDirectory;
+  #stored: StoredNode;
+
+  private constructor(state: StateDirectory, stored: StoredNode, problem: Problem | undefined) {
+    this.#state = state;
+    this.#stored = stored;
+    this.problem = problem;
+  }
+
+  static load(state: StateDirectory): NodeMemory {
+    const { value, problem } = state.load(FILE, parseStored);
+    return new NodeMemory(
+      state,
+      value ?? { version: 1, node: null, hostname: null, port: null, endpoints: [], names: [] },
+      problem,
+    );
+  }
+
+  get node(): NodeId | undefined {
+    return this.#stored.node === null ? undefined : nodeId(this.#stored.node);
+  }
+
+  get hostname(): string | undefined {
+    return this.#stored.hostname ?? undefined;
+  }
+
+  rememberNode(node: NodeId): void {
+    if (this.#stored.node !== node) this.#save({ ...this.#stored, node });
+  }
+
+  rememberHostname(hostname: string | undefined): void {
+    if (this.hostname !== hostname) this.#save({ ...this.#stored, hostname: hostname ?? null });
+  }
+
+  /** Underlay port of the last run. */
+  get port(): number | undefined {
+    return this.#stored.port ?? undefined;
+  }
+
+  rememberPort(port: number): void {
+    if (this.port !== port) this.#save({ ...this.#stored, port });
+  }
+
+  endpoints(): Map<NodeId, Endpoint> {
+    return new Map(this.#stored.endpoints.map(({ node, address, port }) => [nodeId(node), { address, port }]));
+  }
+
+  rememberEndpoints(endpoints: ReadonlyMap<NodeId, Endpoint>): void {
+    this.#save({ ...this.#stored, endpoints: [...endpoints].map(([node, endpoint]) => ({ node, ...endpoint })) });
+  }
+
+  nodeNamed(name: string): NodeId | undefined {
+    const entry = this.#stored.names.find((known) => known.name === name);
+    return entry && nodeId(entry.node);
+  }
+
+  rememberName(name: string, node: NodeId): void {
+    if (this.nodeNamed(name) === node) return;
+    const others = this.#stored.names.filter((known) => known.name !== name);
+    this.#save({ ...this.#stored, names: [...others, { name, node }].slice(-MAX_NAMES) });
+  }
+
+  #save(stored: StoredNode): void {
+    this.#stored = stored;
+    this.#state.save(FILE, stored);
+  }
+}
+
+interface StoredNode {
+  readonly version: 1;
+  readonly node: number | null;
+  readonly hostname: string | null;
+  readonly port: number | null;
+  readonly endpoints: readonly { readonly node: number; readonly address: string; readonly port: number }[];
+  readonly names: readonly { readonly name: string; readonly node: number }[];
+}
+
+function parseStored(json: unknown): StoredNode | undefined {
+  const stored = json as Partial<StoredNode>;
+  if (stored.version !== 1 || !Array.isArray(stored.endpoints) || !Array.isArray(stored.names)) return undefined;
+  if (stored.node !== null && !isNodeNumber(stored.node)) return undefined;
+  if (stored.hostname !== null && typeof stored.hostname !== "string") return undefined;
+  if (stored.port !== null && !isPort(stored.port)) return undefined;
+  const sound =
+    stored.endpoints.every(
+      (entry) => isNodeNumber(entry?.node) && typeof entry.address === "string" && isPort(entry.port),
+    ) && stored.names.every((entry) => isNodeNumber(entry?.node) && typeof entry.name === "string");
+  return sound ? (stored as StoredNode) : undefined;
+}
+
+function isNodeNumber(value: unknown): value is number {
+  return typeof value === "number" && Number.isInteger(value) && value > 0 && value <= 0xffffffff;
+}
+
+function isPort(value: unknown): boolean {
+  return typeof value === "number" && Number.isInteger(value) && value > 0 && value <= 65_535;
+}
+
+const FILE = "node.json";
+const MAX_NAMES = 4_096;

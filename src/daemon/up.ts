@@ -1,0 +1,230 @@
+/**
+ * Brings a node up and takes it down: state, device, socket, registry, engine, interface, control socket, in this order;
+ * everything that was started is ended in reverse, also when a later step fails.
+ *
+ * Ready means: the interface carries the node's address, so that services can bind to it. That needs no server once the
+ * node has its number; only the very first start waits for a registry.
+ */
+import { join } from "node:path";
+import { type Endpoint, formatEndpoint } from "../base/endpoint.ts";
+import { PilotError } from "../base/pilot-error.ts";
+import { BeaconClient } from "../beacon/client.ts";
+import { startControlServer } from "../control/server.ts";
+import { VERSION } from "../control/version.ts";
+import { Engine } from "../engine/engine.ts";
+import { applyInterface } from "../host/interface.ts";
+import { now, wallNow } from "../io/clock.ts";
+import { lockFile } from "../io/native.ts";
+import { NativeDataPlane } from "../io/native-data-plane.ts";
+import { NodeCrypto } from "../io/node-crypto.ts";
+import { RegistryConnection } from "../io/registry-connection.ts";
+import { resolveHost } from "../io/resolve-host.ts";
+import { StateDirectory } from "../io/state-directory.ts";
+import { RegistryClient } from "../registry/client.ts";
+import { TrustBook } from "../trust/trust-book.ts";
+import { formatOverlayAddress, formatPilotAddress } from "../wire/address.ts";
+import { type NodeId, networkId } from "../wire/ids.ts";
+import { parseEndpoint } from "../wire/underlay-address.ts";
+import { Backend } from "./backend.ts";
+import { Driver } from "./driver.ts";
+import { NodeMemory } from "./node-memory.ts";
+import type { Running, UpOptions } from "./up-options.ts";
+
+export async function up(options: UpOptions): Promise<Running> {
+  const undo = new Undo();
+  try {
+    return await bringUp(options, undo);
+  } catch (error) {
+    await undo.run();
+    throw error;
+  }
+}
+
+async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
+  const crypto = new NodeCrypto();
+  const plane = new NativeDataPlane();
+  undo.add(() => plane.close());
+  const state = new StateDirectory(options.stateDir);
+  lockState(options.stateDir);
+  const identity = state.loadIdentity(crypto);
+  const trust = state.load("trust.json", (json) => TrustBook.fromJson(json));
+  const book = trust.value ?? new TrustBook();
+  const memory = NodeMemory.load(state);
+
+  plane.openTun(options.tun);
+  const listen = openUnderlay(plane, options, memory);
+  memory.rememberPort(listen.port);
+  const beaconEndpoint = await findBeacon(options);
+
+  const client = new RegistryClient({
+    crypto,
+    identity,
+    hostname: options.hostname ?? memory.hostname,
+    listen: { port: listen.port, lan: [] },
+    isPublic: options.public,
+    version: `pilot-tun ${VERSION}`,
+  });
+  const connection = new RegistryConnection(options.registry, client, {
+    onInput: () => onRegistryInput(),
+  });
+  undo.add(() => connection.close());
+  let onRegistryInput = () => {};
+  connection.start();
+
+  const node = memory.node ?? (await firstRegistration(client, options, (wake) => (onRegistryInput = wake)));
+  memory.rememberNode(node);
+  const engine = new Engine(
+    {
+      prefix: options.prefix,
+      node,
+      seed: identity.seed,
+      publicKey: identity.publicKey,
+      mtuBytes: options.mtu,
+      listenPort: listen.port,
+      allowLegacyKeys: options.allowLegacyKeys,
+      beaconEndpoint,
+      endpoints: memory.endpoints(),
+    },
+    {
+      crypto,
+      dataPlane: plane,
+      registry: client,
+      beacon: beaconEndpoint === undefined ? undefined : new BeaconClient(node, now()),
+      trust: book,
+    },
+    now(),
+    wallNow(),
+  );
+  undo.add(() => engine.close());
+  for (const problem of [trust.problem, memory.problem]) if (problem) engine.problems.set(problem.code, problem);
+
+  const backend = new Backend({ options, engine, client, connection, book, memory, identity, crypto, listen, state });
+  const driver = new Driver(engine, plane, {
+    handleEvent: (event) => backend.handleEvent(event),
+    pumpRegistry: () => connection.pump(),
+  });
+  backend.attach(driver);
+  onRegistryInput = () => driver.input(() => {});
+  undo.add(() => driver.stop());
+
+  await applyInterface({
+    name: options.tun,
+    mtuBytes: options.mtu,
+    addresses: [formatOverlayAddress(options.prefix, { network: networkId(0), node })],
+    prefix: options.prefix.text,
+  });
+  driver.start();
+  const control = await startControlServer(options.control, backend, {
+    onInternalError: (method, error) => process.stderr.write(`bug in ${method}: ${describe(error)}\n`),
+  });
+  undo.add(() => control.close());
+
+  return running(options, engine.node, backend, listen, undo);
+}
+
+function running(options: UpOptions, node: NodeId, backend: Backend, listen: Endpoint, undo: Undo): Running {
+  const address = { network: networkId(0), node };
+  const ready = {
+    interface: options.tun,
+    address: formatOverlayAddress(options.prefix, address),
+    pilot: formatPilotAddress(address),
+    node,
+    hostname: backend.hostname ?? null,
+    listen: formatEndpoint(listen),
+    control: options.control,
+  };
+  const closed = Promise.withResolvers<void>();
+  backend.onFatal = (error) => closed.reject(error);
+  let closing: Promise<void> | undefined;
+  return {
+    ready,
+    readyLine: `ready: ${ready.interface} ${ready.address} (${ready.pilot}) mtu ${options.mtu}, listening on ${ready.listen}`,
+    closed: closed.promise,
+    close() {
+      closing ??= undo.run().then(() => closed.resolve());
+      return closing;
+    },
+  };
+}
+
+/** Two daemons on one identity would take each other's packets. The lock goes with the process, however it ends. */
+function lockState(directory: string): void {
+  if (lockFile(join(directory, "lock")) !== undefined) return;
+  throw new PilotError(
+    "state_locked",
+    `Another daemon uses ${directory}`,
+    "Stop it, or give this one a state folder of its own with --state.",
+  );
+}
+
+/** The port of the last run if it is free: peers look for us there, also while no registry can tell them of another. */
+function openUnderlay(plane: NativeDataPlane, options: UpOptions, memory: NodeMemory): Endpoint {
+  if (options.listen !== undefined) return plane.openUdp(options.listen);
+  if (memory.port !== undefined) {
+    try {
+      return plane.openUdp({ address: "::", port: memory.port });
+    } catch (error) {
+      if (!(error instanceof PilotError) || error.code !== "port_taken") throw error;
+    }
+  }
+  return plane.openUdp(EVERY_ADDRESS);
+}
+
+/** Without an earlier number there is no address to put on the interface: wait for the registry, and say so. */
+function firstRegistration(
+  client: RegistryClient,
+  options: UpOptions,
+  onWake: (wake: () => void) => void,
+): Promise<NodeId> {
+  const { promise, resolve, reject } = Promise.withResolvers<NodeId>();
+  let told = false;
+  onWake(() => {
+    for (let event = client.pollEvent(); event !== undefined; event = client.pollEvent()) {
+      if (event.kind === "registered") resolve(event.node);
+      if (event.kind === "state" && event.state === "down" && !told) {
+        told = true;
+        process.stderr.write(
+          `waiting for the registry at ${options.registry.host}:${options.registry.port}` +
+            ` (${event.error ?? "not reachable"}): a first start needs it to get an address\n`,
+        );
+      }
+    }
+  });
+  options.signal.addEventListener("abort", () => reject(new DOMException("asked to end", "AbortError")), {
+    once: true,
+  });
+  if (options.signal.aborted) reject(new DOMException("asked to end", "AbortError"));
+  return promise;
+}
+
+async function findBeacon(options: UpOptions): Promise<Endpoint | undefined> {
+  const address = await resolveHost(options.beacon.host);
+  if (address === undefined) return undefined;
+  return parseEndpoint(formatEndpoint({ address, port: options.beacon.port }));
+}
+
+function describe(error: unknown): string {
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
+}
+
+/** What was started, ended in reverse; each step runs even when another fails. */
+class Undo {
+  readonly #steps: (() => void | Promise<void>)[] = [];
+
+  add(step: () => void | Promise<void>): void {
+    this.#steps.push(step);
+  }
+
+  async run(): Promise<void> {
+    for (let step = this.#steps.pop(); step !== undefined; step = this.#steps.pop()) {
+      try {
+        await step();
+      } catch (error) {
+        const reason = error instanceof Error ? error.message : String(error);
+        process.stderr.write(`while ending: ${reason}\n`);
+      }
+    }
+  }
+}
+
+const EVERY_ADDRESS: Endpoint = { address: "::", port: 0 };

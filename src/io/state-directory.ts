@@ -1,0 +1,169 @@
+/**
+ * The daemon's files: identity, trust, and what it learned (node number, endpoints, names). Written atomically (new file,
+ * fsync, rename, fsync of the directory) with mode 0600. A file that does not read back is set aside under another name
+ * and reported; a damaged identity is never replaced by a new one.
+ */
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  writeSync,
+} from "node:fs";
+import { join } from "node:path";
+import { equalBytes, fromBase64, toBase64 } from "../base/bytes.ts";
+import type { Crypto } from "../base/crypto.ts";
+import { PilotError } from "../base/pilot-error.ts";
+
+export interface Identity {
+  readonly seed: Uint8Array;
+  readonly publicKey: Uint8Array;
+}
+
+export interface Problem {
+  readonly code: string;
+  readonly message: string;
+  readonly hint: string;
+}
+
+export class StateDirectory {
+  readonly path: string;
+
+  constructor(path: string) {
+    this.path = path;
+    try {
+      mkdirSync(path, { recursive: true, mode: 0o700 });
+    } catch (cause) {
+      throw unwritable(path, cause);
+    }
+  }
+
+  /** The node's Ed25519 key: read, or made at the very first start. */
+  loadIdentity(crypto: Crypto): Identity {
+    const file = join(this.path, IDENTITY);
+    const setAside = this.#setAside(IDENTITY);
+    if (!existsSync(file)) {
+      if (setAside !== undefined) throw damagedIdentity(join(this.path, setAside));
+      return this.#createIdentity(crypto);
+    }
+    const identity = parseIdentity(readFileSync(file, "utf8"), crypto);
+    if (identity !== undefined) return identity;
+    throw damagedIdentity(this.#moveAside(IDENTITY));
+  }
+
+  /** A JSON file of ours; undefined when there is none. `parse` says whether it is whole. */
+  load<T>(name: string, parse: (json: unknown) => T | undefined): { value: T | undefined; problem?: Problem } {
+    const file = join(this.path, name);
+    if (!existsSync(file)) return { value: undefined };
+    const value = parseJson(readFileSync(file, "utf8"), parse);
+    if (value !== undefined) return { value };
+    const aside = this.#moveAside(name);
+    return {
+      value: undefined,
+      problem: {
+        code: `${name.replace(".json", "")}_damaged`,
+        message: `${file} could not be read and was set aside as ${aside}`,
+        hint: `Restore ${file} from a backup and restart, or remove ${aside} once you no longer need it.`,
+      },
+    };
+  }
+
+  save(name: string, value: unknown): void {
+    this.#write(name, `${JSON.stringify(value, undefined, 2)}\n`);
+  }
+
+  #createIdentity(crypto: Crypto): Identity {
+    const seed = crypto.randomBytes(32);
+    const publicKey = crypto.ed25519PublicKey(seed);
+    const privateKey = new Uint8Array(64);
+    privateKey.set(seed);
+    privateKey.set(publicKey, 32);
+    this.save(IDENTITY, { public_key: toBase64(publicKey), private_key: toBase64(privateKey) });
+    return { seed, publicKey };
+  }
+
+  #write(name: string, text: string): void {
+    const file = join(this.path, name);
+    const fresh = `${file}.new`;
+    try {
+      const fd = openSync(fresh, "w", 0o600);
+      try {
+        writeSync(fd, text);
+        fsyncSync(fd);
+      } finally {
+        closeSync(fd);
+      }
+      renameSync(fresh, file);
+      syncDirectory(this.path);
+    } catch (cause) {
+      throw unwritable(file, cause);
+    }
+  }
+
+  #moveAside(name: string): string {
+    const aside = join(this.path, `${name}${ASIDE}${new Date().toISOString().replace(/[:.]/g, "-")}`);
+    renameSync(join(this.path, name), aside);
+    syncDirectory(this.path);
+    return aside;
+  }
+
+  #setAside(name: string): string | undefined {
+    return readdirSync(this.path).find((entry) => entry.startsWith(`${name}${ASIDE}`));
+  }
+}
+
+function parseIdentity(text: string, crypto: Crypto): Identity | undefined {
+  return parseJson(text, (json) => {
+    const { public_key, private_key } = json as { public_key?: unknown; private_key?: unknown };
+    if (typeof public_key !== "string" || typeof private_key !== "string") return undefined;
+    const publicKey = fromBase64(public_key);
+    const privateKey = fromBase64(private_key);
+    if (publicKey?.length !== 32 || privateKey?.length !== 64) return undefined;
+    const seed = privateKey.slice(0, 32);
+    return equalBytes(crypto.ed25519PublicKey(seed), publicKey) ? { seed, publicKey } : undefined;
+  });
+}
+
+function parseJson<T>(text: string, parse: (json: unknown) => T | undefined): T | undefined {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch {
+    return undefined; // a file that is cut short
+  }
+  return typeof json === "object" && json !== null ? parse(json) : undefined;
+}
+
+function syncDirectory(path: string): void {
+  const fd = openSync(path, "r");
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function damagedIdentity(aside: string): PilotError {
+  return new PilotError(
+    "identity_damaged",
+    `The identity file is damaged and was set aside as ${aside}; no new identity was made`,
+    `Restore ${IDENTITY} from a backup beside it, or remove ${aside} to start as a new node with a new address.`,
+  );
+}
+
+function unwritable(path: string, cause: unknown): PilotError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new PilotError(
+    "state_unwritable",
+    `Cannot write ${path}: ${reason}`,
+    "Choose another folder with --state, or give the daemon's user the right to write there.",
+    cause,
+  );
+}
+
+const IDENTITY = "identity.json";
+const ASIDE = ".damaged-";
