@@ -1,0 +1,50 @@
+/**
+ * Throughput under random loss against the model of Mathis, Semke, Mahdavi and Ott (1997): segment / RTT × sqrt(3 / 2p).
+ * The model knows no timeouts, so the ratio falls where they dominate. Seeds are fixed and the clock is simulated: the
+ * table moves only when the behaviour does.
+ */
+import { expect, it } from "vitest";
+import { PERFECT_LINK, StreamNetwork } from "../helpers/stream-network.ts";
+
+const SEGMENT_BYTES = 1152;
+const DELAY_MS = 25;
+const SECONDS = 120;
+
+function throughput(loss: number, seed: number): number {
+  const network = new StreamNetwork({ ...PERFECT_LINK, delayMs: DELAY_MS, loss }, seed);
+  network.keepPackets = false;
+  const chunk = new Uint8Array(1 << 20);
+  network.b.table.listen(80, "accept");
+  network.a.program = (event, now) => {
+    const kind = event.kind === "stream" ? event.event.kind : event.kind;
+    if (kind === "established" || kind === "writable") while (event.stream.write(chunk, now) > 0);
+  };
+  network.b.program = ({ stream }, now) => {
+    while (stream.read(now) !== undefined);
+  };
+  const stream = network.a.table.dial(network.b.address, 80, network.now)!;
+  network.runFor(SECONDS * 1_000);
+  return stream.statistics!.acknowledgedBytes / SECONDS;
+}
+
+function mathis(loss: number): number {
+  return (SEGMENT_BYTES / ((2 * DELAY_MS) / 1_000)) * Math.sqrt(1.5 / loss);
+}
+
+it("follows the model of Mathis within the limits of the model", () => {
+  const table = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2].map((loss) => {
+    const mean = [21, 22, 23].reduce((sum, seed) => sum + throughput(loss, seed), 0) / 3;
+    const kilobytes = (bytes: number) => String(Math.round(bytes / 1_000)).padStart(4);
+    const ratio = (mean / mathis(loss)).toFixed(2);
+    return `loss ${(loss * 100).toFixed(1).padStart(4)} %  model ${kilobytes(mathis(loss))} kB/s  ours ${kilobytes(mean)} kB/s  ratio ${ratio}`;
+  });
+  expect(table.join("\n")).toMatchInlineSnapshot(`
+    "loss  0.2 %  model  631 kB/s  ours  659 kB/s  ratio 1.04
+    loss  0.5 %  model  399 kB/s  ours  402 kB/s  ratio 1.01
+    loss  1.0 %  model  282 kB/s  ours  284 kB/s  ratio 1.01
+    loss  2.0 %  model  200 kB/s  ours  182 kB/s  ratio 0.91
+    loss  5.0 %  model  126 kB/s  ours   96 kB/s  ratio 0.76
+    loss 10.0 %  model   89 kB/s  ours   46 kB/s  ratio 0.51
+    loss 20.0 %  model   63 kB/s  ours   11 kB/s  ratio 0.17"
+  `);
+});
