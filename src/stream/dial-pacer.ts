@@ -10,10 +10,10 @@ export class DialPacer {
   #burst = REFERENCE_PER_SECOND;
   #theoreticalAt: number = Number.NEGATIVE_INFINITY;
 
-  /** The far side was seen not to be the reference. */
-  relax(): void {
-    this.#intervalMs = 1_000 / RELAXED_PER_SECOND;
-    this.#burst = RELAXED_BURST;
+  /** What a handshake showed of the far side; before the first one it is taken for the reference. */
+  adapt(isReference: boolean): void {
+    this.#intervalMs = 1_000 / (isReference ? REFERENCE_PER_SECOND : RELAXED_PER_SECOND);
+    this.#burst = isReference ? REFERENCE_PER_SECOND : RELAXED_BURST;
   }
 
   /** A moment that may lie in the past. */

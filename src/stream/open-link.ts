@@ -14,6 +14,7 @@ import { Receiver } from "./receiver.ts";
 import type { SentSegment } from "./retransmission-queue.ts";
 import { Sender } from "./sender.ts";
 import { sequenceAdd, sequenceAfter } from "./sequence.ts";
+import type { StreamShares } from "./shares.ts";
 import type { StreamEvent, StreamFailure } from "./stream-event.ts";
 import type { StreamOptions } from "./stream-options.ts";
 import { hasFlag, type PacketForm, type StreamPacket } from "./stream-packet.ts";
@@ -30,6 +31,14 @@ export interface LinkNumbers {
   readonly peerSequence: number;
   /** The window of the far side's SYN, in segments. */
   readonly peerWindow: number;
+}
+
+export interface LinkSurroundings {
+  readonly outbox: Fifo<StreamPacket>;
+  readonly events: Fifo<StreamEvent>;
+  readonly shares: StreamShares;
+  /** Called when the link may have packets to send without an input of its own. */
+  readonly wake: () => void;
 }
 
 export class OpenLink {
@@ -56,17 +65,25 @@ export class OpenLink {
     numbers: LinkNumbers,
     options: StreamOptions,
     form: PacketForm,
-    queues: { readonly outbox: Fifo<StreamPacket>; readonly events: Fifo<StreamEvent> },
+    surroundings: LinkSurroundings,
     now: Instant,
   ) {
+    const { outbox, events, shares, wake } = surroundings;
     this.traits = judgePeer(numbers.peerSequence, options.halfClose);
     this.#numbers = numbers;
     this.#options = options;
     this.#form = form;
-    this.#outbox = queues.outbox;
-    this.#events = queues.events;
-    this.#sender = new Sender(sequenceAdd(numbers.ownSequence, 1), numbers.peerWindow, options, this.traits, now);
-    this.#receiver = new Receiver(sequenceAdd(numbers.peerSequence, 1), options.receiveBufferBytes, this.traits);
+    this.#outbox = outbox;
+    this.#events = events;
+    const context = { options, traits: this.traits, shares, wake };
+    this.#sender = new Sender(sequenceAdd(numbers.ownSequence, 1), numbers.peerWindow, context, now);
+    this.#receiver = new Receiver(
+      sequenceAdd(numbers.peerSequence, 1),
+      options.receiveBufferBytes,
+      shares.receiveBudget,
+      this.traits,
+      now,
+    );
     this.#keepalive = new Keepalive(options.idleLimitMs, now);
   }
 
@@ -96,8 +113,7 @@ export class OpenLink {
   /** Takes over as much as there is room for. */
   write(bytes: Uint8Array): number {
     if (this.#ownEnd !== "none") return 0;
-    const room = Math.max(0, this.#options.sendBufferBytes - this.#sender.heldBytes);
-    const taken = Math.min(bytes.length, room);
+    const taken = Math.min(bytes.length, this.#sender.roomBytes);
     if (taken < bytes.length) this.#awaitsRoom = true;
     if (taken > 0) this.#sender.push(taken === bytes.length ? bytes : bytes.subarray(0, taken));
     return taken;
@@ -123,8 +139,16 @@ export class OpenLink {
     }
   }
 
+  /** The stream broke: gives up what was not sent and what was not read. */
   abandon(): void {
     this.#sender.abandon();
+    this.#receiver.clear();
+  }
+
+  /** The stream is over: what was not read may be read still. */
+  retire(): void {
+    this.#sender.abandon();
+    this.#receiver.leaveBudget();
   }
 
   acknowledgeSoon(now: Instant): void {
@@ -209,7 +233,7 @@ export class OpenLink {
 
   #handleFin(packet: StreamPacket, isAck: boolean, now: Instant): void {
     if (isAck) this.#sender.handleAckWithoutWindow(packet.acknowledgement, now);
-    this.#receiver.handleFin(packet.sequence, now);
+    this.#receiver.handleFin(packet.sequence, isAck, now);
   }
 
   #advance(now: Instant): LinkOutcome | undefined {

@@ -6,6 +6,7 @@
  */
 import { MAX_SACK_BLOCKS, type SackBlock } from "../wire/stream-sack.ts";
 import { Fifo } from "./fifo.ts";
+import { MemoryBudget } from "./memory-budget.ts";
 import { sequenceAdd, sequenceAfter, sequenceBefore, sequenceDistance } from "./sequence.ts";
 
 /** `filled`: in order, and a gap before kept segments closed or narrowed. */
@@ -13,15 +14,17 @@ export type Placement = "in-order" | "filled" | "early" | "seen" | "no-room";
 
 export class Reassembly {
   readonly #limitBytes: number;
+  #budget: MemoryBudget;
   readonly #readable = new Fifo<Uint8Array>();
   #early: EarlySegment[] = [];
   #next: number;
   #readableBytes = 0;
   #earlyBytes = 0;
 
-  constructor(next: number, limitBytes: number) {
+  constructor(next: number, limitBytes: number, budget: MemoryBudget) {
     this.#next = next;
     this.#limitBytes = limitBytes;
+    this.#budget = budget;
   }
 
   /** The sequence number expected next. */
@@ -34,7 +37,7 @@ export class Reassembly {
   }
 
   get freeBytes(): number {
-    return Math.max(0, this.#limitBytes - this.#readableBytes - this.#earlyBytes);
+    return Math.max(0, Math.min(this.#limitBytes - this.#readableBytes - this.#earlyBytes, this.#budget.freeBytes));
   }
 
   get hasEarly(): boolean {
@@ -47,6 +50,8 @@ export class Reassembly {
     if (skipBytes >= payload.length) return "seen";
     if (skipBytes < 0) return this.#keepEarly(sequence, payload);
     if (!beyondLimit && this.#readableBytes + payload.length > this.#limitBytes) return "no-room";
+    if (payload.length > this.#budget.freeBytes) return "no-room";
+    this.#budget.reserve(payload.length - skipBytes);
     this.#deliver(copyOf(payload.subarray(skipBytes)));
     if (this.#early.length === 0) return "in-order";
     this.#deliverEarly();
@@ -55,7 +60,9 @@ export class Reassembly {
 
   read(): Uint8Array | undefined {
     const chunk = this.#readable.shift();
-    if (chunk !== undefined) this.#readableBytes -= chunk.length;
+    if (chunk === undefined) return undefined;
+    this.#readableBytes -= chunk.length;
+    this.#budget.release(chunk.length);
     return chunk;
   }
 
@@ -66,13 +73,28 @@ export class Reassembly {
 
   /** Drops what lies at or after the end the far side declared. */
   dropFrom(end: number): void {
-    this.#early = this.#early.filter((segment) => sequenceBefore(segment.sequence, end));
-    this.#earlyBytes = this.#early.reduce((total, segment) => total + segment.payload.length, 0);
+    const beyond = this.#early.findIndex((segment) => !sequenceBefore(segment.sequence, end));
+    if (beyond < 0) return;
+    for (const { payload } of this.#early.splice(beyond)) this.#releaseEarly(payload.length);
   }
 
   discardReadable(): void {
     this.#readable.clear();
+    this.#budget.release(this.#readableBytes);
     this.#readableBytes = 0;
+  }
+
+  /** What is left may still be read, but counts no longer: the stream is over, and the program may never ask. */
+  leaveBudget(): void {
+    this.#budget.release(this.#readableBytes + this.#earlyBytes);
+    this.#budget = new MemoryBudget(Number.POSITIVE_INFINITY);
+    this.#budget.reserve(this.#readableBytes + this.#earlyBytes);
+  }
+
+  /** Gives everything back: nobody will read any more. */
+  clear(): void {
+    this.discardReadable();
+    for (const { payload } of this.#early.splice(0)) this.#releaseEarly(payload.length);
   }
 
   /** Kept segments in order, adjacent ones as one block, the first four (pilot protocol §4.3). */
@@ -100,7 +122,8 @@ export class Reassembly {
       if (sequenceAfter(sequence, this.#next)) break;
       taken += 1;
       this.#earlyBytes -= payload.length;
-      const skipBytes = sequenceDistance(sequence, this.#next);
+      const skipBytes = Math.min(sequenceDistance(sequence, this.#next), payload.length);
+      this.#budget.release(skipBytes);
       if (skipBytes < payload.length) this.#deliver(skipBytes === 0 ? payload : payload.subarray(skipBytes));
     }
     this.#early.splice(0, taken);
@@ -119,7 +142,13 @@ export class Reassembly {
     const offset = sequenceDistance(sequence, from);
     this.#early.splice(index, 0, { sequence: from, payload: copyOf(payload.subarray(offset, offset + lengthBytes)) });
     this.#earlyBytes += lengthBytes;
+    this.#budget.reserve(lengthBytes);
     return "early";
+  }
+
+  #releaseEarly(bytes: number): void {
+    this.#earlyBytes -= bytes;
+    this.#budget.release(bytes);
   }
 
   /** Where a segment belongs; the search runs from the end, because that is where nearly all belong. */

@@ -6,14 +6,22 @@
 import { after, type Deadline, earlier, type Instant } from "../base/instant.ts";
 import type { SackBlock } from "../wire/stream-sack.ts";
 import { Acknowledger } from "./acknowledger.ts";
+import type { MemoryBudget } from "./memory-budget.ts";
 import type { PeerTraits } from "./peer-traits.ts";
 import { type Placement, Reassembly } from "./reassembly.ts";
 import { sequenceAfter, sequenceBefore, sequenceDistance } from "./sequence.ts";
 
-/** Transitions: open → ended; open → waiting → ended or truncated. */
+/**
+ * Transitions: open → waiting → ended or truncated, where "waiting" may take no time; waiting → doubtful → ended or truncated.
+ *
+ * Doubtful: a G2 reference repeats an unacknowledged data segment as a FIN with the segment's number and no payload. When
+ * the true FIN was lost too, that looks like an end in order. It can only come a retransmission timeout after the last
+ * data, and it comes again, because our ACK covers one byte of the segment and no more.
+ */
 export type RemoteEnd =
   | { readonly kind: "open" }
   | { readonly kind: "waiting"; readonly end: number; readonly until: Instant }
+  | { readonly kind: "doubtful"; readonly end: number; readonly repeats: number; readonly until: Instant }
   | { readonly kind: "ended" }
   | { readonly kind: "truncated" };
 
@@ -28,12 +36,14 @@ export class Receiver {
   #largestSegmentBytes = LEAST_SEGMENT_BYTES;
   /** How often the segment that is next found no room. */
   #refusals = 0;
+  #dataAt: Instant;
   #receivedBytes = 0;
   #droppedSegments = 0;
 
-  constructor(next: number, limitBytes: number, traits: PeerTraits) {
+  constructor(next: number, limitBytes: number, budget: MemoryBudget, traits: PeerTraits, now: Instant) {
+    this.#dataAt = now;
     this.#limitBytes = limitBytes;
-    this.#reassembly = new Reassembly(next, limitBytes);
+    this.#reassembly = new Reassembly(next, limitBytes, budget);
     this.#traits = traits;
     this.#advertised = initialWindow(limitBytes);
   }
@@ -57,11 +67,12 @@ export class Receiver {
   /** True when something became readable. */
   handleData(sequence: number, payload: Uint8Array, now: Instant): boolean {
     const end = this.#remoteEnd;
-    if (end.kind === "ended" || end.kind === "truncated") {
+    if (end.kind === "doubtful" || end.kind === "ended" || end.kind === "truncated") {
       this.acknowledger.dueSoon(now);
       return false;
     }
     if (end.kind === "waiting" && !sequenceBefore(sequence, end.end)) return false;
+    this.#dataAt = now;
     this.#largestSegmentBytes = Math.max(this.#largestSegmentBytes, payload.length);
     const before = this.next;
     this.#acknowledge(this.#place(sequence, payload), now);
@@ -72,19 +83,22 @@ export class Receiver {
     return deliveredBytes > 0 && !this.#discards;
   }
 
-  /** Takes note of the far side's end; only its first statement counts, unless a later one shows that it meant more. */
-  handleFin(sequence: number, now: Instant): void {
+  /** Takes note of the far side's end. Only its first statement counts. `isAnswer`: it came with an ACK (of our FIN). */
+  handleFin(sequence: number, isAnswer: boolean, now: Instant): void {
     this.acknowledger.dueSoon(now);
-    if (this.#remoteEnd.kind !== "open") return;
-    if (sequenceBefore(sequence, this.next)) return;
+    if (this.#remoteEnd.kind === "doubtful") this.#handleRepeatedFin(this.#remoteEnd, sequence, now);
+    if (this.#remoteEnd.kind !== "open" || sequenceBefore(sequence, this.next)) return;
+    const isDoubtful = this.#traits.isReference && !isAnswer && now - this.#dataAt >= PROMPT_FIN_MS;
     this.#remoteEnd = { kind: "waiting", end: sequence, until: after(now, MISSING_DATA_WAIT_MS) };
     this.#reassembly.dropFrom(sequence);
     this.#advanceEnd(now);
+    if (isDoubtful && this.remoteEnd.kind === "ended") this.#doubt(sequence, 0, now);
   }
 
   handleTimeout(now: Instant): void {
     const end = this.#remoteEnd;
     if (end.kind === "waiting" && end.until <= now) this.#remoteEnd = { kind: "truncated" };
+    if (end.kind === "doubtful" && end.until <= now) this.#remoteEnd = { kind: "ended" };
   }
 
   /** True when the sequence number lies where the far side may be sending now. */
@@ -97,6 +111,15 @@ export class Receiver {
     const chunk = this.#reassembly.read();
     if (chunk !== undefined && this.#windowOpened()) this.acknowledger.dueAtOnce(now);
     return chunk;
+  }
+
+  /** Gives all memory back: nobody will read any more. */
+  clear(): void {
+    this.#reassembly.clear();
+  }
+
+  leaveBudget(): void {
+    this.#reassembly.leaveBudget();
   }
 
   /** From now on what arrives is acknowledged and thrown away. */
@@ -117,8 +140,9 @@ export class Receiver {
 
   deadline(): Deadline | undefined {
     const end = this.#remoteEnd;
-    const missing = end.kind === "waiting" ? { at: end.until, reason: "missing-data" } : undefined;
-    return earlier(this.acknowledger.deadline(), missing);
+    if (end.kind !== "waiting" && end.kind !== "doubtful") return this.acknowledger.deadline();
+    const reason = end.kind === "waiting" ? "missing-data" : "doubtful-end";
+    return earlier(this.acknowledger.deadline(), { at: end.until, reason });
   }
 
   /**
@@ -139,6 +163,16 @@ export class Receiver {
     else if (placement === "early") this.acknowledger.handleEarly();
     else this.acknowledger.dueSoon(now);
     if (placement === "no-room") this.#droppedSegments += 1;
+  }
+
+  /** One repetition may mean that our ACK was lost, the second is believed. */
+  #handleRepeatedFin(end: RemoteEnd & { kind: "doubtful" }, sequence: number, now: Instant): void {
+    if (sequenceAfter(sequence, end.end) || end.repeats > 0) this.#remoteEnd = { kind: "truncated" };
+    else this.#doubt(end.end, end.repeats + 1, now);
+  }
+
+  #doubt(end: number, repeats: number, now: Instant): void {
+    this.#remoteEnd = { kind: "doubtful", end, repeats, until: after(now, DOUBT_MS) };
   }
 
   #advanceEnd(now: Instant): void {
@@ -173,4 +207,7 @@ export function initialWindow(receiveBufferBytes: number): number {
 const MAX_WINDOW = 512; // what the reference starts with
 const LEAST_SEGMENT_BYTES = 1152;
 const MISSING_DATA_WAIT_MS = 5_000;
+/** Less than the shortest retransmission timeout of the reference, 200 ms. */
+const PROMPT_FIN_MS = 150;
+const DOUBT_MS = 1_000;
 const REFUSALS_BEFORE_EXCEPTION = 3;

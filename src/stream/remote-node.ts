@@ -4,6 +4,7 @@ import type { TokenBucket } from "../base/token-bucket.ts";
 import type { PilotAddress } from "../wire/ids.ts";
 import { DialPacer } from "./dial-pacer.ts";
 import { Fifo } from "./fifo.ts";
+import type { StreamShares } from "./shares.ts";
 import type { Stream } from "./stream.ts";
 
 export class RemoteNode {
@@ -15,12 +16,13 @@ export class RemoteNode {
   readonly pacer = new DialPacer();
   /** For SYNs from there. */
   readonly synBucket: TokenBucket;
-  /** A handshake showed that it is not the reference. */
-  isRelaxed = false;
 
-  constructor(address: PilotAddress, synBucket: TokenBucket) {
+  readonly shares: StreamShares;
+
+  constructor(address: PilotAddress, synBucket: TokenBucket, shares: StreamShares) {
     this.address = address;
     this.synBucket = synBucket;
+    this.shares = shares;
   }
 
   find(localPort: number, remotePort: number): Stream | undefined {

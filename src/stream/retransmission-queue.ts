@@ -3,7 +3,7 @@
  * A segment keeps its boundaries for life, because a reference receiver stores by exact sequence number and never trims
  * (pilot protocol §4.2). Each transmission has a number that only rises, so that a lost retransmission shows as well: what
  * was transmitted three or more transmissions before something that arrived is lost (the rule of RFC 9002 §6.1.1).
- * Invariant: `pipeBytes` and `sackedSegments` are sums over the segments held.
+ * Invariant: `pipeBytes`, `pipeSegments` and `sackedSegments` are sums over the segments held.
  */
 import type { Instant } from "../base/instant.ts";
 import { sequenceAdd, sequenceAfter, sequenceBefore } from "./sequence.ts";
@@ -33,6 +33,7 @@ export class RetransmissionQueue {
   #head = 0;
   #outstandingBytes = 0;
   #pipeBytes = 0;
+  #pipeSegments = 0;
   #sackedSegments = 0;
   #lostSegments = 0;
   #resentSegments = 0;
@@ -51,6 +52,10 @@ export class RetransmissionQueue {
   /** Bytes believed to be on their way: outstanding, neither reported as received nor lost (RFC 6675 "pipe"). */
   get pipeBytes(): number {
     return this.#pipeBytes;
+  }
+
+  get pipeSegments(): number {
+    return this.#pipeSegments;
   }
 
   get sackedSegments(): number {
@@ -75,7 +80,7 @@ export class RetransmissionQueue {
     };
     this.#segments.push(segment);
     this.#outstandingBytes += lengthOf(segment);
-    this.#pipeBytes += lengthOf(segment);
+    this.#enterPipe(segment);
     return segment;
   }
 
@@ -93,7 +98,7 @@ export class RetransmissionQueue {
     if (segment.lost) {
       segment.lost = false;
       this.#lostSegments -= 1;
-      this.#pipeBytes += lengthOf(segment);
+      this.#enterPipe(segment);
     }
     if (segment.sends === 1) this.#resentSegments += 1;
     segment.sends += 1;
@@ -178,6 +183,7 @@ export class RetransmissionQueue {
     this.#head = 0;
     this.#outstandingBytes = 0;
     this.#pipeBytes = 0;
+    this.#pipeSegments = 0;
     this.#sackedSegments = 0;
     this.#lostSegments = 0;
     this.#resentSegments = 0;
@@ -197,6 +203,12 @@ export class RetransmissionQueue {
       return;
     }
     this.#pipeBytes -= lengthOf(segment);
+    this.#pipeSegments -= 1;
+  }
+
+  #enterPipe(segment: SentSegment): void {
+    this.#pipeBytes += lengthOf(segment);
+    this.#pipeSegments += 1;
   }
 
   /** A segment sent more than once arrived by its latest transmission only if that is at least a round trip ago. */

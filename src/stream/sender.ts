@@ -13,6 +13,7 @@ import { RetransmissionQueue, type SentSegment } from "./retransmission-queue.ts
 import { RttEstimator } from "./rtt-estimator.ts";
 import { SendBuffer } from "./send-buffer.ts";
 import { sequenceAdd, sequenceAfter, sequenceBefore, sequenceDistance } from "./sequence.ts";
+import type { StreamShares } from "./shares.ts";
 import type { StreamOptions } from "./stream-options.ts";
 import { NO_PAYLOAD } from "./stream-packet.ts";
 
@@ -25,10 +26,20 @@ type Recovery =
 /** Transitions: none → allowed → sent → acknowledged. */
 type OwnEnd = "none" | "allowed" | "sent" | "acknowledged";
 
+export interface SenderContext {
+  readonly options: StreamOptions;
+  readonly traits: PeerTraits;
+  readonly shares: StreamShares;
+  /** Called when there is room again at the far node, which other streams had taken. */
+  readonly wake: () => void;
+}
+
 export class Sender {
   readonly rtt = new RttEstimator();
   readonly #options: StreamOptions;
   readonly #traits: PeerTraits;
+  readonly #shares: StreamShares;
+  readonly #wake: () => void;
   readonly #congestion: RenoCongestion;
   readonly #buffer = new SendBuffer();
   readonly #queue = new RetransmissionQueue();
@@ -54,14 +65,19 @@ export class Sender {
   #fastRecoveries = 0;
   #timeouts = 0;
   #acknowledgedBytes = 0;
+  /** What the shares were last told. */
+  #sharedBytes = 0;
+  #sharedSegments = 0;
 
-  constructor(next: number, window: number, options: StreamOptions, traits: PeerTraits, now: Instant) {
+  constructor(next: number, window: number, { options, traits, shares, wake }: SenderContext, now: Instant) {
     this.#unacknowledged = next;
     this.#windowAcknowledgement = next;
     this.#next = next;
     this.#window = window;
     this.#options = options;
     this.#traits = traits;
+    this.#shares = shares;
+    this.#wake = wake;
     this.#congestion = new RenoCongestion(options.segmentBytes);
     this.#lastSentAt = now;
   }
@@ -102,6 +118,15 @@ export class Sender {
   /** Takes the chunk over. */
   push(chunk: Uint8Array): void {
     this.#buffer.push(chunk);
+    this.#tellShares();
+  }
+
+  /** How much may be written: a stream that holds nothing always gets a little, so that its own ACKs make it go on. */
+  get roomBytes(): number {
+    const held = this.heldBytes;
+    const shared =
+      held === 0 ? Math.max(this.#shares.sendBudget.freeBytes, LEAST_ROOM_BYTES) : this.#shares.sendBudget.freeBytes;
+    return Math.max(0, Math.min(this.#options.sendBufferBytes - held, shared));
   }
 
   /** The FIN may go as soon as everything is acknowledged; nothing may be written any more. */
@@ -116,6 +141,8 @@ export class Sender {
     this.#retransmitAt = undefined;
     this.#probeAt = undefined;
     this.#nagleAt = undefined;
+    this.#shares.flight.stopWaiting(this.#wake);
+    this.#tellShares();
   }
 
   /** `isPure`: without payload and without SYN, FIN or RST, so that it can count as a duplicate. */
@@ -125,6 +152,7 @@ export class Sender {
     if (newBytes > 0) this.#handleNewAck(acknowledgement, now);
     else if (isPure) this.#handleDuplicateAck(window);
     this.#handleWindow(acknowledgement, window, newBytes > 0);
+    this.#tellShares();
   }
 
   /** A FIN's answer: acknowledges, but its window of 0 means nothing. */
@@ -150,6 +178,7 @@ export class Sender {
   handleSack(blocks: readonly SackBlock[], now: Instant): void {
     for (const { left, right } of blocks) this.#queue.markSacked(left, right, this.rtt.leastMs, now);
     this.#detectLoss();
+    this.#tellShares();
   }
 
   /** The next segment to send, entered as sent. Call until it returns undefined. */
@@ -256,6 +285,7 @@ export class Sender {
       this.#retransmitAt = after(now, this.rtt.timeoutMs);
     }
     this.#lastSentAt = now;
+    this.#tellShares();
     return segment;
   }
 
@@ -284,6 +314,7 @@ export class Sender {
     this.#next = sequenceAdd(this.#next, isFin ? 1 : payload.length);
     this.#retransmitAt ??= after(now, this.rtt.timeoutMs);
     this.#lastSentAt = now;
+    this.#tellShares();
     return segment;
   }
 
@@ -299,10 +330,7 @@ export class Sender {
   }
 
   #hasWindow(now: Instant): boolean {
-    const limit = this.#traits.isReference
-      ? Math.min(maxInFlightToReference(this.rtt.smoothedMs), this.#options.maxInFlightSegments)
-      : this.#options.maxInFlightSegments;
-    if (this.#queue.length < Math.min(limit, this.#window)) return true;
+    if (this.#queue.length < Math.min(this.#options.maxInFlightSegments, this.#window)) return this.#hasShare();
     if (this.#queue.length > 0) return false;
     if (this.#probing) return true;
     if (this.#probeAt === undefined) {
@@ -310,6 +338,22 @@ export class Sender {
       this.#probeBackoff = Math.min(this.#probeBackoff + 1, 16);
     }
     return false;
+  }
+
+  /** All streams to a reference node together stay within what its socket holds. */
+  #hasShare(): boolean {
+    if (!this.#traits.isReference || this.#queue.length === 0) return true;
+    return this.#shares.flight.hasRoom(maxInFlightToReference(this.rtt.smoothedMs), this.#wake);
+  }
+
+  #tellShares(): void {
+    const [bytes, segments] = [this.heldBytes, this.#queue.pipeSegments];
+    const newBytes = bytes - this.#sharedBytes;
+    if (newBytes > 0) this.#shares.sendBudget.reserve(newBytes);
+    else if (newBytes < 0) this.#shares.sendBudget.release(-newBytes);
+    if (segments !== this.#sharedSegments) this.#shares.flight.change(segments - this.#sharedSegments);
+    this.#sharedBytes = bytes;
+    this.#sharedSegments = segments;
   }
 
   #hasCongestionRoom(length: number): boolean {
@@ -333,6 +377,7 @@ export class Sender {
     this.#queue.markAllLost();
     this.#duplicateAcks = 0;
     this.#mustRetransmit = true;
+    this.#tellShares();
     return undefined;
   }
 }
@@ -347,6 +392,7 @@ export interface SenderStatistics {
   readonly smoothedRttMs: number | undefined;
 }
 
+const LEAST_ROOM_BYTES = 65_536;
 const DUPLICATE_ACKS_FOR_LOSS = 3;
 const MAX_CONSECUTIVE_TIMEOUTS = 8;
 const NAGLE_LIMIT_MS = 40;

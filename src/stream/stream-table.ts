@@ -11,7 +11,10 @@ import type { PilotAddress } from "../wire/ids.ts";
 import { FIRST_EPHEMERAL_PORT, LAST_EPHEMERAL_PORT } from "../wire/virtual-packet.ts";
 import { DeadlineHeap } from "./deadline-heap.ts";
 import { Fifo } from "./fifo.ts";
+import { FlightShare } from "./flight-share.ts";
+import { MemoryBudget } from "./memory-budget.ts";
 import { addressKey, RemoteNode } from "./remote-node.ts";
+import type { StreamShares } from "./shares.ts";
 import { Stream } from "./stream.ts";
 import type { StreamEvent } from "./stream-event.ts";
 import { DEFAULT_STREAM_OPTIONS, type StreamOptions } from "./stream-options.ts";
@@ -57,6 +60,8 @@ export class StreamTable {
   /** Nodes with dials held back. */
   readonly #pacing = new Set<RemoteNode>();
   readonly #synBucket: TokenBucket;
+  readonly #receiveBudget: MemoryBudget;
+  readonly #sendBudget: MemoryBudget;
   #streamCount = 0;
   #nextPort: number;
   #sweepAt: Instant;
@@ -65,6 +70,8 @@ export class StreamTable {
     this.#randomBytes = randomBytes;
     this.#limits = { ...DEFAULT_TABLE_LIMITS, ...limits };
     this.#synBucket = new TokenBucket(this.#limits.synsPerSecond, this.#limits.synBurst, now);
+    this.#receiveBudget = new MemoryBudget(this.#limits.memoryBytes);
+    this.#sendBudget = new MemoryBudget(this.#limits.memoryBytes);
     this.#sweepAt = after(now, SWEEP_INTERVAL_MS);
     this.#nextPort = FIRST_EPHEMERAL_PORT + (readU32(randomBytes(4), 0) % EPHEMERAL_PORTS);
   }
@@ -239,10 +246,8 @@ export class StreamTable {
   }
 
   #learn(node: RemoteNode, isReference: boolean, now: Instant): void {
-    if (isReference || node.isRelaxed) return;
-    node.isRelaxed = true;
-    node.pacer.relax();
-    this.#release(node, now);
+    node.pacer.adapt(isReference);
+    if (node.waiting.length > 0) this.#release(node, now);
   }
 
   #freePort(node: RemoteNode, remotePort: number): number | undefined {
@@ -270,6 +275,7 @@ export class StreamTable {
       options: { ...DEFAULT_STREAM_OPTIONS, ...this.#limits.streamOptions, ...options },
       initialSequence: readU32(this.#randomBytes(4), 0) || 1,
       now,
+      shares: node.shares,
       onChange: () => {
         this.#changed.add(stream);
         this.#eventful.add(stream);
@@ -291,9 +297,18 @@ export class StreamTable {
     if (this.#nodes.size >= this.#limits.maxNodes) this.#sweep(now);
     if (this.#nodes.size >= this.#limits.maxNodes) return undefined;
     const bucket = new TokenBucket(this.#limits.synsPerSecondPerNode, this.#limits.synBurstPerNode, now);
-    const node = new RemoteNode(remote, bucket);
+    const node = new RemoteNode(remote, bucket, this.#sharesOfNode());
     this.#nodes.set(key, node);
     return node;
+  }
+
+  #sharesOfNode(): StreamShares {
+    const { memoryBytesPerNode } = this.#limits;
+    return {
+      receiveBudget: new MemoryBudget(memoryBytesPerNode, this.#receiveBudget),
+      sendBudget: new MemoryBudget(memoryBytesPerNode, this.#sendBudget),
+      flight: new FlightShare(),
+    };
   }
 
   #settle(stream: Stream): void {
@@ -327,6 +342,9 @@ export interface TableLimits {
   readonly maxNodes: number;
   /** Handshakes under way per port. */
   readonly backlog: number;
+  /** What all streams may hold of received data, and again of written data; and those with one node. */
+  readonly memoryBytes: number;
+  readonly memoryBytesPerNode: number;
   readonly synsPerSecond: number;
   readonly synBurst: number;
   readonly synsPerSecondPerNode: number;
@@ -339,6 +357,8 @@ export const DEFAULT_TABLE_LIMITS: TableLimits = {
   maxStreamsPerNode: 16_384,
   maxNodes: 4_096,
   backlog: 1_024,
+  memoryBytes: 256 << 20,
+  memoryBytesPerNode: 64 << 20,
   synsPerSecond: 1_000,
   synBurst: 2_000,
   synsPerSecondPerNode: 200,

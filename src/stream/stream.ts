@@ -11,6 +11,7 @@ import { type LinkOutcome, type LinkStatistics, OpenLink } from "./open-link.ts"
 import type { PeerTraits } from "./peer-traits.ts";
 import { initialWindow } from "./receiver.ts";
 import { sequenceAdd } from "./sequence.ts";
+import { ownShares, type StreamShares } from "./shares.ts";
 import type { StreamEvent, StreamFailure } from "./stream-event.ts";
 import type { StreamOptions } from "./stream-options.ts";
 import { hasFlag, isOpeningSyn, PacketForm, type StreamPacket } from "./stream-packet.ts";
@@ -53,6 +54,7 @@ export class Stream {
   readonly #options: StreamOptions;
   readonly #initialSequence: number;
   readonly #form: PacketForm;
+  readonly #shares: StreamShares;
   readonly #onChange: () => void;
   readonly #outbox = new Fifo<StreamPacket>();
   readonly #events = new Fifo<StreamEvent>();
@@ -69,6 +71,7 @@ export class Stream {
     this.#options = parameters.options;
     this.#initialSequence = parameters.initialSequence;
     this.#form = new PacketForm(parameters.localPort, parameters.remotePort);
+    this.#shares = parameters.shares ?? ownShares();
     this.#onChange = parameters.onChange;
     this.#now = parameters.now;
   }
@@ -247,12 +250,15 @@ export class Stream {
     if (state.repeatAt > this.#now) return;
     const repeatAt = after(this.#now, FIRST_REPEAT_MS * 2 ** state.sends);
     this.#state = { ...state, sends: state.sends + 1, repeatAt };
-    this.#sendSynAck(sequenceAdd(state.peer.sequence, 1));
+    const acknowledgement = sequenceAdd(state.peer.sequence, 1);
+    this.#sendSynAck(acknowledgement);
+    // A reference does not acknowledge a second SYN+ACK, but it does acknowledge a byte that lies before what it expects.
+    const numbers = { sequence: this.#initialSequence, acknowledgement, window: this.#window };
+    this.#outbox.push(this.#form.packet(FLAG.ACK, numbers, ONE_BYTE));
   }
 
   #handshakePacket(flags: number, acknowledgement: number): StreamPacket {
-    const window = initialWindow(this.#options.receiveBufferBytes);
-    return this.#form.packet(flags, { sequence: this.#initialSequence, acknowledgement, window });
+    return this.#form.packet(flags, { sequence: this.#initialSequence, acknowledgement, window: this.#window });
   }
 
   #dispatch(packet: StreamPacket): "superseded" | undefined {
@@ -308,8 +314,8 @@ export class Stream {
 
   #open(peer: PeerSyn): OpenLink {
     const numbers = { ownSequence: this.#initialSequence, peerSequence: peer.sequence, peerWindow: peer.window };
-    const queues = { outbox: this.#outbox, events: this.#events };
-    const link = new OpenLink(numbers, this.#options, this.#form, queues, this.#now);
+    const surroundings = { outbox: this.#outbox, events: this.#events, shares: this.#shares, wake: this.#onChange };
+    const link = new OpenLink(numbers, this.#options, this.#form, surroundings, this.#now);
     this.#state = { kind: "open", link };
     this.#events.push({ kind: "established" });
     if (this.#earlyEnd !== undefined) link.end(this.#earlyEnd, this.#now);
@@ -374,6 +380,7 @@ export class Stream {
       return;
     }
     this.#events.push({ kind: "closed", undeliveredBytes: link.undeliveredBytes });
+    link.retire();
     this.#state = { kind: "time-wait", link, until: after(this.#now, TIME_WAIT_MS) };
   }
 
@@ -414,6 +421,10 @@ export class Stream {
     return state.link.nextPacket(state.kind === "open", this.#now);
   }
 
+  get #window(): number {
+    return initialWindow(this.#options.receiveBufferBytes);
+  }
+
   get #afterSyn(): number {
     return sequenceAdd(this.#initialSequence, 1);
   }
@@ -432,10 +443,12 @@ export interface StreamParameters {
   /** Random and not 0, which is how the far side knows that we are no reference. */
   readonly initialSequence: number;
   readonly now: Instant;
+  readonly shares?: StreamShares;
   /** Called after every command and input: there may be packets, events or another deadline. */
   readonly onChange: () => void;
 }
 
+const ONE_BYTE = new Uint8Array(1);
 const FIRST_REPEAT_MS = 1_000;
 const LONGEST_REPEAT_MS = 8_000;
 const SYN_REPEATS = 6;

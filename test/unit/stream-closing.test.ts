@@ -178,6 +178,50 @@ describe("the far side's end", () => {
     expect(scripted.events()).toEqual(["readable", "truncated"]);
   });
 
+  it("is believed at once when it comes promptly after data", () => {
+    const scripted = ScriptedStream.open(reference);
+    scripted.pass(5_000);
+    scripted.receive({ payload: utf8("ab") });
+    scripted.pass(149);
+    scripted.receive({ flags: FLAG.FIN, sequence: 3 });
+    expect(scripted.events()).toEqual(["readable", "ended", "closed"]);
+  });
+
+  it("is doubted for 1 s when it comes late, and then believed", () => {
+    const scripted = ScriptedStream.open(reference);
+    scripted.pass(5_000);
+    scripted.receive({ flags: FLAG.FIN, sequence: 1 });
+    expect(scripted.pass(999)).toMatchObject([{ flags: FLAG.ACK, acknowledgement: 2 }]);
+    expect(scripted.events()).toEqual([]);
+    expect(scripted.pass(1)).toMatchObject([{ flags: FIN_ACK, acknowledgement: 2 }]);
+    expect(scripted.events()).toEqual(["ended", "closed"]);
+  });
+
+  it("is no clean end when it keeps coming though we acknowledge it: it stands for data that was lost", () => {
+    const scripted = ScriptedStream.open(reference);
+    scripted.receive({ payload: utf8("ab") });
+    for (let i = 0; i < 3; i++) {
+      scripted.pass(400);
+      scripted.receive({ flags: FLAG.FIN, sequence: 3 });
+    }
+    expect(scripted.events()).toEqual(["readable", "truncated"]);
+  });
+
+  it("is no clean end when a later FIN shows that there was more", () => {
+    const scripted = ScriptedStream.open(reference);
+    scripted.pass(400);
+    scripted.receive({ flags: FLAG.FIN, sequence: 1 });
+    scripted.receive({ flags: FLAG.FIN, sequence: 900 });
+    expect(scripted.events()).toEqual(["truncated"]);
+  });
+
+  it("is never doubted of our own kind", () => {
+    const scripted = ScriptedStream.open();
+    scripted.pass(5_000);
+    scripted.receive({ flags: FLAG.FIN, sequence: 1 });
+    expect(scripted.events()).toEqual(["ended"]);
+  });
+
   it("is not passed by data behind it", () => {
     const scripted = ScriptedStream.open();
     scripted.receive({ flags: FLAG.FIN, sequence: 3 });

@@ -123,8 +123,20 @@ describe("answering", () => {
     const scripted = new ScriptedStream({ peerSequence: 0 });
     syn(scripted);
     scripted.stream.accept(scripted.now);
-    expect(scripted.pass(20_000).map((packet) => packet.at)).toEqual([0, 1_000, 3_000, 7_000]);
+    const answers = scripted.pass(20_000).filter(({ flags }) => flags === SYN_ACK);
+    expect(answers.map((packet) => packet.at)).toEqual([0, 1_000, 3_000, 7_000]);
     expect(scripted.stream.stateKind).toBe("closed");
+  });
+
+  it("provokes the lost ACK of a reference by a byte that lies before what it expects", () => {
+    const scripted = new ScriptedStream({ peerSequence: 0 });
+    syn(scripted);
+    scripted.stream.accept(scripted.now);
+    scripted.sent();
+    expect(scripted.pass(1_000)).toMatchObject([
+      { flags: SYN_ACK, sequence: 0 },
+      { flags: FLAG.ACK, sequence: 0, acknowledgement: 1, payload: new Uint8Array(1) },
+    ]);
   });
 
   it("gives way to a restarted far side whose SYN keeps coming into a stream in use", () => {

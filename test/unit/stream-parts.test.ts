@@ -5,6 +5,7 @@ import { RenoCongestion } from "../../src/stream/congestion.ts";
 import { DeadlineHeap } from "../../src/stream/deadline-heap.ts";
 import { DialPacer } from "../../src/stream/dial-pacer.ts";
 import { Fifo } from "../../src/stream/fifo.ts";
+import { MemoryBudget } from "../../src/stream/memory-budget.ts";
 import { Reassembly } from "../../src/stream/reassembly.ts";
 import { RetransmissionQueue } from "../../src/stream/retransmission-queue.ts";
 import { RttEstimator } from "../../src/stream/rtt-estimator.ts";
@@ -128,7 +129,7 @@ describe("reassembly", () => {
     const piece = fc.tuple(fc.integer({ min: 0, max: 299 }), fc.integer({ min: 1, max: 60 }));
     fc.assert(
       fc.property(fc.array(piece, { maxLength: 60 }), (pieces) => {
-        const reassembly = new Reassembly(start, 10_000);
+        const reassembly = new Reassembly(start, 10_000, new MemoryBudget(20_000));
         const whole = Array.from({ length: 30 }, (_, i) => [i * 10, 10] as const);
         for (const [from, length] of [...pieces, ...whole]) {
           reassembly.place(sequenceAdd(start, from), bytes.subarray(from, from + length));
@@ -143,7 +144,7 @@ describe("reassembly", () => {
   });
 
   it("reports kept segments as merged blocks in order, the first four", () => {
-    const reassembly = new Reassembly(0, 10_000);
+    const reassembly = new Reassembly(0, 10_000, new MemoryBudget(2_000_000));
     for (const at of [70, 10, 20, 40, 90, 110]) reassembly.place(at, pattern(10));
     expect(reassembly.sackBlocks()).toEqual([
       { left: 10, right: 30 },
@@ -154,7 +155,7 @@ describe("reassembly", () => {
   });
 
   it("keeps no more than its limit of early bytes, and still takes what is next", () => {
-    const reassembly = new Reassembly(0, 100);
+    const reassembly = new Reassembly(0, 100, new MemoryBudget(2_000_000));
     expect(reassembly.place(50, pattern(60))).toBe("early");
     expect(reassembly.place(120, pattern(60))).toBe("no-room");
     expect(reassembly.place(0, pattern(50))).toBe("filled");
@@ -162,7 +163,7 @@ describe("reassembly", () => {
   });
 
   it("keeps no more than 1024 early segments", () => {
-    const reassembly = new Reassembly(0, 1_000_000);
+    const reassembly = new Reassembly(0, 1_000_000, new MemoryBudget(2_000_000));
     for (let i = 1; i <= 1_024; i++) expect(reassembly.place(2 * i, pattern(1))).toBe("early");
     expect(reassembly.place(4_000, pattern(1))).toBe("no-room");
   });
@@ -285,5 +286,36 @@ describe("the dial pacer", () => {
     expect(pacer.take(NOW)).toBe(false);
     expect(pacer.nextAt).toBe(NOW + 125);
     expect(pacer.take(later(NOW, 125))).toBe(true);
+  });
+});
+
+describe("a memory budget", () => {
+  it("is what the narrowest of it and its parents leaves", () => {
+    const all = new MemoryBudget(100);
+    const [one, other] = [new MemoryBudget(80, all), new MemoryBudget(80, all)];
+    one.reserve(70);
+    expect([one.freeBytes, other.freeBytes]).toEqual([10, 30]);
+    one.release(70);
+    expect([all.heldBytes, other.freeBytes]).toEqual([0, 80]);
+  });
+
+  it("has everything back when a stream is over, read to the end or not", () => {
+    const piece = fc.tuple(fc.nat(30), fc.integer({ min: 1, max: 8 }), fc.boolean());
+    fc.assert(
+      fc.property(fc.array(piece, { maxLength: 60 }), fc.constantFrom("clear", "leave", "drop"), (pieces, end) => {
+        const budget = new MemoryBudget(500);
+        const reassembly = new Reassembly(0, 100, budget);
+        for (const [from, length, isRead] of pieces) {
+          reassembly.place(reassembly.next - 5 + from, pattern(length));
+          if (isRead) reassembly.read();
+          expect(budget.heldBytes + reassembly.freeBytes).toBeGreaterThanOrEqual(100);
+        }
+        if (end === "drop") reassembly.dropFrom(reassembly.next);
+        if (end === "leave") reassembly.leaveBudget();
+        else reassembly.clear();
+        while (reassembly.read() !== undefined);
+        expect(budget.heldBytes).toBe(0);
+      }),
+    );
   });
 });

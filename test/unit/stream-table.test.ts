@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { utf8 } from "../../src/base/bytes.ts";
 import { type Instant, instant, after as later } from "../../src/base/instant.ts";
+import type { Stream } from "../../src/stream/stream.ts";
 import type { StreamPacket } from "../../src/stream/stream-packet.ts";
 import { StreamTable, type TableEvent, type TableLimits } from "../../src/stream/stream-table.ts";
 import { networkId, nodeId, type PilotAddress } from "../../src/wire/ids.ts";
@@ -255,6 +256,50 @@ describe("streams of a table", () => {
       .filter(({ packet: { payload } }) => payload.length > 0)
       .map((seen) => seen.packet.sourcePort);
     expect(new Set(ports.slice(0, 3)).size).toBe(3);
+  });
+
+  it("to a reference node have 64 segments in flight together, and each gets its turn", () => {
+    const table = tableWith();
+    const streams = Array.from({ length: 8 }, () => table.dial(node(2), 80, START)!);
+    const sequences = new Map(packetsOf(table).map(({ packet: { sourcePort, sequence } }) => [sourcePort, sequence]));
+    for (const [port, sequence] of sequences) {
+      const acknowledgement = (sequence + 1) >>> 0;
+      const numbers = { sequence: 0, acknowledgement, sourcePort: 80, destinationPort: port };
+      table.handlePacket(node(2), packet({ flags: FLAG.SYN | FLAG.ACK, ...numbers }), START);
+    }
+    packetsOf(table);
+    for (const stream of streams) stream.write(new Uint8Array(100_000), START);
+    const sent = packetsOf(table).filter(({ packet: { payload } }) => payload.length > 0);
+    expect(sent).toHaveLength(64);
+    expect(new Set(sent.map(({ packet: { sourcePort } }) => sourcePort)).size).toBe(8);
+    const { sourcePort, sequence, payload } = sent[0]!.packet;
+    const acknowledgement = (sequence + payload.length) >>> 0;
+    const ack = { sequence: 1, acknowledgement, sourcePort: 80, destinationPort: sourcePort };
+    table.handlePacket(node(2), packet(ack), later(START, 5));
+    expect(packetsOf(table).filter((out) => out.packet.payload.length > 0)).toHaveLength(1);
+    for (const stream of streams) stream.reset(later(START, 5));
+  });
+
+  it("hold no more memory than their node may, and go on when there is room again", () => {
+    const network = new StreamNetwork(PERFECT_LINK, 2, { memoryBytesPerNode: 300_000, memoryBytes: 1 << 30 });
+    const chunk = new Uint8Array(200_000);
+    const streams: Stream[] = [];
+    network.b.table.listen(80, "accept");
+    network.b.program = (event) => {
+      if (event.kind === "accepted") streams.push(event.stream);
+    };
+    network.a.program = (event, now) => {
+      const kind = event.kind === "stream" ? event.event.kind : event.kind;
+      if (kind === "established" || kind === "writable") event.stream.write(chunk, now);
+    };
+    for (let i = 0; i < 5; i++) network.a.table.dial(network.b.address, 80, network.now);
+    network.runFor(20_000);
+    const received = () => streams.reduce((sum, stream) => sum + stream.statistics!.receivedBytes, 0);
+    expect(received()).toBeGreaterThan(290_000);
+    expect(received()).toBeLessThanOrEqual(300_000);
+    for (const stream of streams) while (stream.read(network.now) !== undefined);
+    network.runFor(20_000);
+    expect(received()).toBeGreaterThan(550_000);
   });
 
   it("with a node are all reset at once, on both sides", () => {
