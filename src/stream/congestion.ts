@@ -47,6 +47,12 @@ export class RenoCongestion {
     this.#windowBytes = Math.min(this.#windowBytes, INITIAL_WINDOW_SEGMENTS * this.#segmentBytes);
   }
 
+  /** The loss was none: back to what was before it, unless the window has grown past that since. */
+  undo(windowBytes: number, thresholdBytes: number): void {
+    this.#windowBytes = Math.max(this.#windowBytes, windowBytes);
+    this.#thresholdBytes = Math.max(this.#thresholdBytes, thresholdBytes);
+  }
+
   #halfOf(flightBytes: number): number {
     return Math.max(flightBytes / 2, 2 * this.#segmentBytes);
   }

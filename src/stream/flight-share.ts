@@ -7,10 +7,6 @@ export class FlightShare {
   #segments = 0;
   readonly #waiting = new Set<() => void>();
 
-  get segments(): number {
-    return this.#segments;
-  }
-
   /** True, or `wake` will be called once. */
   hasRoom(limit: number, wake: () => void): boolean {
     if (this.#segments < limit) return true;

@@ -2,7 +2,8 @@
  * Segments sent and not yet acknowledged, in order of sequence, with what is known of each: the scoreboard of RFC 6675.
  * A segment keeps its boundaries for life, because a reference receiver stores by exact sequence number and never trims
  * (pilot protocol §4.2). Each transmission has a number that only rises, so that a lost retransmission shows as well: what
- * was transmitted three or more transmissions before something that arrived is lost (the rule of RFC 9002 §6.1.1).
+ * was transmitted three or more transmissions before something that arrived is lost (the rule of RFC 9002 §6.1.1). When an
+ * original arrives after all, the path reorders, and the three grow to what was seen.
  * Invariant: `pipeBytes`, `pipeSegments` and `sackedSegments` are sums over the segments held.
  */
 import type { Instant } from "../base/instant.ts";
@@ -15,6 +16,8 @@ export interface SentSegment {
   sentAt: Instant;
   /** Number of the latest transmission. */
   transmission: number;
+  /** Number of the one before it, if any. */
+  earlierTransmission: number;
   sends: number;
   sacked: boolean;
   /** Believed lost and not sent again since. */
@@ -39,6 +42,10 @@ export class RetransmissionQueue {
   #resentSegments = 0;
   #nextTransmission = 1;
   #newestDelivered = 0;
+  /** Of any report, also of those that are too rough for the estimator: a SACK comes without the delay of an ACK. */
+  #leastRttMs = Number.POSITIVE_INFINITY;
+  #reordering = LEAST_REORDERING;
+  #needlessResends = 0;
 
   get length(): number {
     return this.#segments.length - this.#head;
@@ -62,6 +69,16 @@ export class RetransmissionQueue {
     return this.#sackedSegments;
   }
 
+  /** How many retransmissions turned out to have been needless, since the beginning. */
+  get needlessResends(): number {
+    return this.#needlessResends;
+  }
+
+  /** After how many later arrivals a segment is lost. Never more than half of what is out, or nothing would show it. */
+  get reorderingThreshold(): number {
+    return Math.max(LEAST_REORDERING, Math.min(this.#reordering, this.length >> 1));
+  }
+
   first(): SentSegment | undefined {
     return this.#segments[this.#head];
   }
@@ -74,6 +91,7 @@ export class RetransmissionQueue {
       isFin,
       sentAt: now,
       transmission: this.#nextTransmission++,
+      earlierTransmission: 0,
       sends: 1,
       sacked: false,
       lost: false,
@@ -103,11 +121,12 @@ export class RetransmissionQueue {
     if (segment.sends === 1) this.#resentSegments += 1;
     segment.sends += 1;
     segment.sentAt = now;
+    segment.earlierTransmission = segment.transmission;
     segment.transmission = this.#nextTransmission++;
   }
 
   /** Removes what `acknowledgement` covers whole. */
-  acknowledge(acknowledgement: number, leastRttMs: number, now: Instant): AcknowledgedRange {
+  acknowledge(acknowledgement: number, now: Instant): AcknowledgedRange {
     let segments = 0;
     let bytes = 0;
     let timedSince: Instant | undefined;
@@ -116,7 +135,7 @@ export class RetransmissionQueue {
       if (sequenceAfter(endOf(segment), acknowledgement)) break;
       if (segment.sends > 1) timed = false;
       if (!segment.sacked) timedSince = segment.sentAt;
-      if (!segment.sacked) this.#noteDelivered(segment, leastRttMs, now);
+      if (!segment.sacked) this.#noteDelivered(segment, now);
       this.#forget(segment);
       segments += 1;
       bytes += lengthOf(segment);
@@ -125,13 +144,13 @@ export class RetransmissionQueue {
   }
 
   /** Marks segments that lie wholly inside [left, right). Returns how many were news. */
-  markSacked(left: number, right: number, leastRttMs: number, now: Instant): number {
+  markSacked(left: number, right: number, now: Instant): number {
     let news = 0;
     for (let i = this.#indexFrom(left); i < this.#segments.length; i++) {
       const segment = this.#segments[i]!;
       if (sequenceAfter(endOf(segment), right)) break;
       if (segment.sacked) continue;
-      this.#noteDelivered(segment, leastRttMs, now);
+      this.#noteDelivered(segment, now);
       this.#leavePipe(segment);
       segment.sacked = true;
       this.#sackedSegments += 1;
@@ -143,11 +162,11 @@ export class RetransmissionQueue {
   /** Marks as lost what was transmitted well before something that arrived. Returns how many were news. */
   markLostByOrder(): number {
     if (this.#sackedSegments === 0 && this.#resentSegments === 0) return 0;
+    const lostUpTo = this.#newestDelivered - this.reorderingThreshold;
     let news = 0;
     for (let i = this.#head; i < this.#segments.length; i++) {
       const segment = this.#segments[i]!;
-      if (segment.sacked || segment.lost) continue;
-      if (segment.transmission + REORDERING_THRESHOLD > this.#newestDelivered) continue;
+      if (segment.sacked || segment.lost || segment.transmission > lostUpTo) continue;
       this.#markLost(segment);
       news += 1;
     }
@@ -211,10 +230,21 @@ export class RetransmissionQueue {
     this.#pipeSegments += 1;
   }
 
-  /** A segment sent more than once arrived by its latest transmission only if that is at least a round trip ago. */
-  #noteDelivered(segment: SentSegment, leastRttMs: number, now: Instant): void {
-    if (segment.sends > 1 && now - segment.sentAt < leastRttMs) return;
+  /** A segment sent more than once arrived by its latest transmission only if that is about a round trip ago. */
+  #noteDelivered(segment: SentSegment, now: Instant): void {
+    const sinceMs = now - segment.sentAt;
+    if (segment.sends === 1) this.#leastRttMs = Math.min(this.#leastRttMs, sinceMs);
+    else if (!segment.lost && sinceMs < this.#leastRttMs * SHORTER_THAN_ANY) {
+      this.#noteNeedlessResend(segment);
+      return;
+    }
     this.#newestDelivered = Math.max(this.#newestDelivered, segment.transmission);
+  }
+
+  #noteNeedlessResend(segment: SentSegment): void {
+    this.#needlessResends += 1;
+    const distance = this.#newestDelivered - segment.earlierTransmission + 1;
+    this.#reordering = Math.min(Math.max(this.#reordering, distance), MOST_REORDERING);
   }
 
   #forget(segment: SentSegment): void {
@@ -255,5 +285,7 @@ function endOf(segment: SentSegment): number {
   return sequenceAdd(segment.sequence, lengthOf(segment));
 }
 
-const REORDERING_THRESHOLD = 3;
+const LEAST_REORDERING = 3;
+const MOST_REORDERING = 100;
+const SHORTER_THAN_ANY = 0.8;
 const COMPACT_AT = 256;

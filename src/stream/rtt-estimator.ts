@@ -5,17 +5,11 @@
 export class RttEstimator {
   #smoothedMs: number | undefined;
   #varianceMs = 0;
-  #leastMs = Number.POSITIVE_INFINITY;
   #timeoutMs = INITIAL_TIMEOUT_MS;
 
   /** Undefined until the first sample. */
   get smoothedMs(): number | undefined {
     return this.#smoothedMs;
-  }
-
-  /** The shortest round trip seen; infinite until the first sample. */
-  get leastMs(): number {
-    return this.#leastMs;
   }
 
   get timeoutMs(): number {
@@ -24,7 +18,6 @@ export class RttEstimator {
 
   /** RFC 6298 (2.2) and (2.3). A sample also ends a backoff. */
   sample(rttMs: number): void {
-    this.#leastMs = Math.min(this.#leastMs, rttMs);
     if (this.#smoothedMs === undefined) {
       this.#smoothedMs = rttMs;
       this.#varianceMs = rttMs / 2;

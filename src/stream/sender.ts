@@ -50,6 +50,9 @@ export class Sender {
   #windowAcknowledgement: number;
   #recovery: Recovery = { kind: "none" };
   #duplicateAcks = 0;
+  /** What a fast recovery changed, and how many of its retransmissions may still turn out to have been needless. */
+  #undo: { readonly windowBytes: number; readonly thresholdBytes: number; resends: number } | undefined;
+  #needlessSeen = 0;
   /** A retransmission that goes out whatever the congestion window says (RFC 6675 §5 step 4.3). */
   #mustRetransmit = false;
   #heldByCongestion = false;
@@ -176,7 +179,8 @@ export class Sender {
   }
 
   handleSack(blocks: readonly SackBlock[], now: Instant): void {
-    for (const { left, right } of blocks) this.#queue.markSacked(left, right, this.rtt.leastMs, now);
+    for (const { left, right } of blocks) this.#queue.markSacked(left, right, now);
+    this.#undoIfNeedless();
     this.#detectLoss();
     this.#tellShares();
   }
@@ -211,7 +215,7 @@ export class Sender {
   }
 
   #handleNewAck(acknowledgement: number, now: Instant): void {
-    const range = this.#queue.acknowledge(acknowledgement, this.rtt.leastMs, now);
+    const range = this.#queue.acknowledge(acknowledgement, now);
     this.#unacknowledged = acknowledgement;
     this.#acknowledgedBytes += range.bytes;
     this.#duplicateAcks = 0;
@@ -220,6 +224,7 @@ export class Sender {
     if (range.timedSince !== undefined) this.rtt.sample(now - range.timedSince);
     else this.rtt.resetBackoff();
     if (this.#end === "sent" && this.#queue.length === 0) this.#end = "acknowledged";
+    this.#undoIfNeedless();
     this.#advanceRecovery(acknowledgement, range.bytes);
     this.#detectLoss();
     this.#retransmitAt = this.#queue.length === 0 ? undefined : after(now, this.rtt.timeoutMs);
@@ -242,7 +247,7 @@ export class Sender {
     if (this.#queue.length === 0) return;
     if (window !== this.#window && this.#queue.sackedSegments === 0) return; // a window update, not a duplicate
     this.#duplicateAcks += 1;
-    if (this.#duplicateAcks !== DUPLICATE_ACKS_FOR_LOSS || this.#recovery.kind !== "none") return;
+    if (this.#duplicateAcks < this.#queue.reorderingThreshold || this.#recovery.kind !== "none") return;
     if (this.#queue.markFirstLost()) this.#enterFastRecovery();
   }
 
@@ -252,9 +257,24 @@ export class Sender {
 
   #enterFastRecovery(): void {
     this.#recovery = { kind: "fast", until: this.#next };
+    const { windowBytes, thresholdBytes } = this.#congestion;
+    this.#undo = { windowBytes, thresholdBytes, resends: 0 };
     this.#congestion.handleFastLoss(this.#queue.outstandingBytes);
     this.#mustRetransmit = true;
     this.#fastRecoveries += 1;
+  }
+
+  /** When every retransmission of a fast recovery was needless there was no loss (the idea of RFC 4015). */
+  #undoIfNeedless(): void {
+    const news = this.#queue.needlessResends - this.#needlessSeen;
+    this.#needlessSeen += news;
+    const undo = this.#undo;
+    if (news === 0 || undo === undefined) return;
+    undo.resends -= news;
+    if (undo.resends > 0) return;
+    this.#undo = undefined;
+    this.#congestion.undo(undo.windowBytes, undo.thresholdBytes);
+    if (this.#recovery.kind === "fast") this.#recovery = { kind: "none" };
   }
 
   /** The newest statement counts (RFC 9293 §3.10.7.4); one that acknowledges less is older. */
@@ -280,6 +300,7 @@ export class Sender {
     }
     this.#mustRetransmit = false;
     this.#queue.handleResent(segment, now);
+    if (this.#undo !== undefined) this.#undo.resends += 1;
     this.#retransmissions += 1;
     if (segment === this.#queue.first() || this.#retransmitAt === undefined) {
       this.#retransmitAt = after(now, this.rtt.timeoutMs);
@@ -374,6 +395,7 @@ export class Sender {
     this.rtt.backOff();
     this.#congestion.handleTimeout(this.#queue.outstandingBytes, this.#recovery.kind !== "timeout");
     this.#recovery = { kind: "timeout", until: this.#next };
+    this.#undo = undefined;
     this.#queue.markAllLost();
     this.#duplicateAcks = 0;
     this.#mustRetransmit = true;
@@ -393,7 +415,6 @@ export interface SenderStatistics {
 }
 
 const LEAST_ROOM_BYTES = 65_536;
-const DUPLICATE_ACKS_FOR_LOSS = 3;
 const MAX_CONSECUTIVE_TIMEOUTS = 8;
 const NAGLE_LIMIT_MS = 40;
 const MAX_PROBE_MS = 10_000;

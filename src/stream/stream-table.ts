@@ -124,10 +124,6 @@ export class StreamTable {
   handlePacket(remote: PilotAddress, packet: StreamPacket, now: Instant): StreamDrop | undefined {
     const node = this.#nodes.get(addressKey(remote));
     const stream = node?.find(packet.destinationPort, packet.sourcePort);
-    if (isOpeningSyn(packet) && this.#modeOf(packet.destinationPort) === undefined && stream === undefined) {
-      this.#outbox.push({ remote, packet: new PacketForm(packet.destinationPort, packet.sourcePort).reset(0) });
-      return undefined;
-    }
     if (stream !== undefined) {
       const verdict = stream.handlePacket(packet, now);
       if (stream.traits !== undefined) this.#learn(node!, stream.traits.isReference, now);
@@ -193,20 +189,29 @@ export class StreamTable {
   // SYNs.
 
   #handleSyn(remote: PilotAddress, packet: StreamPacket, now: Instant): StreamDrop | undefined {
+    const port = packet.destinationPort;
+    const mode = this.#modeOf(port);
+    if (mode === undefined) {
+      this.#refuse(remote, packet);
+      return undefined;
+    }
     const node = this.#nodeFor(remote, now);
     if (node === undefined || !node.synBucket.take(now) || !this.#synBucket.take(now)) return "syn-limited";
-    const port = packet.destinationPort;
     if (!this.#hasRoom(node) || !this.#hasBacklog(port)) {
-      this.#outbox.push({ remote, packet: new PacketForm(port, packet.sourcePort).reset(0) });
+      this.#refuse(remote, packet);
       return "stream-limit";
     }
     const stream = this.#create(node, port, packet.sourcePort, {}, now);
     this.#inbound.add(stream);
     this.#halfOpenAt(port).add(stream);
     stream.offer(packet, now);
-    if (this.#modeOf(port) === "accept") stream.accept(now);
+    if (mode === "accept") stream.accept(now);
     else this.#events.push({ kind: "requested", stream });
     return undefined;
+  }
+
+  #refuse(remote: PilotAddress, { destinationPort, sourcePort }: StreamPacket): void {
+    this.#outbox.push({ remote, packet: new PacketForm(destinationPort, sourcePort).reset(0) });
   }
 
   #modeOf(port: number): ListenMode | undefined {
@@ -335,7 +340,7 @@ export class StreamTable {
   }
 }
 
-/** Bounds and rates. Times are seconds, as rates are. */
+/** Bounds on what far sides can make us hold, and on how often they may ask. */
 export interface TableLimits {
   readonly maxStreams: number;
   readonly maxStreamsPerNode: number;

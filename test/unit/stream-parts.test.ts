@@ -178,7 +178,7 @@ describe("the retransmission queue", () => {
 
   it("removes only segments that are acknowledged whole", () => {
     const queue = queueOf(3);
-    expect(queue.acknowledge(250, 0, NOW)).toMatchObject({ segments: 2, bytes: 200 });
+    expect(queue.acknowledge(250, NOW)).toMatchObject({ segments: 2, bytes: 200 });
     expect([queue.length, queue.outstandingBytes, queue.pipeBytes]).toEqual([1, 100, 100]);
   });
 
@@ -186,19 +186,28 @@ describe("the retransmission queue", () => {
     const queue = queueOf(2);
     queue.markFirstLost();
     queue.handleResent(queue.first()!, later(NOW, 50));
-    expect(queue.acknowledge(200, 0, later(NOW, 80)).timedSince).toBeUndefined();
+    expect(queue.acknowledge(200, later(NOW, 80)).timedSince).toBeUndefined();
   });
 
   it("finds a lost retransmission by what was sent three transmissions after it", () => {
     const queue = queueOf(5);
-    queue.markSacked(100, 400, 10, later(NOW, 20));
+    queue.markSacked(100, 400, later(NOW, 20));
     expect(queue.markLostByOrder()).toBe(1);
     queue.handleResent(queue.firstLost()!, later(NOW, 20));
     for (let i = 5; i < 8; i++) queue.append(i * 100, pattern(100), false, later(NOW, 21));
     expect(queue.markLostByOrder()).toBe(0);
-    queue.markSacked(500, 800, 10, later(NOW, 41));
+    queue.markSacked(500, 800, later(NOW, 41));
     queue.markLostByOrder();
     expect(queue.firstLost()!.sequence).toBe(0);
+  });
+
+  it("learns from originals that arrive after all how far the path reorders", () => {
+    const queue = queueOf(40);
+    queue.markSacked(100, 1_000, later(NOW, 20));
+    expect([queue.markLostByOrder(), queue.reorderingThreshold]).toEqual([1, 3]);
+    queue.handleResent(queue.firstLost()!, later(NOW, 20));
+    queue.acknowledge(1_000, later(NOW, 24));
+    expect([queue.needlessResends, queue.reorderingThreshold]).toEqual([1, 10]);
   });
 
   it("keeps its sums true whatever happens to it", () => {
@@ -220,8 +229,8 @@ describe("the retransmission queue", () => {
             next += 10;
           } else if (kind === "ack") {
             acknowledged = Math.min(next, acknowledged + 10 * (a % 4));
-            queue.acknowledge(acknowledged, 5, now);
-          } else if (kind === "sack") queue.markSacked(acknowledged + 10 * a, acknowledged + 10 * (a + b), 5, now);
+            queue.acknowledge(acknowledged, now);
+          } else if (kind === "sack") queue.markSacked(acknowledged + 10 * a, acknowledged + 10 * (a + b), now);
           else if (kind === "lose") queue.markLostByOrder();
           else if (kind === "timeout") queue.markAllLost();
           else {
@@ -232,7 +241,7 @@ describe("the retransmission queue", () => {
           expect(queue.pipeBytes).toBeGreaterThanOrEqual(0);
           expect(queue.pipeBytes).toBeLessThanOrEqual(queue.outstandingBytes - 10 * queue.sackedSegments);
         }
-        queue.acknowledge(next, 5, now);
+        queue.acknowledge(next, now);
         expect([queue.length, queue.outstandingBytes, queue.pipeBytes, queue.sackedSegments]).toEqual([0, 0, 0, 0]);
         expect(queue.firstLost()).toBeUndefined();
       }),

@@ -67,6 +67,19 @@ describe("packets for no stream", () => {
     expect(table.size).toBe(0);
   });
 
+  it("are refused on a port that nobody listens on any more, although a stream there is in TIME_WAIT", () => {
+    const table = tableWith();
+    table.listen(80, "accept");
+    table.handlePacket(node(2), syn(49_152), START);
+    const acknowledgement = (packetsOf(table)[0]!.packet.sequence + 1) >>> 0;
+    table.handlePacket(node(2), packet({ sequence: 1, acknowledgement }), START);
+    table.handlePacket(node(2), packet({ flags: FLAG.FIN, sequence: 1 }), START);
+    packetsOf(table);
+    table.unlisten(80);
+    table.handlePacket(node(2), syn(49_152), START);
+    expect(packetsOf(table).map(({ flags }) => flags)).toEqual([FLAG.RST]);
+  });
+
   it("are dropped without a word when they are anything else", () => {
     const table = tableWith();
     table.listen(80, "accept");
