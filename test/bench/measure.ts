@@ -32,20 +32,20 @@ export type Report = (line: string) => void;
 export async function measure(bed: Bed, seconds: number, report: Report): Promise<Figures> {
   const firstPacketMs = await firstPacket(bed);
   report(`first packet ${shown(firstPacketMs)} ms`);
-  const running = bed.restart === undefined ? bed : { ...bed };
-  const idleCpuPercent = await idleCpu(running);
+  const idleCpuPercent = await idleCpu(bed);
   report(`idle ${shown(idleCpuPercent)} % of a core`);
-  const rtt = await pings(running, 0.001, 2_000);
-  report(`round trip p50 ${rtt.p50Us} us, p99 ${rtt.p99Us} us`);
-  await startServer(running);
-  const one = await tcp(running, 1, seconds);
+  await startServer(bed);
+  const one = await tcp(bed, 1, seconds);
   report(`tcp 1 stream ${one.mbps.toFixed(0)} Mbit/s, ${shown(one.cpuSecondsPerGb)} CPU s/GB`);
-  const four = await tcp(running, 4, seconds);
+  const four = await tcp(bed, 4, seconds);
   report(`tcp 4 streams ${four.mbps.toFixed(0)} Mbit/s`);
-  const loaded = await pingsUnderTcp(running, seconds);
+  const loaded = await pingsUnderTcp(bed, seconds);
   report(`round trip under tcp p50 ${loaded.p50Us} us, p99 ${loaded.p99Us} us`);
-  const udp64Kpps = (await highestUdpRate(running)) / 1_000;
+  const udp64Kpps = (await highestUdpRate(bed)) / 1_000;
   report(`udp 64 bytes ${udp64Kpps.toFixed(1)} kpps`);
+  // After the transfers: a tunnel that runs for days has its code compiled, its buffers mapped and its sockets grown.
+  const rtt = await pings(bed, 0.001, 3_000);
+  report(`round trip p50 ${rtt.p50Us} us, p99 ${rtt.p99Us} us`);
   return {
     tcp1Mbps: one.mbps,
     tcp4Mbps: four.mbps,
@@ -55,7 +55,7 @@ export async function measure(bed: Bed, seconds: number, report: Report): Promis
     loadedRttP50Us: loaded.p50Us,
     loadedRttP99Us: loaded.p99Us,
     cpuSecondsPerGb: one.cpuSecondsPerGb,
-    rssMib: rssMib(running.daemons),
+    rssMib: rssMib(bed.daemons),
     idleCpuPercent,
     firstPacketMs,
   };
