@@ -16,9 +16,10 @@ const PING = existsSync("/bin/ping6") ? ["ping6"] : ["ping", "-6"];
 
 let lab: Lab | undefined;
 
-for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-  process.once(signal, () => void cleanUp().finally(() => process.exit(130)));
-}
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => breakOff(130));
+
+// A reader that has seen enough: `scripts/demo | head`.
+process.stdout.on("error", () => breakOff(1));
 
 const startedAt = performance.now();
 try {
@@ -158,6 +159,10 @@ async function revokeDuringTransfer(lab: Lab, page: Transcript, address: string,
 async function noticed(program: LabProcess, sign: RegExp): Promise<{ line: string; at: number }> {
   const line = await program.waitForLine(sign, 15_000, "stderr");
   return { line, at: performance.now() };
+}
+
+function breakOff(exitCode: number): void {
+  void cleanUp().finally(() => process.exit(exitCode));
 }
 
 async function cleanUp(): Promise<void> {
