@@ -182,7 +182,9 @@ export class OpenLink {
       // An unanswered FIN loses nothing: all data was acknowledged before it left.
       return this.#sender.end === "sent" ? { kind: "finished" } : { kind: "failed", failure: "timed-out" };
     }
-    if (this.#finWaitUntil !== undefined && this.#finWaitUntil <= now) return { kind: "finished" };
+    if (this.#finWaitUntil !== undefined && this.#finWaitUntil <= now) {
+      return this.traits.halfClose ? { kind: "failed", failure: "timed-out" } : { kind: "finished" };
+    }
     if (this.#finAt !== undefined && this.#finAt <= now) this.#handleFinDue(now);
     this.#receiver.handleTimeout(now);
     return this.#advance(now) ?? this.#keepAlive(now);

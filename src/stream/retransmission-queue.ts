@@ -143,20 +143,20 @@ export class RetransmissionQueue {
     return { segments, bytes, timedSince: timed ? timedSince : undefined };
   }
 
-  /** Marks segments that lie wholly inside [left, right). Returns how many were news. */
-  markSacked(left: number, right: number, now: Instant): number {
-    let news = 0;
+  /** Marks segments that lie wholly inside [left, right). Returns when the newest that may be timed was sent. */
+  markSacked(left: number, right: number, now: Instant): Instant | undefined {
+    let timedSince: Instant | undefined;
     for (let i = this.#indexFrom(left); i < this.#segments.length; i++) {
       const segment = this.#segments[i]!;
       if (sequenceAfter(endOf(segment), right)) break;
       if (segment.sacked) continue;
+      if (segment.sends === 1) timedSince = segment.sentAt;
       this.#noteDelivered(segment, now);
       this.#leavePipe(segment);
       segment.sacked = true;
       this.#sackedSegments += 1;
-      news += 1;
     }
-    return news;
+    return timedSince;
   }
 
   /** Marks as lost what was transmitted well before something that arrived. Returns how many were news. */

@@ -25,19 +25,13 @@ export class RttEstimator {
       this.#varianceMs = (1 - BETA) * this.#varianceMs + BETA * Math.abs(this.#smoothedMs - rttMs);
       this.#smoothedMs = (1 - ALPHA) * this.#smoothedMs + ALPHA * rttMs;
     }
-    this.resetBackoff();
+    const timeoutMs = this.#smoothedMs + Math.max(CLOCK_GRANULARITY_MS, K * this.#varianceMs);
+    this.#timeoutMs = Math.min(Math.max(timeoutMs, MIN_TIMEOUT_MS), MAX_TIMEOUT_MS);
   }
 
   /** RFC 6298 (5.5). */
   backOff(): void {
     this.#timeoutMs = Math.min(this.#timeoutMs * 2, MAX_TIMEOUT_MS);
-  }
-
-  /** The far side acknowledged something new: the path works, so the next timeout counts from the estimate again. */
-  resetBackoff(): void {
-    if (this.#smoothedMs === undefined) return;
-    const timeoutMs = this.#smoothedMs + Math.max(CLOCK_GRANULARITY_MS, K * this.#varianceMs);
-    this.#timeoutMs = Math.min(Math.max(timeoutMs, MIN_TIMEOUT_MS), MAX_TIMEOUT_MS);
   }
 }
 

@@ -179,7 +179,9 @@ export class Sender {
   }
 
   handleSack(blocks: readonly SackBlock[], now: Instant): void {
-    for (const { left, right } of blocks) this.#queue.markSacked(left, right, now);
+    let timedSince: Instant | undefined;
+    for (const { left, right } of blocks) timedSince = this.#queue.markSacked(left, right, now) ?? timedSince;
+    if (timedSince !== undefined) this.rtt.sample(now - timedSince);
     this.#undoIfNeedless();
     this.#detectLoss();
     this.#tellShares();
@@ -222,7 +224,6 @@ export class Sender {
     this.#consecutiveTimeouts = 0;
     this.#probeBackoff = 0;
     if (range.timedSince !== undefined) this.rtt.sample(now - range.timedSince);
-    else this.rtt.resetBackoff();
     if (this.#end === "sent" && this.#queue.length === 0) this.#end = "acknowledged";
     this.#undoIfNeedless();
     this.#advanceRecovery(acknowledgement, range.bytes);

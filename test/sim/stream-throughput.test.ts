@@ -43,8 +43,8 @@ it("follows the model of Mathis within the limits of the model", () => {
     loss  0.5 %  model  399 kB/s  ours  402 kB/s  ratio 1.01
     loss  1.0 %  model  282 kB/s  ours  284 kB/s  ratio 1.01
     loss  2.0 %  model  200 kB/s  ours  182 kB/s  ratio 0.91
-    loss  5.0 %  model  126 kB/s  ours   96 kB/s  ratio 0.76
-    loss 10.0 %  model   89 kB/s  ours   46 kB/s  ratio 0.51
-    loss 20.0 %  model   63 kB/s  ours   11 kB/s  ratio 0.17"
+    loss  5.0 %  model  126 kB/s  ours   95 kB/s  ratio 0.75
+    loss 10.0 %  model   89 kB/s  ours   41 kB/s  ratio 0.46
+    loss 20.0 %  model   63 kB/s  ours    5 kB/s  ratio 0.08"
   `);
 });

@@ -113,6 +113,20 @@ describe("our end", () => {
     expect(scripted.events()).toEqual(["closed"]);
   });
 
+  it("of both directions breaks off after a minute with a far side of our kind that never ends", () => {
+    const scripted = ScriptedStream.open();
+    scripted.stream.close(scripted.now);
+    scripted.sent();
+    scripted.receive({ acknowledgement: 2 });
+    for (let second = 0; second < 59; second++) {
+      scripted.pass(1_000);
+      scripted.receive({ sequence: 1 + second, acknowledgement: 2, payload: utf8("x") });
+    }
+    expect(scripted.events()).toEqual([]);
+    expect(scripted.pass(1_000).at(-1)).toMatchObject({ flags: FLAG.RST });
+    expect(scripted.events()).toEqual(["timed-out"]);
+  });
+
   it("asked for while connecting is kept until the stream is open", () => {
     const scripted = new ScriptedStream();
     scripted.stream.connect(scripted.now);

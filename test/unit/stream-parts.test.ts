@@ -48,13 +48,13 @@ describe("the round-trip estimator", () => {
     expect(rtt.timeoutMs).toBe(10_000);
   });
 
-  it("doubles at a timeout and returns to the estimate when something new is acknowledged", () => {
+  it("doubles at a timeout and returns to the estimate at the next sample, not before (Karn)", () => {
     const rtt = new RttEstimator();
     rtt.sample(100);
     rtt.backOff();
     expect(rtt.timeoutMs).toBe(600);
-    rtt.resetBackoff();
-    expect(rtt.timeoutMs).toBe(300);
+    rtt.sample(100);
+    expect(rtt.timeoutMs).toBe(250);
   });
 });
 

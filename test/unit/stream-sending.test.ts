@@ -305,6 +305,15 @@ describe("acknowledgements", () => {
     expect(scripted.readAll()).toEqual(text);
   });
 
+  it("with a SACK time the path by segments that were sent once", () => {
+    const scripted = ScriptedStream.open();
+    scripted.write(pattern(4 * MSS));
+    scripted.sent();
+    scripted.pass(70);
+    scripted.receive({ payload: sack([1 + MSS, 1 + 2 * MSS]) });
+    expect(scripted.stream.statistics!.smoothedRttMs).toBe(70);
+  });
+
   it("time the path only by segments that were sent once", () => {
     const scripted = ScriptedStream.open();
     scripted.write(pattern(10));
