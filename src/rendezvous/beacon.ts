@@ -7,7 +7,7 @@
  * Not spoken: sync between beacons (07). A datagram of that type from anybody could redirect relayed frames.
  */
 import { BoundedMap } from "../base/bounded-map.ts";
-import type { Endpoint } from "../base/endpoint.ts";
+import { type Endpoint, sameEndpoint } from "../base/endpoint.ts";
 import type { Instant } from "../base/instant.ts";
 import {
   encodeDiscoverReply,
@@ -34,7 +34,7 @@ export const DEFAULT_BEACON_LIMITS: BeaconLimits = {
 };
 
 export interface BeaconDatagram {
-  readonly to: Endpoint;
+  readonly to: BeaconSource;
   readonly bytes: Uint8Array;
 }
 
@@ -46,8 +46,14 @@ export interface BeaconCounters {
   unknownTarget: number;
 }
 
+/** Where a datagram came from: an address, or a byte stream, which can be answered but not punched. */
+export interface BeaconSource extends Endpoint {
+  /** Number of the stream that carries the datagrams of this node; undefined for UDP. */
+  readonly stream?: number;
+}
+
 interface KnownNode {
-  readonly endpoint: Endpoint;
+  readonly endpoint: BeaconSource;
   /** Understands the newer delivery form and notices. */
   readonly extended: boolean;
   readonly heardAt: Instant;
@@ -70,7 +76,7 @@ export class BeaconServer {
   }
 
   /** Takes ownership of `datagram`: a relayed frame is sent on in the same bytes. */
-  handleDatagram(datagram: Uint8Array, source: Endpoint, now: Instant): readonly BeaconDatagram[] {
+  handleDatagram(datagram: Uint8Array, source: BeaconSource, now: Instant): readonly BeaconDatagram[] {
     this.counters.received++;
     const message = parseNodeToBeacon(datagram);
     if (message === undefined) return this.#dropped("malformed");
@@ -92,6 +98,11 @@ export class BeaconServer {
     return known?.extended ? { to: known.endpoint, bytes: encodeNotify(notice) } : undefined;
   }
 
+  /** The stream has ended: its node is not reached by it any more. */
+  forgetStream(node: NodeId, stream: number): void {
+    if (this.#nodes.get(node)?.endpoint.stream === stream) this.#nodes.delete(node);
+  }
+
   #relay(datagram: Uint8Array, destination: NodeId, now: Instant): readonly BeaconDatagram[] {
     const known = this.#known(destination, now);
     if (known === undefined) return this.#dropped("unknownTarget");
@@ -101,7 +112,7 @@ export class BeaconServer {
 
   #discover(
     message: Extract<NodeToBeacon, { kind: "discover" }>,
-    source: Endpoint,
+    source: BeaconSource,
     now: Instant,
   ): readonly BeaconDatagram[] {
     if (message.node !== 0) this.#learn(message.node, source, message.extended, now);
@@ -109,10 +120,11 @@ export class BeaconServer {
   }
 
   /** The requester's endpoint is learned as in a discovery. Neither side is told when the target is not known. */
-  #punch(requester: NodeId, target: NodeId, source: Endpoint, now: Instant): readonly BeaconDatagram[] {
+  #punch(requester: NodeId, target: NodeId, source: BeaconSource, now: Instant): readonly BeaconDatagram[] {
     if (requester !== 0) this.#learn(requester, source, false, now);
     const known = this.#known(target, now);
     if (known === undefined) return this.#dropped("unknownTarget");
+    if (source.stream !== undefined || known.endpoint.stream !== undefined) return NOTHING; // no NAT to open
     return datagrams([
       [source, encodePunchCommand(known.endpoint)],
       [known.endpoint, encodePunchCommand(source)],
@@ -120,9 +132,10 @@ export class BeaconServer {
   }
 
   /** A node that once used the extended form keeps it while it stays at the same endpoint. */
-  #learn(node: NodeId, endpoint: Endpoint, extended: boolean, now: Instant): void {
+  #learn(node: NodeId, endpoint: BeaconSource, extended: boolean, now: Instant): void {
     const known = this.#nodes.get(node);
-    const isSame = known?.endpoint.address === endpoint.address && known.endpoint.port === endpoint.port;
+    const isSame =
+      known !== undefined && sameEndpoint(known.endpoint, endpoint) && known.endpoint.stream === endpoint.stream;
     this.#nodes.set(node, { endpoint, extended: extended || (isSame && known.extended), heardAt: now });
   }
 
@@ -139,7 +152,7 @@ export class BeaconServer {
   }
 }
 
-function datagrams(parts: readonly (readonly [Endpoint, Uint8Array | undefined])[]): BeaconDatagram[] {
+function datagrams(parts: readonly (readonly [BeaconSource, Uint8Array | undefined])[]): BeaconDatagram[] {
   return parts.flatMap(([to, bytes]) => (bytes === undefined ? [] : [{ to, bytes }]));
 }
 

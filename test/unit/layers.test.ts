@@ -46,7 +46,7 @@ const EDGE: Readonly<Record<string, Layer>> = {
   io: {
     mayImport: ["tunnel", "wire", "base"],
     typesOnly: ["engine", "registry", "beacon", "rendezvous", "trust"],
-    packages: ["@noble/curves"],
+    packages: ["@noble/curves", "ws"],
     reason: "implements what the pure side asks for, and drives nothing",
   },
   host: { mayImport: ["wire", "base"], reason: "settings of this machine are applied, not decided" },
