@@ -9,7 +9,7 @@
  * Invariant: while UDP is not known to work, a probe is always under way, so that both a block and its end are found
  * without traffic. A way back that fails soon raises the number of answers that the next way back takes.
  */
-import { after, type Deadline, type Instant } from "../base/instant.ts";
+import { after, type Deadline, type Instant, instant } from "../base/instant.ts";
 
 export type BeaconTransport = "udp" | "tcp";
 
@@ -128,8 +128,7 @@ export class TransportChoice {
   }
 
   #openTcpAt(doubtSince: Instant): Instant {
-    const blockedAt = after(doubtSince, BLOCKED_MS);
-    return this.#retryTcpAt > blockedAt ? this.#retryTcpAt : blockedAt;
+    return instant(Math.max(this.#retryTcpAt, after(doubtSince, BLOCKED_MS)));
   }
 
   #probe(now: Instant): void {
