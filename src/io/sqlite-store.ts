@@ -10,9 +10,10 @@ import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { formatEndpoint } from "../base/endpoint.ts";
 import type { WallClock } from "../base/instant.ts";
 import { PilotError } from "../base/pilot-error.ts";
-import type { InboxItem, NewNode, NodeRecord, Store } from "../rendezvous/store.ts";
+import type { InboxItem, Invite, NetworkRecord, NewNetwork, NewNode, NodeRecord, Store } from "../rendezvous/store.ts";
 import { type NetworkId, type NodeId, networkId, nodeId } from "../wire/ids.ts";
 import { parseEndpoint } from "../wire/underlay-address.ts";
+import { NETWORK_SCHEMA, NetworkTables } from "./sqlite-networks.ts";
 
 export const DATABASE_FILE = "rendezvous.db";
 
@@ -20,6 +21,7 @@ export class SqliteStore implements Store {
   readonly #database: DatabaseSync;
   readonly #maxNodes: number;
   readonly #statements: Statements;
+  readonly #networks: NetworkTables;
   #nodeCount: number;
   #isDirty = false;
 
@@ -27,6 +29,7 @@ export class SqliteStore implements Store {
     this.#database = database;
     this.#maxNodes = maxNodes;
     this.#statements = prepareStatements(database);
+    this.#networks = new NetworkTables(database);
     this.#nodeCount = this.#countNodes();
   }
 
@@ -169,6 +172,45 @@ export class SqliteStore implements Store {
     this.#statements.removeMember.run(node, network);
   }
 
+  countMembers(network: NetworkId): number {
+    return number(this.#statements.countMembers.get(network)!, "n");
+  }
+
+  addNetwork(network: NewNetwork): NetworkId | undefined {
+    this.#begin();
+    return this.#networks.add(network);
+  }
+
+  networkById(network: NetworkId): NetworkRecord | undefined {
+    return this.#networks.byId(network);
+  }
+
+  networkByName(name: string): NetworkRecord | undefined {
+    return this.#networks.byName(name);
+  }
+
+  networks(): readonly NetworkRecord[] {
+    return this.#networks.all();
+  }
+
+  addInvite(invite: Invite): void {
+    this.#begin();
+    this.#networks.addInvite(invite);
+  }
+
+  hasInvite(network: NetworkId, node: NodeId): boolean {
+    return this.#networks.hasInvite(network, node);
+  }
+
+  invitesOf(node: NodeId): readonly Invite[] {
+    return this.#networks.invitesOf(node);
+  }
+
+  removeInvite(network: NetworkId, node: NodeId): void {
+    this.#begin();
+    this.#networks.removeInvite(network, node);
+  }
+
   #begin(): void {
     if (this.#isDirty) return;
     this.#database.exec("BEGIN");
@@ -264,6 +306,7 @@ function prepareStatements(database: DatabaseSync) {
     removeInboxFrom: sql("DELETE FROM inbox WHERE to_node = ? AND from_node = ?"),
     networksOf: sql("SELECT network FROM member WHERE node = ? ORDER BY network"),
     membersOf: sql("SELECT node FROM member WHERE network = ? ORDER BY node"),
+    countMembers: sql("SELECT count(*) AS n FROM member WHERE network = ?"),
     addMember: sql("INSERT OR IGNORE INTO member (node, network) VALUES (?, ?)"),
     removeMember: sql("DELETE FROM member WHERE node = ? AND network = ?"),
   };
@@ -338,7 +381,8 @@ function prepareDatabase(database: DatabaseSync, file: string): void {
   database.exec("PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL");
   const version = number(database.prepare("PRAGMA user_version").get()!, "user_version");
   if (version > SCHEMA_VERSION) throw newerSchema(file, version);
-  if (version === 0) database.exec(`BEGIN; ${SCHEMA} PRAGMA user_version = ${SCHEMA_VERSION}; COMMIT`);
+  const missing = version === 0 ? SCHEMA + NETWORK_SCHEMA : version === 1 ? NETWORK_SCHEMA : undefined;
+  if (missing !== undefined) database.exec(`BEGIN; ${missing} PRAGMA user_version = ${SCHEMA_VERSION}; COMMIT`);
   const check = database.prepare("PRAGMA quick_check(1)").get() as Row;
   if (check["quick_check"] !== "ok") throw damaged(file, undefined);
 }
@@ -388,7 +432,8 @@ function unwritable(path: string, cause: unknown): PilotError {
   );
 }
 
-const SCHEMA_VERSION = 1;
+/** 2 added networks and invitations. */
+const SCHEMA_VERSION = 2;
 const SQLITE_BUSY = 5;
 const SQLITE_LOCKED = 6;
 const SQLITE_CORRUPT = 11;

@@ -1,10 +1,10 @@
 /**
- * Requests that ask about others: lookup, resolve, resolve_hostname, punch, list_networks, list_nodes, beacon_register,
- * beacon_list (pilot protocol §6.3). Where a node is, is told by the privacy rule of consent.ts; a target that is
- * unknown, silent or not to be told gets one and the same refusal.
+ * Requests that ask about others: lookup, resolve, resolve_hostname, punch, beacon_register, beacon_list (pilot protocol
+ * §6.3). Where a node is, is told by the privacy rule of consent.ts; a target that is unknown, silent or not to be told
+ * gets one and the same refusal.
  */
 import { formatEndpoint } from "../base/endpoint.ts";
-import { type NodeId, networkId } from "../wire/ids.ts";
+import type { NodeId } from "../wire/ids.ts";
 import {
   encodeKey,
   integerField,
@@ -34,8 +34,6 @@ export const DIRECTORY_REQUESTS: Record<string, RequestHandler> = {
   resolve,
   resolve_hostname: resolveHostname,
   punch,
-  list_networks: listNetworks,
-  list_nodes: listNodes,
   beacon_register: beaconRegister,
   beacon_list: beaconList,
 };
@@ -67,7 +65,7 @@ function lookupRequester(message: RegistryMessage, node: NodeId, context: Reques
   return signer(message, "requester_id", (requester) => signedText.lookup(requester, node), context);
 }
 
-function named(target: NodeRecord): Reply {
+export function named(target: NodeRecord): Reply {
   return {
     ...(target.hostname === undefined ? {} : { hostname: target.hostname }),
     ...(target.tags.length === 0 ? {} : { tags: target.tags }),
@@ -75,7 +73,7 @@ function named(target: NodeRecord): Reply {
   };
 }
 
-function located(target: NodeRecord, context: RequestContext): Reply {
+export function located(target: NodeRecord, context: RequestContext): Reply {
   const endpoint = liveEndpoint(target, context);
   return endpoint === undefined ? {} : { real_addr: endpoint };
 }
@@ -142,44 +140,6 @@ function punch(message: RegistryMessage, context: RequestContext): Reply {
   return { type: "punch_ok", node_a: a, node_a_addr: addresses[0], node_b: b, node_b_addr: addresses[1] };
 }
 
-function listNetworks(_message: RegistryMessage, context: RequestContext): Reply {
-  const backbone = {
-    id: 0,
-    name: "backbone",
-    join_rule: "open",
-    members: context.store.nodeCount(),
-    created: Math.floor(context.startedAtWall / 1000),
-    enterprise: false,
-  };
-  return { type: "list_networks_ok", networks: [backbone] };
-}
-
-/** Members only. The protocol names no signed text for this request; ours has the shape of the others. */
-function listNodes(message: RegistryMessage, context: RequestContext): Reply {
-  const number = integerField(message, "network_id");
-  if (number === undefined || number < 1 || number > 65535) return refusal(REQUEST_FAILED);
-  const checked = signer(message, "node_id", (node) => `list_nodes:${node}:${number}`, context);
-  if ("refused" in checked) return checked.refused;
-  const network = networkId(number);
-  if (!context.store.networksOf(checked.node.node).includes(network)) return refusal(REQUEST_FAILED);
-  const members = context.store.membersOf(network).slice(0, MAX_LISTED);
-  const nodes = members.flatMap((node) => {
-    const member = context.store.nodeById(node);
-    return member === undefined ? [] : [listedMember(member, context)];
-  });
-  return { type: "list_nodes_ok", network_id: number, nodes };
-}
-
-function listedMember(member: NodeRecord, context: RequestContext): Reply {
-  return {
-    node_id: member.node,
-    address: backboneAddress(member.node),
-    public: member.isPublic,
-    ...named(member),
-    ...(member.isPublic ? located(member, context) : {}),
-  };
-}
-
 /** Anybody may announce a beacon that runs where the request came from; for elsewhere it takes the admin token. */
 function beaconRegister(message: RegistryMessage, context: RequestContext): Reply {
   const id = integerField(message, "beacon_id");
@@ -196,6 +156,4 @@ function beaconList(_message: RegistryMessage, context: RequestContext): Reply {
   return { type: "beacon_list_ok", beacons: context.beacons.list(context.now) };
 }
 
-/** So many fit into a frame that every client accepts. */
-const MAX_LISTED = 2048;
 const DAY_MS = 24 * 3_600_000;

@@ -3,8 +3,17 @@
  * everything is gone with the object. Also the oracle that the SQLite store is compared with.
  */
 import { toHex } from "../base/bytes.ts";
-import { type NetworkId, type NodeId, nodeId } from "../wire/ids.ts";
-import type { InboxItem, NewNode, NodeRecord, Store } from "./store.ts";
+import { type NetworkId, type NodeId, networkId, nodeId } from "../wire/ids.ts";
+import {
+  type InboxItem,
+  type Invite,
+  MAX_NETWORKS,
+  type NetworkRecord,
+  type NewNetwork,
+  type NewNode,
+  type NodeRecord,
+  type Store,
+} from "./store.ts";
 
 export class MemoryStore implements Store {
   readonly #maxNodes: number;
@@ -20,6 +29,10 @@ export class MemoryStore implements Store {
   readonly #inboxes = new Map<NodeId, InboxItem[]>();
   /** By network; bounded by nodes × networks that an operator made. */
   readonly #members = new Map<NetworkId, Set<NodeId>>();
+  /** By number, rising; bounded by MAX_NETWORKS, nothing evicts. */
+  readonly #networks = new Map<NetworkId, NetworkRecord>();
+  /** By invited node and network; the rules of `network-requests.ts` bound each list, an answer removes. */
+  readonly #invites = new Map<NodeId, Map<NetworkId, Invite>>();
   #lastNode = 0;
   #lastSerial = 0;
 
@@ -117,6 +130,46 @@ export class MemoryStore implements Store {
 
   removeMember(network: NetworkId, node: NodeId): void {
     this.#members.get(network)?.delete(node);
+  }
+
+  countMembers(network: NetworkId): number {
+    return this.#members.get(network)?.size ?? 0;
+  }
+
+  addNetwork(added: NewNetwork): NetworkId | undefined {
+    if (this.#networks.size >= MAX_NETWORKS) return undefined;
+    const network = networkId(this.#networks.size + 1);
+    this.#networks.set(network, { ...added, network });
+    return network;
+  }
+
+  networkById(network: NetworkId): NetworkRecord | undefined {
+    return this.#networks.get(network);
+  }
+
+  networkByName(name: string): NetworkRecord | undefined {
+    return this.networks().find((record) => record.name === name);
+  }
+
+  networks(): readonly NetworkRecord[] {
+    return [...this.#networks.values()];
+  }
+
+  addInvite(invite: Invite): void {
+    const invites = this.#invites.get(invite.node) ?? new Map<NetworkId, Invite>();
+    this.#invites.set(invite.node, invites.set(invite.network, invite));
+  }
+
+  hasInvite(network: NetworkId, node: NodeId): boolean {
+    return this.#invites.get(node)?.has(network) ?? false;
+  }
+
+  invitesOf(node: NodeId): readonly Invite[] {
+    return [...(this.#invites.get(node)?.values() ?? [])].sort((a, b) => a.network - b.network);
+  }
+
+  removeInvite(network: NetworkId, node: NodeId): void {
+    this.#invites.get(node)?.delete(network);
   }
 
   #store(record: NodeRecord): void {

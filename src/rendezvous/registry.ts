@@ -15,6 +15,7 @@ import { parseRegistryMessage, REQUEST_FAILED, type RegistryMessage } from "../w
 import { BeaconList } from "./beacon-list.ts";
 import { DIRECTORY_REQUESTS } from "./directory-requests.ts";
 import { LiveDirectory } from "./live-directory.ts";
+import { NETWORK_REQUESTS } from "./network-requests.ts";
 import { PROFILE_REQUESTS } from "./profile-requests.ts";
 import { REGISTRATION_REQUESTS } from "./registration-requests.ts";
 import { type Conversation, type Reply, type RequestContext, type RequestHandler, refusal } from "./request-context.ts";
@@ -51,6 +52,7 @@ export class RegistryServer {
   readonly #beacons = new BeaconList();
   readonly #requests: SourceLimits;
   readonly #newKeys: SourceLimits;
+  readonly #tokenAttempts = new SourceLimits(TOKEN_ATTEMPTS);
   /** Nodes to notify, without repeats; bounded, the edge drains it after every request. */
   readonly #notices = new Set<NodeId>();
 
@@ -113,6 +115,7 @@ export class RegistryServer {
       live: this.#live,
       beacons: this.#beacons,
       newKeys: this.#newKeys,
+      tokenAttempts: this.#tokenAttempts,
       startedAtWall: this.#options.startedAtWall,
       adminToken: this.#options.adminToken,
       conversation,
@@ -125,10 +128,18 @@ export class RegistryServer {
   }
 }
 
+/** Generous for a site that joins in one go, and hopeless for guessing. */
+const TOKEN_ATTEMPTS: RateLimit = { perSecond: 1, burst: 200 };
 const MAX_NOTICES = 1024;
 const CHARS_PER_TOKEN = 4096;
 
 /** By `type` of the request. A map, not an object: a request must not reach inherited names. */
 const REQUEST_HANDLERS = new Map<string, RequestHandler>(
-  Object.entries({ ...REGISTRATION_REQUESTS, ...DIRECTORY_REQUESTS, ...PROFILE_REQUESTS, ...TRUST_REQUESTS }),
+  Object.entries({
+    ...REGISTRATION_REQUESTS,
+    ...DIRECTORY_REQUESTS,
+    ...NETWORK_REQUESTS,
+    ...PROFILE_REQUESTS,
+    ...TRUST_REQUESTS,
+  }),
 );

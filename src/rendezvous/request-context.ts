@@ -36,6 +36,8 @@ export interface RequestContext {
   readonly live: LiveDirectory;
   readonly beacons: BeaconList;
   readonly newKeys: SourceLimits;
+  /** Requests that present a join or admin token, per source: guesses are bounded. */
+  readonly tokenAttempts: SourceLimits;
   readonly startedAtWall: WallClock;
   readonly adminToken: string | undefined;
   readonly conversation: Conversation;

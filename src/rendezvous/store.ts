@@ -47,6 +47,30 @@ export interface InboxItem {
   readonly at: WallClock;
 }
 
+/** Who may join: everybody, who knows the token, or who was invited by a member. */
+export type JoinRule = "open" | "token" | "invite";
+
+export interface NetworkRecord {
+  readonly network: NetworkId;
+  /** Unique; written like a hostname. */
+  readonly name: string;
+  readonly joinRule: JoinRule;
+  /** SHA-256 of the token; the token itself is not kept. */
+  readonly tokenHash: Uint8Array | undefined;
+  readonly createdAt: WallClock;
+}
+
+export type NewNetwork = Omit<NetworkRecord, "network">;
+
+export interface Invite {
+  readonly network: NetworkId;
+  readonly node: NodeId;
+  readonly inviter: NodeId;
+  readonly at: WallClock;
+}
+
+export const MAX_NETWORKS = 4096;
+
 export interface Store {
   /** Bounded: undefined when no more nodes fit. Numbers start at 1, rise, and are never given out twice. */
   addNode(node: NewNode): NodeId | undefined;
@@ -79,4 +103,19 @@ export interface Store {
   membersOf(network: NetworkId): readonly NodeId[];
   addMember(network: NetworkId, node: NodeId): void;
   removeMember(network: NetworkId, node: NodeId): void;
+  countMembers(network: NetworkId): number;
+
+  /** Bounded: undefined when no more networks fit. Numbers start at 1, rise, and are never given out twice. */
+  addNetwork(network: NewNetwork): NetworkId | undefined;
+  networkById(network: NetworkId): NetworkRecord | undefined;
+  networkByName(name: string): NetworkRecord | undefined;
+  /** By number. */
+  networks(): readonly NetworkRecord[];
+
+  /** One invitation per network and node; a later one replaces it. */
+  addInvite(invite: Invite): void;
+  hasInvite(network: NetworkId, node: NodeId): boolean;
+  /** By network. */
+  invitesOf(node: NodeId): readonly Invite[];
+  removeInvite(network: NetworkId, node: NodeId): void;
 }

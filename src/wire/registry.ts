@@ -4,12 +4,14 @@
  * is missing or not what it must be; nothing here throws.
  */
 import { concatBytes, fromBase64, toBase64, utf8, writeU32 } from "../base/bytes.ts";
-import { type NodeId, nodeId } from "./ids.ts";
+import { type NetworkId, type NodeId, networkId, nodeId } from "./ids.ts";
 
 /** The reference's limit since its second generation; a longer frame ends the connection. */
 export const MAX_FRAME_BYTES = 4 * 1024 * 1024;
 
 export const MAX_JUSTIFICATION_CHARS = 1024;
+/** Of a network's join token. */
+export const MAX_TOKEN_CHARS = 256;
 export const MAX_TAGS = 10;
 export const MAX_TAG_CHARS = 32;
 
@@ -59,6 +61,13 @@ export const signedText = {
   deregister: (node: NodeId): string => `deregister:${node}`,
   rotateKey: (node: NodeId): string => `rotate:${node}`,
   punch: (a: NodeId, b: NodeId): string => `punch:${a}:${b}`,
+  joinNetwork: (node: NodeId, network: NetworkId): string => `join_network:${node}:${network}`,
+  leaveNetwork: (node: NodeId, network: NetworkId): string => `leave_network:${node}:${network}`,
+  invite: (inviter: NodeId, network: NetworkId, target: NodeId): string => `invite:${inviter}:${network}:${target}`,
+  pollInvites: (node: NodeId): string => `poll_invites:${node}`,
+  respondInvite: (node: NodeId, network: NetworkId): string => `respond_invite:${node}:${network}`,
+  /** The protocol names no text for this one; ours has the shape of the others. */
+  listNodes: (node: NodeId, network: NetworkId): string => `list_nodes:${node}:${network}`,
 } as const;
 
 /** A number of an existing or future node: 1 to 2^32 − 2 (0 is "nobody yet", the last one is broadcast). */
@@ -66,6 +75,13 @@ export function nodeField(message: RegistryMessage, field: string): NodeId | und
   const value = message[field];
   if (typeof value !== "number" || !Number.isInteger(value)) return undefined;
   return value >= 1 && value < 0xffffffff ? nodeId(value) : undefined;
+}
+
+/** A network other than 0, which everybody belongs to. */
+export function networkField(message: RegistryMessage, field: string): NetworkId | undefined {
+  const value = message[field];
+  if (typeof value !== "number" || !Number.isInteger(value)) return undefined;
+  return value >= 1 && value <= 0xffff ? networkId(value) : undefined;
 }
 
 export function textField(message: RegistryMessage, field: string, maxChars: number): string | undefined {

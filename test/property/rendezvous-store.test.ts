@@ -82,6 +82,21 @@ const step: fc.Arbitrary<Step> = fc.oneof(
       (store) =>
         store.removeMember(net, id),
   ),
+  fc.tuple(fc.constantFrom("a", "b", "c"), fc.constantFrom("open", "token", "invite"), key, at).map(
+    ([name, joinRule, tokenHash, createdAt]): Step =>
+      (store) =>
+        store.networkByName(name)?.network ?? store.addNetwork({ name, joinRule, tokenHash, createdAt }),
+  ),
+  fc.tuple(network, node, node, at).map(
+    ([net, id, inviter, time]): Step =>
+      (store) =>
+        store.addInvite({ network: net, node: id, inviter, at: time }),
+  ),
+  fc.tuple(network, node).map(
+    ([net, id]): Step =>
+      (store) =>
+        store.removeInvite(net, id),
+  ),
 );
 
 /** The rules above a store never add a key or take a name that is there already. */
@@ -105,7 +120,9 @@ function everything(store: Store): unknown {
     inboxes: ids.map((id) => [store.inbox(id), store.countInbox(id, "request"), store.countInbox(id, "response")]),
     waiting: ids.map((id) => ids.map((from) => store.hasInboxItem(id, "request", from))),
     networks: ids.map((id) => store.networksOf(id)),
-    members: [1, 2, 3].map((net) => store.membersOf(networkId(net))),
+    members: [1, 2, 3].map((net) => [store.membersOf(networkId(net)), store.countMembers(networkId(net))]),
+    known: [store.networks(), [1, 2, 3].map((net) => store.networkById(networkId(net)))],
+    invited: ids.map((id) => [store.invitesOf(id), [1, 2, 3].map((net) => store.hasInvite(networkId(net), id))]),
   };
 }
 
