@@ -1,161 +1,281 @@
 /**
  * The beacon: tells nodes the endpoint it sees them at, brings two nodes together for a punch, and relays frames
- * (pilot protocol §5). One datagram in, at most two out. It authenticates nobody, because the protocol gives it nothing
- * to check; what it guarantees is that it sends only to endpoints that wrote to it first, never much more than it got,
- * and never faster for one source than the limits say.
+ * (pilot protocol §5). One datagram in, at most two out. It sends only to endpoints that wrote to it first, never much
+ * more than it got, and never faster for one source than the limits say. Nodes that never prove their numbers are served
+ * as the protocol has it, on trust; a proven number can be neither moved nor used as a sender from elsewhere.
  *
  * Not spoken: sync between beacons (07). A datagram of that type from anybody could redirect relayed frames.
  */
-import { BoundedMap } from "../base/bounded-map.ts";
 import { type Endpoint, sameEndpoint } from "../base/endpoint.ts";
 import type { Instant } from "../base/instant.ts";
 import {
   encodeDiscoverReply,
   encodeNotify,
+  encodeProofAccepted,
+  encodeProofWanted,
   encodePunchCommand,
   type NodeToBeacon,
+  type ProofClaim,
   parseNodeToBeacon,
   relayToDelivery,
 } from "../wire/beacon.ts";
 import type { NodeId } from "../wire/ids.ts";
+import { BeaconNodes, PROOF_LIFE_MS } from "./beacon-nodes.ts";
+import { type NodeProofParts, NodeProofs } from "./node-proofs.ts";
+import { RelayLedger } from "./relay-ledger.ts";
 import { type RateLimit, SourceLimits, sourceKey } from "./source-limits.ts";
 
+/** Each per source; a node that proved its number is a source of its own. */
 export interface BeaconLimits {
-  /** Frames relayed, per source. */
+  /** Frames relayed. */
   readonly relay: RateLimit;
-  /** Discoveries and punch requests together, per source. */
+  /** Bytes relayed, with what stands in front of the frames. */
+  readonly relayBytes: RateLimit;
+  /** Discoveries and punch requests together. */
   readonly control: RateLimit;
+  /** Discoveries that carry a signature, by address also for proven nodes. */
+  readonly proofs: RateLimit;
 }
 
-/** The newest reference relays 4,000 frames a second per source; a bulk transfer at 1 Gbit/s needs some 90,000. */
+/**
+ * Relaying is bounded by the fair queue first; these limits keep one source from filling the machine's link. Operators
+ * of a relay for strangers set them lower.
+ */
 export const DEFAULT_BEACON_LIMITS: BeaconLimits = {
-  relay: { perSecond: 100_000, burst: 50_000 },
+  relay: { perSecond: 1_000_000, burst: 200_000 },
+  relayBytes: { perSecond: 1_250_000_000, burst: 250_000_000 },
   control: { perSecond: 500, burst: 2000 },
+  proofs: { perSecond: 100, burst: 1000 },
 };
 
+export interface BeaconOptions {
+  readonly limits?: Partial<BeaconLimits>;
+  /** Lets nodes prove their numbers. */
+  readonly proofs?: NodeProofParts;
+  /** Relays only from and to nodes that did. The reference's daemons cannot. */
+  readonly provenOnly?: boolean;
+}
+
 export interface BeaconDatagram {
-  readonly to: BeaconSource;
+  readonly to: Endpoint;
   readonly bytes: Uint8Array;
+  /** Of a relayed frame: whose share of the way out it uses. Others are sent at once. */
+  readonly flow?: string;
+}
+
+/** Where a relayed frame goes, in which form, and in whose share. */
+export interface RelayRoute {
+  readonly to: Endpoint;
+  readonly extended: boolean;
+  readonly flow: string;
 }
 
 export interface BeaconCounters {
   received: number;
   malformed: number;
+  /** The sum of the four below it. */
   limited: number;
+  limitedFrames: number;
+  limitedBytes: number;
+  limitedControl: number;
+  limitedProofs: number;
   relayed: number;
+  relayedBytes: number;
   unknownTarget: number;
-}
-
-/** Where a datagram came from: an address, or a byte stream, which can be answered but not punched. */
-export interface BeaconSource extends Endpoint {
-  /** Number of the stream that carries the datagrams of this node; undefined for UDP. */
-  readonly stream?: number;
-}
-
-interface KnownNode {
-  readonly endpoint: BeaconSource;
-  /** Understands the newer delivery form and notices. */
-  readonly extended: boolean;
-  readonly heardAt: Instant;
+  /** Frames and punch requests in the name of a number that is proven at another endpoint. */
+  forgedSender: number;
+  /** Discoveries that would have moved a proven number. */
+  unprovenMove: number;
+  /** Frames from or to an unproven number where the operator wants proofs. */
+  proofMissing: number;
+  proofs: number;
+  proofsRefused: number;
 }
 
 export class BeaconServer {
-  readonly counters: BeaconCounters = { received: 0, malformed: 0, limited: 0, relayed: 0, unknownTarget: 0 };
-  readonly #relayLimits: SourceLimits;
+  readonly counters: BeaconCounters = { ...NO_COUNTS };
+  readonly ledger = new RelayLedger();
+  readonly #frameLimits: SourceLimits;
+  readonly #byteLimits: SourceLimits;
   readonly #controlLimits: SourceLimits;
-  /** By node number; bounded, the node heard of longest ago is evicted, and silence ends an entry's use. */
-  readonly #nodes = new BoundedMap<NodeId, KnownNode>(MAX_NODES);
+  readonly #proofLimits: SourceLimits;
+  readonly #proofs: NodeProofs | undefined;
+  readonly #provenOnly: boolean;
+  readonly #nodes = new BeaconNodes();
 
-  constructor(limits: Partial<BeaconLimits> = {}) {
-    this.#relayLimits = new SourceLimits(limits.relay ?? DEFAULT_BEACON_LIMITS.relay);
-    this.#controlLimits = new SourceLimits(limits.control ?? DEFAULT_BEACON_LIMITS.control);
+  constructor(options: BeaconOptions = {}) {
+    const limits = { ...DEFAULT_BEACON_LIMITS, ...options.limits };
+    this.#frameLimits = new SourceLimits(limits.relay);
+    this.#byteLimits = new SourceLimits(limits.relayBytes);
+    this.#controlLimits = new SourceLimits(limits.control);
+    this.#proofLimits = new SourceLimits(limits.proofs);
+    this.#proofs = options.proofs === undefined ? undefined : new NodeProofs(options.proofs);
+    this.#provenOnly = options.provenOnly ?? false;
   }
 
   get nodeCount(): number {
     return this.#nodes.size;
   }
 
+  get provenCount(): number {
+    return this.#nodes.provenCount;
+  }
+
   /** Takes ownership of `datagram`: a relayed frame is sent on in the same bytes. */
-  handleDatagram(datagram: Uint8Array, source: BeaconSource, now: Instant): readonly BeaconDatagram[] {
-    this.counters.received++;
+  handleDatagram(datagram: Uint8Array, source: Endpoint, now: Instant): readonly BeaconDatagram[] {
     const message = parseNodeToBeacon(datagram);
+    if (message?.kind === "relay") return this.#relay(datagram, message, source, now);
+    this.counters.received++;
     if (message === undefined) return this.#dropped("malformed");
-    const limits = message.kind === "relay" ? this.#relayLimits : this.#controlLimits;
-    if (!limits.take(sourceKey(source.address), now)) return this.#dropped("limited");
-    switch (message.kind) {
-      case "relay":
-        return this.#relay(datagram, message.destination, now);
-      case "discover":
-        return this.#discover(message, source, now);
-      case "punch-request":
-        return this.#punch(message.requester, message.target, source, now);
-    }
+    if (!this.#controlLimits.take(sourceKey(source.address), now)) return this.#limited("limitedControl");
+    return message.kind === "discover"
+      ? this.#discover(message, source, now)
+      : this.#punch(message.requester, message.target, source, now);
+  }
+
+  /**
+   * Decides about `frames` frames of one sender for one destination that came together, of `bytes` in all. Undefined:
+   * dropped, and counted. Who sends them on asks once for the whole run.
+   */
+  routeRelay(
+    { sender, destination }: Pick<Relay, "sender" | "destination">,
+    source: Endpoint,
+    { frames, bytes }: { readonly frames: number; readonly bytes: number },
+    now: Instant,
+  ): RelayRoute | undefined {
+    this.counters.received += frames;
+    const from = this.#nodes.find(sender, now);
+    const isProven = from?.provenAt !== undefined;
+    if (isProven && !sameEndpoint(from.endpoint, source)) return this.#refused("forgedSender", frames);
+    const flow = isProven ? `node ${sender}` : sourceKey(source.address);
+    if (!this.#frameLimits.take(flow, now, frames)) return this.#overLimit("limitedFrames", frames);
+    if (!this.#byteLimits.take(flow, now, bytes)) return this.#overLimit("limitedBytes", frames);
+    const to = this.#nodes.find(destination, now);
+    if (to === undefined) return this.#refused("unknownTarget", frames);
+    if (this.#provenOnly && !(isProven && to.provenAt !== undefined)) return this.#refused("proofMissing", frames);
+    this.counters.relayed += frames;
+    this.counters.relayedBytes += bytes;
+    this.ledger.add(sender, destination, frames, bytes);
+    return { to: to.endpoint, extended: to.extended, flow };
+  }
+
+  /** A node that proved its number by other means, over a connection that stands behind `endpoint`. */
+  admitProven(node: NodeId, endpoint: Endpoint, now: Instant): void {
+    this.#nodes.prove(node, endpoint, true, now);
+  }
+
+  /** That connection ended: nothing can be sent there any more. */
+  forgetProven(node: NodeId, endpoint: Endpoint, now: Instant): void {
+    if (sameEndpoint(this.#nodes.find(node, now)?.endpoint, endpoint)) this.#nodes.unprove(node);
   }
 
   /** What tells a node of a notice, if it is known and understands that. */
   notify(node: NodeId, notice: number, now: Instant): BeaconDatagram | undefined {
-    const known = this.#known(node, now);
+    const known = this.#nodes.find(node, now);
     return known?.extended ? { to: known.endpoint, bytes: encodeNotify(notice) } : undefined;
   }
 
-  /** The stream has ended: its node is not reached by it any more. */
-  forgetStream(node: NodeId, stream: number): void {
-    if (this.#nodes.get(node)?.endpoint.stream === stream) this.#nodes.delete(node);
+  #relay(datagram: Uint8Array, message: Relay, source: Endpoint, now: Instant): readonly BeaconDatagram[] {
+    const route = this.routeRelay(message, source, { frames: 1, bytes: datagram.length }, now);
+    if (route === undefined) return NOTHING;
+    return [{ to: route.to, bytes: relayToDelivery(datagram, route.extended), flow: route.flow }];
   }
 
-  #relay(datagram: Uint8Array, destination: NodeId, now: Instant): readonly BeaconDatagram[] {
-    const known = this.#known(destination, now);
-    if (known === undefined) return this.#dropped("unknownTarget");
-    this.counters.relayed++;
-    return [{ to: known.endpoint, bytes: relayToDelivery(datagram, known.extended) }];
+  #discover(message: Discover, source: Endpoint, now: Instant): readonly BeaconDatagram[] {
+    const reply: [Endpoint, Uint8Array | undefined] = [source, encodeDiscoverReply(source)];
+    const { node, claim } = message;
+    if (node === 0) return datagrams([reply]);
+    const answer = claim === undefined ? undefined : this.#answerClaim(node, claim, source, now);
+    const isKnownHere = this.#nodes.claim(node, source, message.extended, now);
+    if (!isKnownHere) this.counters.unprovenMove++;
+    return datagrams([reply, [source, answer]]);
   }
 
-  #discover(
-    message: Extract<NodeToBeacon, { kind: "discover" }>,
-    source: BeaconSource,
-    now: Instant,
-  ): readonly BeaconDatagram[] {
-    if (message.node !== 0) this.#learn(message.node, source, message.extended, now);
-    return datagrams([[source, encodeDiscoverReply(source)]]);
+  /** What a node that would prove its number gets besides the reply; a proof that holds is entered. */
+  #answerClaim(node: NodeId, claim: ProofClaim, source: Endpoint, now: Instant): Uint8Array | undefined {
+    if (this.#proofs === undefined) return undefined;
+    if (this.#isFreshlyProven(node, source, now)) return encodeProofAccepted();
+    if (claim.signature !== undefined && !this.#proofLimits.take(sourceKey(source.address), now)) {
+      this.#limited("limitedProofs");
+      return undefined;
+    }
+    const verdict = this.#proofs.check(node, claim, source, now);
+    if (verdict === "proven") {
+      this.counters.proofs++;
+      this.#nodes.prove(node, source, true, now);
+      return encodeProofAccepted();
+    }
+    if (verdict === "unsigned" || verdict === "stale-cookie") {
+      return encodeProofWanted(this.#proofs.cookie(node, source, now));
+    }
+    this.counters.proofsRefused++;
+    return undefined;
+  }
+
+  /** A proof is good for its life, and renewed in the second half of it. */
+  #isFreshlyProven(node: NodeId, source: Endpoint, now: Instant): boolean {
+    const known = this.#nodes.find(node, now);
+    if (known?.provenAt === undefined || !sameEndpoint(known.endpoint, source)) return false;
+    return now - known.provenAt < PROOF_LIFE_MS / 2;
   }
 
   /** The requester's endpoint is learned as in a discovery. Neither side is told when the target is not known. */
-  #punch(requester: NodeId, target: NodeId, source: BeaconSource, now: Instant): readonly BeaconDatagram[] {
-    if (requester !== 0) this.#learn(requester, source, false, now);
-    const known = this.#known(target, now);
+  #punch(requester: NodeId, target: NodeId, source: Endpoint, now: Instant): readonly BeaconDatagram[] {
+    if (requester !== 0 && !this.#nodes.claim(requester, source, false, now)) return this.#dropped("forgedSender");
+    const known = this.#nodes.find(target, now);
     if (known === undefined) return this.#dropped("unknownTarget");
-    if (source.stream !== undefined || known.endpoint.stream !== undefined) return NOTHING; // no NAT to open
     return datagrams([
       [source, encodePunchCommand(known.endpoint)],
       [known.endpoint, encodePunchCommand(source)],
     ]);
   }
 
-  /** A node that once used the extended form keeps it while it stays at the same endpoint. */
-  #learn(node: NodeId, endpoint: BeaconSource, extended: boolean, now: Instant): void {
-    const known = this.#nodes.get(node);
-    const isSame =
-      known !== undefined && sameEndpoint(known.endpoint, endpoint) && known.endpoint.stream === endpoint.stream;
-    this.#nodes.set(node, { endpoint, extended: extended || (isSame && known.extended), heardAt: now });
+  #limited(reason: LimitReason): readonly BeaconDatagram[] {
+    this.#overLimit(reason, 1);
+    return NOTHING;
   }
 
-  #known(node: NodeId, now: Instant): KnownNode | undefined {
-    const known = this.#nodes.get(node);
-    if (known === undefined || now - known.heardAt < ENTRY_LIFE_MS) return known;
-    this.#nodes.delete(node);
+  #overLimit(reason: LimitReason, count: number): undefined {
+    this.counters.limited += count;
+    this.counters[reason] += count;
     return undefined;
   }
 
-  #dropped(reason: "malformed" | "limited" | "unknownTarget"): readonly BeaconDatagram[] {
+  #dropped(reason: DropReason): readonly BeaconDatagram[] {
     this.counters[reason]++;
     return NOTHING;
   }
+
+  #refused(reason: DropReason, count: number): undefined {
+    this.counters[reason] += count;
+    return undefined;
+  }
 }
 
-function datagrams(parts: readonly (readonly [BeaconSource, Uint8Array | undefined])[]): BeaconDatagram[] {
+type Relay = Extract<NodeToBeacon, { kind: "relay" }>;
+type Discover = Extract<NodeToBeacon, { kind: "discover" }>;
+type LimitReason = "limitedFrames" | "limitedBytes" | "limitedControl" | "limitedProofs";
+type DropReason = "malformed" | "unknownTarget" | "forgedSender" | "proofMissing";
+
+function datagrams(parts: readonly (readonly [Endpoint, Uint8Array | undefined])[]): BeaconDatagram[] {
   return parts.flatMap(([to, bytes]) => (bytes === undefined ? [] : [{ to, bytes }]));
 }
 
 const NOTHING: readonly BeaconDatagram[] = [];
-const MAX_NODES = 100_000;
-const ENTRY_LIFE_MS = 10 * 60_000;
+const NO_COUNTS: BeaconCounters = {
+  received: 0,
+  malformed: 0,
+  limited: 0,
+  limitedFrames: 0,
+  limitedBytes: 0,
+  limitedControl: 0,
+  limitedProofs: 0,
+  relayed: 0,
+  relayedBytes: 0,
+  unknownTarget: 0,
+  forgedSender: 0,
+  unprovenMove: 0,
+  proofMissing: 0,
+  proofs: 0,
+  proofsRefused: 0,
+};
