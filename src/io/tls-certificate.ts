@@ -5,6 +5,7 @@
 import { createPrivateKey, X509Certificate } from "node:crypto";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { getCACertificates } from "node:tls";
 import { PilotError } from "../base/pilot-error.ts";
 import { wallNow } from "./clock.ts";
 import { makeSelfSigned } from "./self-signed.ts";
@@ -44,6 +45,14 @@ export function parseFingerprint(text: string): string | undefined {
     .toLowerCase();
   return /^[0-9a-f]{64}$/.test(hex) ? hex : undefined;
 }
+
+/** Those that Node brings and those of this system, where an operator adds a company's own. Read once. */
+export function trustedAuthorities(): string[] {
+  authorities ??= [...new Set([...getCACertificates("default"), ...getCACertificates("system")])];
+  return authorities;
+}
+
+let authorities: string[] | undefined;
 
 export function fingerprintOf(certificate: X509Certificate): string {
   return certificate.fingerprint256.replaceAll(":", "").toLowerCase();
