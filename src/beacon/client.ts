@@ -7,7 +7,15 @@
 import type { Endpoint } from "../base/endpoint.ts";
 import { after, type Deadline, type Instant } from "../base/instant.ts";
 import { TokenBucket } from "../base/token-bucket.ts";
-import { encodeDiscover, encodePunchRequest, NOTIFY_HANDSHAKES, parseBeaconToNode } from "../wire/beacon.ts";
+import {
+  beaconProofText,
+  encodeDiscover,
+  encodeProvenDiscover,
+  encodePunchRequest,
+  NOTIFY_HANDSHAKES,
+  PROOF_COOKIE_BYTES,
+  parseBeaconToNode,
+} from "../wire/beacon.ts";
 import type { NodeId } from "../wire/ids.ts";
 import { isUnicast } from "../wire/underlay-address.ts";
 
@@ -20,6 +28,12 @@ export type BeaconEvent =
   | { readonly kind: "punch"; readonly endpoint: Endpoint }
   /** Handshakes wait at the registry. */
   | { readonly kind: "notify" };
+
+/** Lets a node show the beacon that it owns its number. */
+export interface BeaconProver {
+  readonly publicKey: Uint8Array;
+  sign(text: string): Uint8Array;
+}
 
 export class BeaconClient {
   #localNode: NodeId;
@@ -34,9 +48,14 @@ export class BeaconClient {
   /** Bounded by the punch limit and one entry per datagram handled: drained after each input. */
   #events: BeaconEvent[] = [];
 
+  readonly #prover: BeaconProver | undefined;
+  readonly #proofs: TokenBucket;
+
   /** `localNode` is 0 before the first registration. The first discovery is due at once. */
-  constructor(localNode: NodeId, now: Instant) {
+  constructor(localNode: NodeId, now: Instant, prover?: BeaconProver) {
     this.#localNode = localNode;
+    this.#prover = prover;
+    this.#proofs = new TokenBucket(PROOFS_PER_SECOND, PROOF_BURST, now);
     this.#discoverAt = now;
     this.#punches = new TokenBucket(PUNCHES_PER_SECOND, PUNCH_BURST, now);
   }
@@ -74,6 +93,10 @@ export class BeaconClient {
       }
     } else if (message?.kind === "notify" && message.notice === NOTIFY_HANDSHAKES) {
       if (!this.#events.some((event) => event.kind === "notify")) this.#events.push({ kind: "notify" });
+    } else if (message?.kind === "proof-wanted") {
+      this.#prove(message.cookie, now);
+    } else if (message?.kind === "proof-accepted") {
+      this.#discoverAt = after(now, this.#keepaliveMs());
     }
   }
 
@@ -112,10 +135,26 @@ export class BeaconClient {
    */
   #discover(now: Instant): void {
     this.#send(encodeDiscover(this.#localNode, false));
-    this.#send(encodeDiscover(this.#localNode, true));
+    this.#send(this.#encodeExtended());
     const retryMs = FIRST_RETRY_MS * 2 ** Math.min(this.#unanswered, 5);
     this.#unanswered++;
     this.#discoverAt = after(now, Math.min(retryMs, this.#keepaliveMs()));
+  }
+
+  /** Asks for something to sign, if we can; the beacon asks back only when it wants a proof. */
+  #encodeExtended(): Uint8Array {
+    if (this.#prover === undefined || this.#localNode === 0) return encodeDiscover(this.#localNode, true);
+    const claim = { publicKey: this.#prover.publicKey, cookie: NO_COOKIE, signature: undefined };
+    return encodeProvenDiscover(this.#localNode, claim);
+  }
+
+  /** A proof that gets lost is found out by the next discovery, which therefore comes soon. */
+  #prove(cookie: Uint8Array, now: Instant): void {
+    if (this.#prover === undefined || this.#localNode === 0 || !this.#proofs.take(now)) return;
+    const signature = this.#prover.sign(beaconProofText(this.#localNode, cookie));
+    this.#send(encodeProvenDiscover(this.#localNode, { publicKey: this.#prover.publicKey, cookie, signature }));
+    const retryAt = after(now, PROOF_RETRY_MS);
+    if (retryAt < this.#discoverAt) this.#discoverAt = retryAt;
   }
 
   /** 20 to 25 s, by node number, so that nodes that started together do not stay together. */
@@ -135,3 +174,7 @@ const KEEPALIVE_SPREAD_MS = 5000;
 const PUNCHES_PER_SECOND = 5;
 const PUNCH_BURST = 50;
 const MAX_OUTBOX = 256;
+const NO_COOKIE = new Uint8Array(PROOF_COOKIE_BYTES);
+const PROOF_RETRY_MS = 1000;
+const PROOFS_PER_SECOND = 0.5;
+const PROOF_BURST = 10;

@@ -195,7 +195,7 @@ class BeaconSocket {
 
   constructor(asked: Endpoint, limits: Partial<BeaconLimits> | undefined) {
     this.#asked = asked;
-    this.server = new BeaconServer(limits);
+    this.server = new BeaconServer(limits === undefined ? {} : { limits });
     this.#socket = createSocket({ type: isIPv6(asked.address) ? "udp6" : "udp4", lookup: noLookup });
     this.#socket.on("message", (datagram, from) => this.#received(datagram, from));
   }

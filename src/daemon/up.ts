@@ -6,9 +6,10 @@
  * node has its number; only the very first start waits for a registry.
  */
 import { join } from "node:path";
+import { utf8 } from "../base/bytes.ts";
 import { type Endpoint, formatEndpoint } from "../base/endpoint.ts";
 import { PilotError } from "../base/pilot-error.ts";
-import { BeaconClient } from "../beacon/client.ts";
+import { BeaconClient, type BeaconProver } from "../beacon/client.ts";
 import { startControlServer } from "../control/server.ts";
 import { VERSION } from "../control/version.ts";
 import { Engine } from "../engine/engine.ts";
@@ -19,7 +20,7 @@ import { NativeDataPlane } from "../io/native-data-plane.ts";
 import { NodeCrypto } from "../io/node-crypto.ts";
 import { RegistryConnection } from "../io/registry-connection.ts";
 import { resolveHost } from "../io/resolve-host.ts";
-import { StateDirectory } from "../io/state-directory.ts";
+import { type Identity, StateDirectory } from "../io/state-directory.ts";
 import { RegistryClient } from "../registry/client.ts";
 import { TrustBook } from "../trust/trust-book.ts";
 import { formatOverlayAddress, formatPilotAddress } from "../wire/address.ts";
@@ -89,7 +90,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
       crypto,
       dataPlane: plane,
       registry: client,
-      beacon: beaconEndpoint === undefined ? undefined : new BeaconClient(node, now()),
+      beacon: beaconEndpoint === undefined ? undefined : new BeaconClient(node, now(), proverOf(identity, crypto)),
       trust: book,
     },
     now(),
@@ -145,6 +146,10 @@ function running(options: UpOptions, node: NodeId, backend: Backend, listen: End
       return closing;
     },
   };
+}
+
+function proverOf(identity: Identity, crypto: NodeCrypto): BeaconProver {
+  return { publicKey: identity.publicKey, sign: (text) => crypto.ed25519Sign(identity.seed, utf8(text)) };
 }
 
 /** Two daemons on one identity would take each other's packets. The lock goes with the process, however it ends. */

@@ -3,7 +3,7 @@
  * that a tunnel frame (first byte `P`) is never one of them (pilot protocol §5).
  * Parsers return undefined for anything they do not know; trailing bytes after a fixed part are ignored.
  */
-import { readU16, readU32, writeU16, writeU32 } from "../base/bytes.ts";
+import { concatBytes, readU16, readU32, toHex, writeU16, writeU32 } from "../base/bytes.ts";
 import type { Endpoint } from "../base/endpoint.ts";
 import { type NodeId, nodeId } from "./ids.ts";
 import { formatIp, parseIp } from "./underlay-address.ts";
@@ -23,13 +23,37 @@ export const BEACON = {
   RELAY_DELIVER: 0x06,
   /** beacon → beacon: beacon 4, count 2, count × node 4. */
   SYNC: 0x07,
-  /** As DISCOVER, from a node that understands RELAY_DELIVER_TO and NOTIFY. */
+  /**
+   * As DISCOVER, from a node that understands RELAY_DELIVER_TO and NOTIFY. Behind the node may follow its key 32, then
+   * a cookie 16 (asks for a challenge, all zero when it has none), then a signature 64 over `beaconProofText`.
+   */
   DISCOVER_EXTENDED: 0x08,
   /** beacon → node: sender 4, destination 4, frame. */
   RELAY_DELIVER_TO: 0x09,
   /** beacon → node: kind 1. */
   NOTIFY: 0x0a,
+  /** beacon → node, only to one that sent a cookie: state 1; behind state 1 a cookie 16 to sign. */
+  PROOF: 0x0b,
 } as const;
+
+/** State of a PROOF: the beacon wants the cookie signed, or it has accepted such a signature. */
+export const PROOF_WANTED = 1;
+export const PROOF_ACCEPTED = 2;
+
+export const PROOF_COOKIE_BYTES = 16;
+
+/** What a node signs to show a beacon that it owns its number; the cookie is worth nothing at another source. */
+export function beaconProofText(node: NodeId, cookie: Uint8Array): string {
+  return `beacon_proof:${node}:${toHex(cookie)}`;
+}
+
+/** What stands behind the node of an extended discovery that would prove its number. */
+export interface ProofClaim {
+  readonly publicKey: Uint8Array;
+  readonly cookie: Uint8Array;
+  /** Absent while the node asks for a cookie. */
+  readonly signature: Uint8Array | undefined;
+}
 
 /** Kind of a NOTIFY: handshakes wait at the registry. */
 export const NOTIFY_HANDSHAKES = 1;
@@ -43,6 +67,8 @@ export type BeaconToNode =
   | { readonly kind: "discover-reply"; readonly endpoint: Endpoint }
   | { readonly kind: "punch-command"; readonly endpoint: Endpoint }
   | { readonly kind: "notify"; readonly notice: number }
+  | { readonly kind: "proof-wanted"; readonly cookie: Uint8Array }
+  | { readonly kind: "proof-accepted" }
   | {
       readonly kind: "relay-deliver";
       readonly sender: NodeId;
@@ -75,6 +101,8 @@ export function parseBeaconToNode(datagram: Uint8Array): BeaconToNode | undefine
       };
     case BEACON.NOTIFY:
       return datagram.length < 2 ? undefined : { kind: "notify", notice: datagram[1]! };
+    case BEACON.PROOF:
+      return parseProof(datagram);
     default:
       return undefined;
   }
@@ -82,7 +110,12 @@ export function parseBeaconToNode(datagram: Uint8Array): BeaconToNode | undefine
 
 /** What a beacon may receive. A relay message is recognised only: the beacon forwards its bytes as they are. */
 export type NodeToBeacon =
-  | { readonly kind: "discover"; readonly node: NodeId; readonly extended: boolean }
+  | {
+      readonly kind: "discover";
+      readonly node: NodeId;
+      readonly extended: boolean;
+      readonly claim?: ProofClaim;
+    }
   | { readonly kind: "punch-request"; readonly requester: NodeId; readonly target: NodeId }
   | { readonly kind: "relay"; readonly sender: NodeId; readonly destination: NodeId };
 
@@ -94,7 +127,10 @@ export function parseNodeToBeacon(datagram: Uint8Array): NodeToBeacon | undefine
   }
   if (type === BEACON.DISCOVER || type === BEACON.DISCOVER_EXTENDED) {
     if (datagram.length < 5) return undefined;
-    return { kind: "discover", node: nodeAt(datagram, 1), extended: type === BEACON.DISCOVER_EXTENDED };
+    const node = nodeAt(datagram, 1);
+    if (type === BEACON.DISCOVER) return { kind: "discover", node, extended: false };
+    const claim = parseClaim(datagram);
+    return { kind: "discover", node, extended: true, ...(claim === undefined ? {} : { claim }) };
   }
   if (type === BEACON.PUNCH_REQUEST) {
     if (datagram.length < 9) return undefined;
@@ -109,6 +145,20 @@ export function encodeDiscover(local: NodeId, extended: boolean): Uint8Array {
   bytes[0] = extended ? BEACON.DISCOVER_EXTENDED : BEACON.DISCOVER;
   writeU32(bytes, 1, local);
   return bytes;
+}
+
+/** An extended discovery that asks for a cookie to sign, or carries the signature over one. */
+export function encodeProvenDiscover(local: NodeId, claim: ProofClaim): Uint8Array {
+  const parts = [encodeDiscover(local, true), claim.publicKey, claim.cookie];
+  return concatBytes(...parts, ...(claim.signature === undefined ? [] : [claim.signature]));
+}
+
+export function encodeProofWanted(cookie: Uint8Array): Uint8Array {
+  return concatBytes(Uint8Array.of(BEACON.PROOF, PROOF_WANTED), cookie);
+}
+
+export function encodeProofAccepted(): Uint8Array {
+  return Uint8Array.of(BEACON.PROOF, PROOF_ACCEPTED);
 }
 
 export function encodePunchRequest(requester: NodeId, target: NodeId): Uint8Array {
@@ -146,6 +196,28 @@ export function relayToDelivery(datagram: Uint8Array, extended: boolean): Uint8A
   datagram[4] = BEACON.RELAY_DELIVER;
   return datagram.subarray(4);
 }
+
+function parseProof(datagram: Uint8Array): BeaconToNode | undefined {
+  if (datagram[1] === PROOF_ACCEPTED) return { kind: "proof-accepted" };
+  if (datagram[1] !== PROOF_WANTED || datagram.length < 2 + PROOF_COOKIE_BYTES) return undefined;
+  return { kind: "proof-wanted", cookie: datagram.slice(2, 2 + PROOF_COOKIE_BYTES) };
+}
+
+/** A key alone, as the newest reference sends it, asks for nothing. */
+function parseClaim(datagram: Uint8Array): ProofClaim | undefined {
+  if (datagram.length < SIGNATURE_AT) return undefined;
+  const isSigned = datagram.length >= SIGNATURE_AT + SIGNATURE_BYTES;
+  return {
+    publicKey: datagram.slice(KEY_AT, COOKIE_AT),
+    cookie: datagram.slice(COOKIE_AT, SIGNATURE_AT),
+    signature: isSigned ? datagram.slice(SIGNATURE_AT, SIGNATURE_AT + SIGNATURE_BYTES) : undefined,
+  };
+}
+
+const KEY_AT = 5;
+const COOKIE_AT = KEY_AT + 32;
+const SIGNATURE_AT = COOKIE_AT + PROOF_COOKIE_BYTES;
+const SIGNATURE_BYTES = 64;
 
 function withEndpoint(kind: "discover-reply" | "punch-command", datagram: Uint8Array): BeaconToNode | undefined {
   const length = datagram[1];

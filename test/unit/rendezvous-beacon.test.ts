@@ -15,7 +15,7 @@ class BeaconLab {
   nowMs = 1000;
 
   constructor(limits: Partial<BeaconLimits> = {}) {
-    this.server = new BeaconServer(limits);
+    this.server = new BeaconServer({ limits });
   }
 
   send(from: string, hex: string): Record<string, string> {

@@ -1,0 +1,138 @@
+/**
+ * What waits to be relayed, so that one sender's bulk does not delay another's ping: deficit round robin over flows,
+ * where a flow that had nothing waiting goes first for one quantum (RFC 8290 §4, without its delay control: the senders'
+ * own transports see losses). Bounded in bytes, in all and per flow; when all is full, the longest flow loses its oldest.
+ *
+ * A flow is a proven node, or all unproven senders of one source address together: who cannot say who he is gets no
+ * larger share by claiming to be many.
+ */
+export interface RelayQueueLimits {
+  readonly maxBytes: number;
+  readonly maxFlowBytes: number;
+}
+
+export const DEFAULT_RELAY_QUEUE_LIMITS: RelayQueueLimits = {
+  maxBytes: 8 * 1024 * 1024,
+  maxFlowBytes: 2 * 1024 * 1024,
+};
+
+export class RelayQueue<Item> {
+  readonly #limits: RelayQueueLimits;
+  /** By flow key; bounded by the items waiting, a flow leaves when it is empty. */
+  readonly #flows = new Map<string, Flow<Item>>();
+  /** Flows that still have their first quantum, and the others: served in this order. */
+  readonly #fresh = new Set<Flow<Item>>();
+  readonly #backlogged = new Set<Flow<Item>>();
+  #bytes = 0;
+  #items = 0;
+
+  constructor(limits: RelayQueueLimits = DEFAULT_RELAY_QUEUE_LIMITS) {
+    this.#limits = limits;
+  }
+
+  /** Bytes as charged: a small item counts for what it costs to carry. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  get items(): number {
+    return this.#items;
+  }
+
+  get flows(): number {
+    return this.#flows.size;
+  }
+
+  /** Adds an item at the end of its flow and returns what had to make room: nothing, others, or the item itself. */
+  push(key: string, item: Item, bytes: number): readonly Item[] {
+    const charge = Math.max(bytes, LEAST_CHARGE);
+    const flow = this.#flows.get(key);
+    if (charge > this.#limits.maxFlowBytes || (flow?.bytes ?? 0) + charge > this.#limits.maxFlowBytes) return [item];
+    this.#append(flow ?? this.#open(key), item, charge);
+    return this.#bytes <= this.#limits.maxBytes ? NOTHING : this.#shorten();
+  }
+
+  pop(): Item | undefined {
+    for (;;) {
+      const list = this.#fresh.size > 0 ? this.#fresh : this.#backlogged;
+      const flow: Flow<Item> | undefined = list.values().next().value;
+      if (flow === undefined) return undefined;
+      const charge = flow.first?.charge;
+      if (charge !== undefined && flow.deficit >= charge) {
+        flow.deficit -= charge;
+        return this.#take(flow);
+      }
+      list.delete(flow);
+      if (charge !== undefined) flow.deficit += QUANTUM_BYTES;
+      // An empty flow waits for one round of the others before it may be fresh again.
+      if (charge !== undefined || list === this.#fresh) this.#backlogged.add(flow);
+      else this.#flows.delete(flow.key);
+    }
+  }
+
+  /** Gives up the oldest item of the longest flow; undefined when nothing waits. */
+  dropLongest(): Item | undefined {
+    let longest: Flow<Item> | undefined;
+    for (const flow of this.#flows.values()) if (flow.bytes > (longest?.bytes ?? 0)) longest = flow;
+    return longest === undefined ? undefined : this.#take(longest);
+  }
+
+  #shorten(): Item[] {
+    const dropped: Item[] = [];
+    while (this.#bytes > this.#limits.maxBytes) {
+      const item = this.dropLongest();
+      if (item === undefined) break;
+      dropped.push(item);
+    }
+    return dropped;
+  }
+
+  #open(key: string): Flow<Item> {
+    const flow: Flow<Item> = { key, first: undefined, last: undefined, bytes: 0, deficit: QUANTUM_BYTES };
+    this.#flows.set(key, flow);
+    this.#fresh.add(flow);
+    return flow;
+  }
+
+  #append(flow: Flow<Item>, item: Item, charge: number): void {
+    const entry: Entry<Item> = { item, charge, next: undefined };
+    if (flow.last === undefined) flow.first = entry;
+    else flow.last.next = entry;
+    flow.last = entry;
+    flow.bytes += charge;
+    this.#bytes += charge;
+    this.#items++;
+  }
+
+  /** The flow has something waiting. */
+  #take(flow: Flow<Item>): Item {
+    const { item, charge, next } = flow.first!;
+    flow.first = next;
+    if (next === undefined) flow.last = undefined;
+    flow.bytes -= charge;
+    this.#bytes -= charge;
+    this.#items--;
+    return item;
+  }
+}
+
+interface Entry<Item> {
+  readonly item: Item;
+  readonly charge: number;
+  next: Entry<Item> | undefined;
+}
+
+interface Flow<Item> {
+  readonly key: string;
+  first: Entry<Item> | undefined;
+  last: Entry<Item> | undefined;
+  bytes: number;
+  /** What it may still send before the others have their turn. */
+  deficit: number;
+}
+
+const NOTHING: readonly never[] = [];
+/** One superdatagram of the kernel's. */
+const QUANTUM_BYTES = 65_536;
+/** A small datagram costs a large one's system call and buffer. */
+const LEAST_CHARGE = 2048;

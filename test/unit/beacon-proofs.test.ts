@@ -1,0 +1,277 @@
+import { describe, expect, test } from "vitest";
+import { toHex, utf8 } from "../../src/base/bytes.ts";
+import { instant } from "../../src/base/instant.ts";
+import { BeaconClient } from "../../src/beacon/client.ts";
+import { type BeaconOptions, BeaconServer } from "../../src/rendezvous/beacon.ts";
+import { PortableCrypto } from "../../src/tunnel/portable-crypto.ts";
+import {
+  beaconProofText,
+  encodeDiscover,
+  encodeProvenDiscover,
+  encodePunchRequest,
+  encodeRelayPrefix,
+  parseBeaconToNode,
+} from "../../src/wire/beacon.ts";
+import { nodeId } from "../../src/wire/ids.ts";
+import { parseEndpoint } from "../../src/wire/underlay-address.ts";
+import { seededBytes } from "../helpers/seeded-bytes.ts";
+
+const crypto = new PortableCrypto(seededBytes(7));
+const SEEDS = new Map([1, 2].map((node) => [node, new Uint8Array(32).fill(node)]));
+const keyOf = (node: number) => {
+  const seed = SEEDS.get(node);
+  return seed === undefined ? undefined : crypto.ed25519PublicKey(seed);
+};
+const HOME = "198.51.100.1:4000";
+const ELSEWHERE = "203.0.113.9:4000";
+const B = "198.51.100.2:4000";
+const MINUTE = 60_000;
+
+class ProofLab {
+  readonly server: BeaconServer;
+  nowMs = 1_000_000;
+
+  constructor(options: BeaconOptions = {}) {
+    this.server = new BeaconServer({ proofs: { crypto, keyOf }, ...options });
+  }
+
+  send(from: string, datagram: Uint8Array): Record<string, string[]> {
+    const sent: Record<string, string[]> = {};
+    for (const { to, bytes } of this.server.handleDatagram(datagram, parseEndpoint(from)!, instant(this.nowMs))) {
+      const at = `${to.address}:${to.port}`;
+      sent[at] = [...(sent[at] ?? []), toHex(bytes)];
+    }
+    return sent;
+  }
+
+  /** The cookie that the beacon wants signed, if it wants one. */
+  ask(node: number, from: string, keyNode = node): Uint8Array | undefined {
+    const claim = { publicKey: keyOf(keyNode)!, cookie: new Uint8Array(16), signature: undefined };
+    const datagram = encodeProvenDiscover(nodeId(node), claim);
+    for (const { bytes } of this.server.handleDatagram(datagram, parseEndpoint(from)!, instant(this.nowMs))) {
+      const message = parseBeaconToNode(bytes);
+      if (message?.kind === "proof-wanted") return message.cookie;
+    }
+    return undefined;
+  }
+
+  answer(node: number, from: string, cookie: Uint8Array, signedBy = node): boolean {
+    const signature = crypto.ed25519Sign(SEEDS.get(signedBy)!, utf8(beaconProofText(nodeId(node), cookie)));
+    const datagram = encodeProvenDiscover(nodeId(node), { publicKey: keyOf(node)!, cookie, signature });
+    const before = this.server.counters.proofs;
+    this.send(from, datagram);
+    return this.server.counters.proofs > before;
+  }
+
+  prove(node: number, from: string): void {
+    expect(this.answer(node, from, this.ask(node, from)!)).toBe(true);
+  }
+
+  /** Where a frame for the node goes. */
+  reach(node: number, sender = 9, from = "192.0.2.77:1"): string[] {
+    const frame = new Uint8Array([...encodeRelayPrefix(nodeId(sender), nodeId(node)), 0x50]);
+    return Object.keys(this.send(from, frame));
+  }
+}
+
+describe("a proof", () => {
+  test("binds the number to the endpoint: an unproven discovery from elsewhere is answered and moves nothing", () => {
+    const lab = new ProofLab();
+    lab.prove(1, HOME);
+    for (const extended of [false, true]) {
+      const reply = lab.send(ELSEWHERE, encodeDiscover(nodeId(1), extended));
+      expect(reply[ELSEWHERE]).toEqual(["0204cb0071090fa0"]);
+    }
+    expect(lab.reach(1)).toEqual([HOME]);
+    expect(lab.server.counters.unprovenMove).toBe(2);
+  });
+
+  test("moves with its owner", () => {
+    const lab = new ProofLab();
+    lab.prove(1, HOME);
+    lab.prove(1, ELSEWHERE);
+    expect(lab.reach(1)).toEqual([ELSEWHERE]);
+  });
+
+  test("overheard, is worth nothing from another source", () => {
+    const lab = new ProofLab();
+    const cookie = lab.ask(1, HOME)!;
+    expect(lab.answer(1, ELSEWHERE, cookie)).toBe(false);
+    expect(lab.answer(1, HOME, cookie)).toBe(true);
+  });
+
+  test("under another key than the registered one is refused, and no cookie is sent for it", () => {
+    const lab = new ProofLab();
+    expect(lab.ask(1, HOME, 2)).toBeUndefined();
+    expect(lab.answer(1, HOME, lab.ask(1, HOME)!, 2)).toBe(false);
+    expect(lab.server.counters.proofsRefused).toBe(2);
+  });
+
+  test("with a cookie of three minutes ago is not accepted", () => {
+    const lab = new ProofLab();
+    const cookie = lab.ask(1, HOME)!;
+    lab.nowMs += 3 * MINUTE;
+    expect(lab.answer(1, HOME, cookie)).toBe(false);
+  });
+
+  test("ends ten minutes after it was given; then the number is anybody's again", () => {
+    const lab = new ProofLab();
+    lab.prove(1, HOME);
+    lab.nowMs += 9 * MINUTE;
+    lab.send(HOME, encodeDiscover(nodeId(1), true));
+    lab.send(ELSEWHERE, encodeDiscover(nodeId(1), true));
+    expect(lab.reach(1)).toEqual([HOME]);
+    lab.nowMs += MINUTE;
+    lab.send(ELSEWHERE, encodeDiscover(nodeId(1), true));
+    expect(lab.reach(1)).toEqual([ELSEWHERE]);
+  });
+
+  test("is asked for again in the second half of its life, and not before", () => {
+    const lab = new ProofLab();
+    lab.prove(1, HOME);
+    lab.nowMs += 4 * MINUTE;
+    expect(lab.ask(1, HOME)).toBeUndefined();
+    lab.nowMs += 2 * MINUTE;
+    expect(lab.ask(1, HOME)).toBeDefined();
+  });
+
+  test("costs the beacon no more than its limit", () => {
+    const lab = new ProofLab({ limits: { proofs: { perSecond: 1, burst: 3 } } });
+    const cookie = lab.ask(1, HOME)!;
+    for (let i = 0; i < 10; i++) lab.answer(1, HOME, cookie, 2);
+    expect(lab.server.counters).toMatchObject({ proofsRefused: 3, limitedProofs: 7, limited: 7 });
+  });
+});
+
+describe("a proven number", () => {
+  test("cannot be used as a sender, nor to ask for a punch, from elsewhere", () => {
+    const lab = new ProofLab();
+    lab.prove(1, HOME);
+    lab.send(B, encodeDiscover(nodeId(2), true));
+    expect(lab.reach(2, 1, ELSEWHERE)).toEqual([]);
+    expect(lab.send(ELSEWHERE, encodePunchRequest(nodeId(1), nodeId(2)))).toEqual({});
+    expect(lab.server.counters.forgedSender).toBe(2);
+    expect(lab.reach(2, 1, HOME)).toEqual([B]);
+    expect(lab.reach(1)).toEqual([HOME]);
+  });
+
+  test("is not pushed out by a flood of made-up ones", () => {
+    const lab = new ProofLab({ limits: { control: { perSecond: 1e9, burst: 1e9 } } });
+    lab.prove(1, HOME);
+    for (let node = 10; node < 100_020; node++) lab.send(ELSEWHERE, encodeDiscover(nodeId(node), false));
+    expect(lab.reach(1)).toEqual([HOME]);
+  });
+
+  test("admitted over a connection is reached there until the connection ends", () => {
+    const lab = new ProofLab();
+    lab.prove(1, HOME);
+    lab.server.admitProven(nodeId(1), parseEndpoint(B)!, instant(lab.nowMs));
+    expect(lab.reach(1)).toEqual([B]);
+    lab.server.forgetProven(nodeId(1), parseEndpoint(HOME)!, instant(lab.nowMs));
+    expect(lab.reach(1)).toEqual([B]);
+    lab.server.forgetProven(nodeId(1), parseEndpoint(B)!, instant(lab.nowMs));
+    expect(lab.reach(1)).toEqual([]);
+  });
+});
+
+test("a number that never proved itself is served as everywhere, also with the newest reference's key field", () => {
+  const lab = new ProofLab();
+  const withKey = new Uint8Array([...encodeDiscover(nodeId(2), true), ...keyOf(2)!]);
+  expect(lab.send(HOME, withKey)).toEqual({ [HOME]: ["0204c63364010fa0"] });
+  lab.send(ELSEWHERE, encodeDiscover(nodeId(2), false));
+  expect(lab.reach(2)).toEqual([ELSEWHERE]);
+  expect(lab.reach(2, 77, B)).toEqual([ELSEWHERE]);
+});
+
+test("where the operator wants proofs, frames pass only between proven nodes", () => {
+  const lab = new ProofLab({ provenOnly: true });
+  lab.prove(1, HOME);
+  lab.send(B, encodeDiscover(nodeId(2), true));
+  expect(lab.reach(2, 1, HOME)).toEqual([]);
+  lab.prove(2, B);
+  expect(lab.reach(2, 1, HOME)).toEqual([B]);
+  expect(lab.reach(2, 9, ELSEWHERE)).toEqual([]);
+  expect(lab.server.counters.proofMissing).toBe(2);
+});
+
+test("limits count bytes and frames, for a proven node apart from others at its address", () => {
+  const lab = new ProofLab({ limits: { relayBytes: { perSecond: 1, burst: 30 } } });
+  lab.prove(1, HOME);
+  lab.send(B, encodeDiscover(nodeId(2), true));
+  const fromSite = "198.51.100.1:5000";
+  expect([1, 2, 3, 4].map(() => lab.reach(2, 7, fromSite).length)).toEqual([1, 1, 1, 0]);
+  expect(lab.reach(2, 1, HOME)).toEqual([B]);
+  expect(lab.server.counters).toMatchObject({ limitedBytes: 1, relayed: 4, relayedBytes: 40 });
+});
+
+test("who relays for whom is counted, for the pairs with the most bytes by name", () => {
+  const lab = new ProofLab();
+  lab.send(B, encodeDiscover(nodeId(2), true));
+  for (const sender of [1, 1, 1, 3, 3, 4]) lab.reach(2, sender);
+  const { pairs, others } = lab.server.ledger.top(2);
+  expect(pairs).toEqual([
+    { sender: 1, destination: 2, frames: 3, bytes: 30 },
+    { sender: 3, destination: 2, frames: 2, bytes: 20 },
+  ]);
+  expect(others).toEqual({ frames: 1, bytes: 10 });
+  for (let sender = 100; sender < 5000; sender++) lab.reach(2, sender);
+  const all = lab.server.ledger.top(0).others;
+  expect(all).toEqual({ frames: 4906, bytes: 49_060 });
+  expect(lab.server.ledger.size).toBe(4096);
+});
+
+describe("the client", () => {
+  const prover = (seed: number) => ({
+    publicKey: keyOf(seed)!,
+    sign: (text: string) => crypto.ed25519Sign(SEEDS.get(seed)!, utf8(text)),
+  });
+
+  function converse(client: BeaconClient, lab: ProofLab, from: string): number {
+    let sent = 0;
+    for (let datagram = client.pollDatagram(); datagram !== undefined; datagram = client.pollDatagram()) {
+      sent++;
+      const replies = lab.server.handleDatagram(datagram, parseEndpoint(from)!, instant(lab.nowMs));
+      for (const { bytes } of replies) client.handleDatagram(bytes, instant(lab.nowMs));
+    }
+    return sent;
+  }
+
+  test("proves itself when asked, and at once again from a new endpoint", () => {
+    const lab = new ProofLab();
+    const client = new BeaconClient(nodeId(1), instant(lab.nowMs), prover(1));
+    client.handleTimeout(instant(lab.nowMs));
+    converse(client, lab, HOME);
+    expect(lab.server.provenCount).toBe(1);
+    expect(client.pollTimeout().at - lab.nowMs).toBeGreaterThan(15_000);
+    client.rediscover(instant(lab.nowMs));
+    converse(client, lab, ELSEWHERE);
+    expect(lab.reach(1)).toEqual([ELSEWHERE]);
+    expect(lab.server.counters.proofs).toBe(2);
+  });
+
+  test("tries again soon when its proof got lost", () => {
+    const lab = new ProofLab();
+    const client = new BeaconClient(nodeId(1), instant(lab.nowMs), prover(1));
+    client.handleTimeout(instant(lab.nowMs));
+    for (const datagram of [client.pollDatagram()!, client.pollDatagram()!]) {
+      for (const { bytes } of lab.server.handleDatagram(datagram, parseEndpoint(HOME)!, instant(lab.nowMs))) {
+        client.handleDatagram(bytes, instant(lab.nowMs));
+      }
+    }
+    expect(client.pollDatagram()).toBeDefined(); // the proof, lost
+    lab.nowMs += 1000;
+    client.handleTimeout(instant(lab.nowMs));
+    converse(client, lab, HOME);
+    expect(lab.server.provenCount).toBe(1);
+  });
+
+  test("signs no more than a few cookies, however many it is sent", () => {
+    const client = new BeaconClient(nodeId(1), instant(0), prover(1));
+    let sent = 0;
+    for (let i = 0; i < 100; i++) {
+      client.handleDatagram(new Uint8Array([0x0b, 1, ...new Uint8Array(16)]), instant(i));
+      while (client.pollDatagram() !== undefined) sent++;
+    }
+    expect(sent).toBe(10);
+  });
+});
