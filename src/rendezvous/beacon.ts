@@ -224,6 +224,7 @@ export class BeaconServer {
     if (requester !== 0 && !this.#nodes.claim(requester, source, false, now)) return this.#dropped("forgedSender");
     const known = this.#nodes.find(target, now);
     if (known === undefined) return this.#dropped("unknownTarget");
+    if (isConnection(source) || isConnection(known.endpoint)) return NOTHING; // there is no NAT to open
     return datagrams([
       [source, encodePunchCommand(known.endpoint)],
       [known.endpoint, encodePunchCommand(source)],
@@ -252,6 +253,21 @@ export class BeaconServer {
   }
 }
 
+/** A connection stands behind this endpoint, not a UDP port: its number is one that no port has. */
+export function isConnection(endpoint: Endpoint): boolean {
+  return endpoint.port > MAX_PORT;
+}
+
+/** The endpoint that stands for the connection `number` of a node at `address`. */
+export function connectionEndpoint(address: string, number: number): Endpoint {
+  return { address, port: MAX_PORT + number };
+}
+
+/** Inverse of `connectionEndpoint`. */
+export function connectionNumber(endpoint: Endpoint): number {
+  return endpoint.port - MAX_PORT;
+}
+
 type Relay = Extract<NodeToBeacon, { kind: "relay" }>;
 type Discover = Extract<NodeToBeacon, { kind: "discover" }>;
 type LimitReason = "limitedFrames" | "limitedBytes" | "limitedControl" | "limitedProofs";
@@ -262,6 +278,7 @@ function datagrams(parts: readonly (readonly [Endpoint, Uint8Array | undefined])
 }
 
 const NOTHING: readonly BeaconDatagram[] = [];
+const MAX_PORT = 65_535;
 const NO_COUNTS: BeaconCounters = {
   received: 0,
   malformed: 0,
