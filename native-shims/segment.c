@@ -16,7 +16,7 @@ enum { IPV6_LENGTH = 4, TCP_SEQ = 4, TCP_FLAGS = 13, TCP_CSUM = 16, UDP_LENGTH =
 static bool is_tcp(const struct packet *packet) { return packet->gso_type == GSO_TCPV6; }
 
 static bool single_valid(int64_t length, int64_t start, int64_t offset) {
-  return length > 0 && start >= 0 && offset >= 0 && (start == 0 || start + offset + 2 <= length);
+  return length > 0 && (start == 0 || (start > 0 && offset >= 0 && start + offset + 2 <= length));
 }
 
 static bool super_valid(const struct packet *packet, int32_t csum_offset, int32_t least) {

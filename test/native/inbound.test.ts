@@ -2,7 +2,7 @@ import { createCipheriv } from "node:crypto";
 import fc from "fast-check";
 import { afterEach, expect, test } from "vitest";
 import { concatBytes } from "../../src/base/bytes.ts";
-import { COUNTER, type KeySpec, MAX_ROWS, ROW_FLAG, ROW_KIND } from "../../src/tunnel/data-plane.ts";
+import { COUNTER, MAX_ROWS, ROW_FLAG, ROW_KIND } from "../../src/tunnel/data-plane.ts";
 import {
   ENDPOINT_SLOT,
   KEY_SLOT,
@@ -12,17 +12,9 @@ import {
   virtualPacket,
 } from "../helpers/data-plane-pair.ts";
 import { bytesOf, tcpPacket, udpPacket } from "../helpers/inner-packets.ts";
-import { A, B, rowsOf, TwinPlanes } from "./twin-planes.ts";
+import { A, B, closePlanes, rowsOf, TwinPlanes } from "./twin-planes.ts";
 
-const open: TwinPlanes[] = [];
-function twins(overrides: Partial<KeySpec> = {}): TwinPlanes {
-  const planes = new TwinPlanes(overrides);
-  open.push(planes);
-  return planes;
-}
-afterEach(() => {
-  for (const planes of open.splice(0)) planes.close();
-});
+afterEach(closePlanes);
 
 interface FrameFields {
   readonly counter?: bigint;
@@ -51,7 +43,7 @@ function dataOf(inner: Uint8Array, fields: VirtualFields = {}): Uint8Array {
 const packet = udpPacket({ payload: bytesOf(40) });
 
 test("frames of bridge data become packet rows, other virtual packets virtual rows", () => {
-  const planes = twins();
+  const planes = new TwinPlanes();
   const rows = planes.receive([
     frameOf(dataOf(packet), { counter: 1n }),
     frameOf(virtualPacket({ protocol: 1, port: 80, payload: bytesOf(5) }), { counter: 2n }),
@@ -65,11 +57,14 @@ test("frames of bridge data become packet rows, other virtual packets virtual ro
 
 test("bytes behind the virtual packet are ignored", () => {
   const padded = concatBytes(dataOf(packet), bytesOf(9));
-  expect(twins().receive([frameOf(padded)])[0]).toMatchObject({ kind: ROW_KIND.PACKET, totalBytes: packet.length });
+  expect(new TwinPlanes().receive([frameOf(padded)])[0]).toMatchObject({
+    kind: ROW_KIND.PACKET,
+    totalBytes: packet.length,
+  });
 });
 
 test("a frame is refused for its tag, its shape, its addresses and its counter, each counted by itself", () => {
-  const planes = twins();
+  const planes = new TwinPlanes();
   const wrongCrc = dataOf(packet);
   wrongCrc[40]! ^= 1;
   const wrongVersion = dataOf(packet);
@@ -100,7 +95,7 @@ test("a frame is refused for its tag, its shape, its addresses and its counter, 
 });
 
 test("forged frames with high counters do not move the window", () => {
-  const planes = twins();
+  const planes = new TwinPlanes();
   planes.receive([frameOf(dataOf(packet), { counter: 5n })]);
   for (const counter of [2n ** 64n - 1n, 2n ** 53n, 100_000n]) {
     const forged = frameOf(dataOf(packet), { counter, key: new Uint8Array(32).fill(1) });
@@ -112,7 +107,7 @@ test("forged frames with high counters do not move the window", () => {
 });
 
 test("frames whose virtual packet is wrong do not move the window", () => {
-  const planes = twins();
+  const planes = new TwinPlanes();
   planes.receive([frameOf(dataOf(packet), { counter: 5n }), frameOf(bytesOf(60), { counter: 1_000_000n })]);
   expect(planes.receive([frameOf(dataOf(packet), { counter: 6n })])).toHaveLength(1);
 });
@@ -127,7 +122,7 @@ test("any sequence of counters and prefixes is judged as by the twin", () => {
   const small = virtualPacket({ protocol: 3 });
   fc.assert(
     fc.property(frames, (each) => {
-      const planes = twins();
+      const planes = new TwinPlanes();
       for (const fields of each) planes.receive([frameOf(small, fields)]);
       planes.close();
     }),
@@ -136,7 +131,7 @@ test("any sequence of counters and prefixes is judged as by the twin", () => {
 });
 
 test("a window is 2,048 counters wide", () => {
-  const planes = twins();
+  const planes = new TwinPlanes();
   const small = virtualPacket({ protocol: 3 });
   const passes = (counter: bigint) => planes.receive([frameOf(small, { counter })]).length === 1;
   expect(passes(10_000n)).toBe(true);
@@ -146,7 +141,7 @@ test("a window is 2,048 counters wide", () => {
 });
 
 test("a sixth prefix evicts the one used longest ago and no other", () => {
-  const planes = twins();
+  const planes = new TwinPlanes();
   const small = virtualPacket({ protocol: 3 });
   const passes = (prefix: number) => planes.receive([frameOf(small, { prefix, counter: 9n })]).length === 1;
   for (const prefix of [1, 2, 3, 4, 5]) expect(passes(prefix)).toBe(true);
@@ -157,7 +152,7 @@ test("a sixth prefix evicts the one used longest ago and no other", () => {
 });
 
 test("each key of a node is tried, and the row tells which one opened the frame", () => {
-  const planes = twins();
+  const planes = new TwinPlanes();
   const keys = [1, 2, 3].map((fill) => new Uint8Array(32).fill(fill));
   for (const [index, key] of keys.entries()) {
     planes.both((plane) => plane.installKey(10 + index, keySpec(2, 1, { key })));
@@ -178,13 +173,13 @@ test("each key of a node is tried, and the row tells which one opened the frame"
 });
 
 test("with G1 keys the sender is not authenticated data", () => {
-  const planes = twins({ bindSender: false });
+  const planes = new TwinPlanes({ bindSender: false });
   expect(planes.receive([frameOf(dataOf(packet), { bindSender: false })])).toHaveLength(1);
   expect(planes.receive([frameOf(dataOf(packet), { counter: 2n })])).toHaveLength(0);
 });
 
 test("a frame from elsewhere than the key's endpoint is flagged as moved", () => {
-  const planes = twins();
+  const planes = new TwinPlanes();
   expect(planes.receive([frameOf(dataOf(packet), { counter: 1n })], A)[0]?.flags).toBe(0);
   expect(planes.receive([frameOf(dataOf(packet), { counter: 2n })], B)[0]?.flags).toBe(ROW_FLAG.MOVED);
   expect(planes.receive([frameOf(dataOf(packet), { counter: 3n })], { ...A, port: 9 })[0]).toMatchObject({
@@ -196,7 +191,7 @@ test("a frame from elsewhere than the key's endpoint is flagged as moved", () =>
 });
 
 test("the relay's wrapper is removed only when it comes from the relay", () => {
-  const planes = twins();
+  const planes = new TwinPlanes();
   const short = Uint8Array.of(6, 0, 0, 0, 1);
   const long = Uint8Array.of(9, 0, 0, 0, 1, 0, 0, 0, 2);
   const wrapped = (head: Uint8Array, counter: bigint) => concatBytes(head, frameOf(dataOf(packet), { counter }));
@@ -217,14 +212,14 @@ test("the relay's wrapper is removed only when it comes from the relay", () => {
 });
 
 test("IPv4 and IPv6 sources come back in canonical text", () => {
-  const planes = twins();
+  const planes = new TwinPlanes();
   for (const address of ["192.0.2.55", "2001:db8::1", "::1", "fe80::2"]) {
     expect(planes.receive([Uint8Array.of(2)], { address, port: 65_535 })[0]?.source.address).toBe(address);
   }
 });
 
 test("any datagram, cut short or changed anywhere, is treated as by the twin", () => {
-  const planes = twins();
+  const planes = new TwinPlanes();
   planes.both((plane) => plane.setRelay(RELAY));
   const inner = fc.oneof(
     fc.uint8Array({ maxLength: 200 }),
@@ -256,7 +251,7 @@ test("any datagram, cut short or changed anywhere, is treated as by the twin", (
 });
 
 test("a message of several datagrams is taken apart at the segment size", () => {
-  const planes = twins();
+  const planes = new TwinPlanes();
   const frames = [1n, 2n, 3n].map((counter) => frameOf(virtualPacket({ protocol: 3 }), { counter }));
   planes.inject(concatBytes(...frames, frames[0]!.subarray(0, 50)), frames[0]!.length);
   expect(planes.native.receiveAndOpen()).toBe(3);
@@ -265,14 +260,14 @@ test("a message of several datagrams is taken apart at the segment size", () => 
 });
 
 test("a zero-length datagram is counted and nothing more", () => {
-  const planes = twins();
+  const planes = new TwinPlanes();
   planes.inject(new Uint8Array(0), 0);
   expect(planes.native.receiveAndOpen()).toBe(0);
   expect(planes.native.counters[COUNTER.DATAGRAM_TOO_SHORT]).toBe(1);
 });
 
 test("datagrams for which a batch has no rows come with the next one", () => {
-  const planes = twins();
+  const planes = new TwinPlanes();
   const each = 100;
   for (let message = 0; message < 12; message++) {
     planes.inject(

@@ -6,7 +6,16 @@ import { ACCEPT, COUNTER, DROP, IN, OUT, ROW_WORDS, type StagedPacket } from "..
 import { segmentPacket } from "../../src/tunnel/segment.ts";
 import { planeOfA, send } from "../helpers/data-plane-pair.ts";
 import { bytesOf, superpacket, TCP, tcpPacket, udpPacket, whole } from "../helpers/inner-packets.ts";
-import { decideOutbound, hexOf, LOOK_BACK_ROWS, rowsOf, setWord, TwinPlanes, wordOf } from "./twin-planes.ts";
+import {
+  closePlanes,
+  decideOutbound,
+  hexOf,
+  LOOK_BACK_ROWS,
+  rowsOf,
+  setWord,
+  TwinPlanes,
+  wordOf,
+} from "./twin-planes.ts";
 
 /** Twin planes whose native half has one end of a pair of sockets for a TUN; the test holds the kernel's end. */
 class PlanesWithTun extends TwinPlanes {
@@ -84,15 +93,7 @@ function parseWrite(write: Buffer): StagedPacket {
   };
 }
 
-const open: TwinPlanes[] = [];
-function planesWithTun(hasUso = true): PlanesWithTun {
-  const planes = new PlanesWithTun(hasUso);
-  open.push(planes);
-  return planes;
-}
-afterEach(() => {
-  for (const planes of open.splice(0)) planes.close();
-});
+afterEach(closePlanes);
 
 /** Injects without the twin, for what the twin does not model. */
 function receiveAlone(planes: PlanesWithTun, packets: readonly Uint8Array[]): number {
@@ -116,7 +117,7 @@ test("the segments of a superpacket are written as the superpacket they came fro
   const udp = fc.uint8Array({ minLength: 101, maxLength: 2000 }).map((payload) => udpPacket({ payload }));
   fc.assert(
     fc.property(fc.oneof(tcp, udp), fc.integer({ min: 100, max: 900 }), (packet, size) => {
-      const planes = planesWithTun();
+      const planes = new PlanesWithTun();
       const segments = segmentsOf(packet, size);
       const rows = planes.receive(planes.frames(segments));
       expect(rows.map((row) => row.segments)).toEqual([segments.length]);
@@ -153,7 +154,7 @@ test("any mix of segments is joined as by the twin, and cut again gives back wha
   };
   fc.assert(
     fc.property(fc.array(segment, { maxLength: LOOK_BACK_ROWS }), (segments) => {
-      const planes = planesWithTun();
+      const planes = new PlanesWithTun();
       const rows = planes.receive(planes.frames(segments.map(build)));
       const written = planes.write(rows.length);
       expect(written).toHaveLength(rows.length);
@@ -166,14 +167,14 @@ test("any mix of segments is joined as by the twin, and cut again gives back wha
 });
 
 test("consecutive segments of one flow arriving in turn with another's are one run each", () => {
-  const planes = planesWithTun();
+  const planes = new PlanesWithTun();
   const flows = [1, 2].map((sourcePort) => segmentsOf(tcpPacket({ sourcePort, payload: bytesOf(500) }), 100));
   const rows = planes.receive(planes.frames([0, 1, 2, 3, 4].flatMap((at) => flows.map((flow) => flow[at]!))));
   expect(rows.map((row) => row.segments)).toEqual([5, 5]);
 });
 
 test("a packet with a wrong checksum is written alone and unchanged", () => {
-  const planes = planesWithTun();
+  const planes = new PlanesWithTun();
   const segments = segmentsOf(tcpPacket({ payload: bytesOf(500) }), 100);
   segments[2]![80]! ^= 1;
   const count = planes.receive(planes.frames(segments)).length;
@@ -183,7 +184,7 @@ test("a packet with a wrong checksum is written alone and unchanged", () => {
 });
 
 test("only accepted rows are written, and each of them once", () => {
-  const planes = planesWithTun();
+  const planes = new PlanesWithTun();
   const packets = [1, 2, 3].map((sourcePort) => udpPacket({ sourcePort, payload: bytesOf(sourcePort) }));
   const count = receiveAlone(planes, packets);
   expect(planes.write(count, (row) => row !== 1).map((each) => hexOf(each.bytes))).toEqual([
@@ -195,14 +196,14 @@ test("only accepted rows are written, and each of them once", () => {
 });
 
 test("without USO runs of UDP are written packet by packet", () => {
-  const planes = planesWithTun(false);
+  const planes = new PlanesWithTun(false);
   const count = receiveAlone(planes, segmentsOf(udpPacket({ payload: bytesOf(400) }), 100));
   expect(count).toBe(4);
   expect(planes.write(count).map((each) => each.gsoType)).toEqual([0, 0, 0, 0]);
 });
 
 test("a run ends at 64 segments and before an IP packet of 65,535 bytes is full", () => {
-  const planes = planesWithTun();
+  const planes = new PlanesWithTun();
   // Messages hold several frames, as the kernel would hand them over.
   const injectRuns = (packet: Uint8Array, size: number, perMessage: number) => {
     const frames = planes.frames(segmentsOf(packet, size));
@@ -222,7 +223,7 @@ test("a run ends at 64 segments and before an IP packet of 65,535 bytes is full"
 });
 
 test("what the kernel hands over becomes rows with its offload fields", () => {
-  const planes = planesWithTun();
+  const planes = new PlanesWithTun();
   const big = superpacket(tcpPacket({ payload: bytesOf(3000), options: bytesOf(12) }), 1000);
   planes.handOver(udpPacket({ payload: bytesOf(9) }));
   planes.handOver(big.bytes, big);
@@ -242,7 +243,7 @@ test("what the kernel hands over becomes rows with its offload fields", () => {
 });
 
 test("offload fields that contradict the packet are counted and make no row", () => {
-  const planes = planesWithTun();
+  const planes = new PlanesWithTun();
   const packet = tcpPacket({ payload: bytesOf(100) });
   const fields = superpacket(packet, 50);
   planes.handOver(packet, { csumStart: 150, csumOffset: 16 });
@@ -256,7 +257,7 @@ test("offload fields that contradict the packet are counted and make no row", ()
 });
 
 test("one read takes a bounded batch and the next goes on", () => {
-  const planes = planesWithTun();
+  const planes = new PlanesWithTun();
   // Of large packets, what surely fits the arena; of small ones, 64.
   for (let i = 0; i < 9; i++) planes.handOver(tcpPacket({ payload: bytesOf(64_000) }));
   const first = planes.native.readTun();
@@ -267,7 +268,7 @@ test("one read takes a bounded batch and the next goes on", () => {
 });
 
 test("rows read from the TUN leave as the frames of the twin, except those to be dropped", () => {
-  const planes = planesWithTun();
+  const planes = new PlanesWithTun();
   const packets = [
     whole(udpPacket({ payload: bytesOf(30) })),
     superpacket(tcpPacket({ payload: bytesOf(3000) }), 900),
@@ -287,7 +288,7 @@ test("rows read from the TUN leave as the frames of the twin, except those to be
 });
 
 test("rows of any content are refused, not followed out of the arena", () => {
-  const planes = planesWithTun();
+  const planes = new PlanesWithTun();
   const word = fc.oneof(fc.integer({ min: -3, max: 70_000 }), fc.integer({ min: -(2 ** 31), max: 2 ** 31 - 1 }));
   fc.assert(
     fc.property(fc.array(word, { minLength: ROW_WORDS, maxLength: ROW_WORDS }), (words) => {
@@ -301,7 +302,7 @@ test("rows of any content are refused, not followed out of the arena", () => {
 });
 
 test("inbound rows that JavaScript has damaged are not followed out of the arena", () => {
-  const planes = planesWithTun();
+  const planes = new PlanesWithTun();
   const word = fc.oneof(fc.integer({ min: -3, max: 5000 }), fc.integer({ min: -(2 ** 31), max: 2 ** 31 - 1 }));
   fc.assert(
     fc.property(word, word, word, word, (offset, length, segment, count) => {
@@ -319,7 +320,7 @@ test("inbound rows that JavaScript has damaged are not followed out of the arena
 });
 
 test("a packet of the daemon's own goes to the TUN as it is", () => {
-  const planes = planesWithTun();
+  const planes = new PlanesWithTun();
   const packet = udpPacket({ payload: bytesOf(5) });
   expect(planes.native.writeTunPacket(packet)).toBe(true);
   expect(planes.native.writeTunPacket(new Uint8Array(0))).toBe(false);

@@ -3,17 +3,9 @@ import { afterEach, expect, test } from "vitest";
 import { COUNTER, KEY_STAT, KEY_STAT_COUNT, type StagedPacket } from "../../src/tunnel/data-plane.ts";
 import { ENDPOINT_SLOT, KEY_SLOT, keySpec, virtualPacket } from "../helpers/data-plane-pair.ts";
 import { bytesOf, superpacket, TCP, tcpPacket, udpPacket, whole } from "../helpers/inner-packets.ts";
-import { A, B, hexOf, TwinPlanes } from "./twin-planes.ts";
+import { A, B, closePlanes, hexOf, TwinPlanes } from "./twin-planes.ts";
 
-const open: TwinPlanes[] = [];
-function twins(overrides = {}): TwinPlanes {
-  const planes = new TwinPlanes(overrides);
-  open.push(planes);
-  return planes;
-}
-afterEach(() => {
-  for (const planes of open.splice(0)) planes.close();
-});
+afterEach(closePlanes);
 
 const tcp = fc
   .record({
@@ -38,7 +30,7 @@ test("whole, partial and superpackets leave as the same frames as from the twin"
   const packet = fc.oneof(anySuperpacket, partial, fc.oneof(tcp, udp).map(whole));
   fc.assert(
     fc.property(fc.array(packet, { maxLength: 4 }), fc.boolean(), (packets, bindSender) => {
-      const planes = twins({ bindSender });
+      const planes = new TwinPlanes({ bindSender });
       planes.send(packets);
       expect([...planes.native.keyStats.subarray(0, 32)]).toEqual([...planes.portable.keyStats.subarray(0, 32)]);
       planes.close();
@@ -48,7 +40,6 @@ test("whole, partial and superpackets leave as the same frames as from the twin"
 });
 
 test("any bytes with any offload fields are cut or refused as by the twin", () => {
-  const planes = twins();
   const field = fc.oneof(fc.integer({ min: -2, max: 100 }), fc.integer({ min: -(2 ** 31), max: 2 ** 31 - 1 }));
   const packet = fc.record({
     bytes: fc.oneof(fc.uint8Array({ maxLength: 200 }), tcp, udp),
@@ -60,15 +51,17 @@ test("any bytes with any offload fields are cut or refused as by the twin", () =
   });
   fc.assert(
     fc.property(packet, (each) => {
+      const planes = new TwinPlanes();
       planes.send([each]);
       expect(planes.nativeCounters()).toEqual(planes.portableCounters());
+      planes.close();
     }),
     { numRuns: 500 },
   );
 });
 
 test("frames of one size to one endpoint form a run, which a shorter one ends", () => {
-  const planes = twins();
+  const planes = new TwinPlanes();
   const packets = [100, 100, 100, 60, 100, 120].map((length) => whole(udpPacket({ payload: bytesOf(length) })));
   for (const packet of packets) planes.native.sendStaged(KEY_SLOT, ENDPOINT_SLOT, packet);
   expect(planes.takeNativeRuns().map((run) => run.map((frame) => frame.length - 118))).toEqual([
@@ -79,7 +72,7 @@ test("frames of one size to one endpoint form a run, which a shorter one ends", 
 });
 
 test("a run holds at most 64 frames and 65,507 bytes", () => {
-  const planes = twins();
+  const planes = new TwinPlanes();
   for (let i = 0; i < 130; i++) planes.native.sendStaged(KEY_SLOT, ENDPOINT_SLOT, whole(udpPacket()));
   expect(planes.takeNativeRuns().map((run) => run.length)).toEqual([64, 64, 2]);
   const large = tcpPacket({ payload: bytesOf(60_000) });
@@ -90,7 +83,7 @@ test("a run holds at most 64 frames and 65,507 bytes", () => {
 });
 
 test("frames to different endpoints are different runs, and carry each endpoint's prefix", () => {
-  const planes = twins();
+  const planes = new TwinPlanes();
   const prefix = Uint8Array.of(5, 0, 0, 0, 2, 0, 0, 0, 1);
   planes.both((plane) => plane.setEndpoint(9, B, prefix));
   const packet = whole(udpPacket({ payload: bytesOf(10) }));
@@ -104,7 +97,7 @@ test("frames to different endpoints are different runs, and carry each endpoint'
 });
 
 test("a missing key, a missing endpoint and a contradictory packet are counted and nothing is sent", () => {
-  const planes = twins();
+  const planes = new TwinPlanes();
   const packet = whole(udpPacket());
   planes.both((plane) => {
     plane.sendStaged(KEY_SLOT + 1, ENDPOINT_SLOT, packet);
@@ -119,7 +112,7 @@ test("a missing key, a missing endpoint and a contradictory packet are counted a
 });
 
 test("the queue of a socket that does not take anything is bounded, and what finds no room is counted", () => {
-  const planes = twins();
+  const planes = new TwinPlanes();
   const large = whole(tcpPacket({ payload: bytesOf(60_000) }));
   for (let i = 0; i < 40; i++) planes.native.sendStaged(KEY_SLOT, ENDPOINT_SLOT, large);
   const kept = planes.takeNative().length;
@@ -128,7 +121,7 @@ test("the queue of a socket that does not take anything is bounded, and what fin
 });
 
 test("a virtual packet is sealed as by the twin, and the counter goes on across sealing and sending", () => {
-  const planes = twins({ firstCounter: 77 });
+  const planes = new TwinPlanes({ firstCounter: 77 });
   const control = virtualPacket({ protocol: 3, payload: bytesOf(33) });
   expect(hexOf(planes.native.seal(KEY_SLOT, control))).toBe(hexOf(planes.portable.seal(KEY_SLOT, control)));
   planes.send([superpacket(tcpPacket({ payload: bytesOf(300), flags: TCP.ACK }), 100)]);
@@ -138,7 +131,7 @@ test("a virtual packet is sealed as by the twin, and the counter goes on across 
 });
 
 test("sent packets and inner bytes are counted by key, and a new key starts at zero", () => {
-  const planes = twins();
+  const planes = new TwinPlanes();
   planes.send([superpacket(tcpPacket({ payload: bytesOf(250) }), 100)]);
   const stats = () => [...planes.native.keyStats.subarray(KEY_SLOT * KEY_STAT_COUNT, (KEY_SLOT + 1) * KEY_STAT_COUNT)];
   expect(stats()[KEY_STAT.TX_PACKETS]).toBe(3);
@@ -148,7 +141,7 @@ test("sent packets and inner bytes are counted by key, and a new key starts at z
 });
 
 test("a counter that would repeat nonces or a key of the wrong size is refused", () => {
-  const planes = twins();
+  const planes = new TwinPlanes();
   for (const firstCounter of [0, -1, Number.NaN, 2 ** 53]) {
     expect(() => planes.native.installKey(4, keySpec(2, 1, { firstCounter }))).toThrow(TypeError);
   }

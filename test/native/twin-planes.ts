@@ -35,6 +35,13 @@ export interface InboundRow {
   readonly bytes: string;
 }
 
+const open = new Set<TwinPlanes>();
+
+/** For `afterEach`: closes what the test left open. */
+export function closePlanes(): void {
+  for (const planes of open) planes.close();
+}
+
 /** Node 2's planes; the peer is node 1 at endpoint A. */
 export class TwinPlanes {
   readonly shim: NativeShim = builtShim();
@@ -42,6 +49,7 @@ export class TwinPlanes {
   readonly portable = new PortableDataPlane();
 
   constructor(overrides: Partial<KeySpec> = {}) {
+    open.add(this);
     this.both((plane) => {
       plane.installKey(KEY_SLOT, keySpec(2, 1, overrides));
       plane.setEndpoint(ENDPOINT_SLOT, A, new Uint8Array(0));
@@ -99,6 +107,7 @@ export class TwinPlanes {
   }
 
   close(): void {
+    open.delete(this);
     this.native.close();
   }
 }
