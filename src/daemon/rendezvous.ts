@@ -2,23 +2,21 @@
  * A rendezvous: the registry on TCP and the beacon on UDP in one process, over one database. Prints nothing; what an
  * operator must know comes as a PilotError at the start, or through `onProblem` while it runs.
  */
-import { createSocket, type RemoteInfo, type Socket } from "node:dgram";
-import { isIPv6 } from "node:net";
 import { fromUtf8 } from "../base/bytes.ts";
-import { type Endpoint, formatEndpoint } from "../base/endpoint.ts";
+import type { Endpoint } from "../base/endpoint.ts";
 import { PilotError } from "../base/pilot-error.ts";
 import { now, wallNow } from "../io/clock.ts";
 import { type FrameConversation, FrameServer, type FrameServerLimits } from "../io/frame-server.ts";
 import { NodeCrypto } from "../io/node-crypto.ts";
 import { SqliteStore } from "../io/sqlite-store.ts";
-import { type BeaconCounters, type BeaconDatagram, type BeaconLimits, BeaconServer } from "../rendezvous/beacon.ts";
+import { type BeaconCounters, type BeaconLimits, BeaconServer } from "../rendezvous/beacon.ts";
 import { handleBinaryRequest } from "../rendezvous/binary-conversation.ts";
 import { type RegistryLimits, RegistryServer } from "../rendezvous/registry.ts";
 import { Conversation } from "../rendezvous/request-context.ts";
-import { NOTIFY_HANDSHAKES } from "../wire/beacon.ts";
 import { encodeRegistryFrame, MAX_FRAME_BYTES } from "../wire/registry.ts";
 import { BINARY_PREAMBLE } from "../wire/registry-binary.ts";
-import { formatIp, parseIp } from "../wire/underlay-address.ts";
+import { BeaconSocket, type BeaconSocketCounters } from "./beacon-socket.ts";
+import { bindError } from "./bind-error.ts";
 
 export interface RendezvousOptions {
   readonly registry: Endpoint;
@@ -27,7 +25,12 @@ export interface RendezvousOptions {
   readonly adminToken?: string;
   readonly registryLimits?: Partial<RegistryLimits>;
   readonly beaconLimits?: Partial<BeaconLimits>;
+  /** The relay serves only nodes that proved their numbers. */
+  readonly relayProvenOnly?: boolean;
   readonly connectionLimits?: Partial<FrameServerLimits>;
+  /** Where nodes come whose network blocks UDP; needs `tls`. */
+  readonly compat?: Endpoint;
+  readonly tls?: TlsSource;
   /** A problem while running, such as a full disk: requests fail until it is gone. */
   readonly onProblem?: (problem: PilotError) => void;
 }
@@ -36,6 +39,9 @@ export interface Rendezvous {
   /** As bound: the port that the system chose when 0 was asked for. */
   readonly registry: Endpoint;
   readonly beacon: Endpoint;
+  readonly compat: Endpoint | undefined;
+  /** Of the TLS certificate, for clients that pin it. */
+  readonly fingerprint: string | undefined;
   stats(): RendezvousStats;
   close(): Promise<void>;
 }
@@ -46,6 +52,7 @@ export interface RendezvousStats {
   readonly requests: number;
   readonly beaconNodes: number;
   readonly beacon: Readonly<BeaconCounters>;
+  readonly relay: Readonly<BeaconSocketCounters>;
 }
 
 export async function runRendezvous(options: RendezvousOptions): Promise<Rendezvous> {
@@ -59,7 +66,9 @@ export async function runRendezvous(options: RendezvousOptions): Promise<Rendezv
 }
 
 async function openSockets(options: RendezvousOptions, store: SqliteStore): Promise<Rendezvous> {
-  const beacon = new BeaconSocket(options.beacon, options.beaconLimits);
+  const certificate = options.tls === undefined ? undefined : loadTlsCertificate(options.tls);
+  const crypto = new NodeCrypto();
+  const beacon = new BeaconSocket(options.beacon, beaconServer(options, store, crypto));
   await beacon.bind();
   const registry = new RegistryListener(options, store, (node) => beacon.notify(node));
   let registryEndpoint: Endpoint;
@@ -69,26 +78,66 @@ async function openSockets(options: RendezvousOptions, store: SqliteStore): Prom
     await beacon.close();
     throw cause;
   }
+  let compat: CompatListener | undefined;
+  let compatEndpoint: Endpoint | undefined;
+  try {
+    compat = openCompat(options, store, beacon, certificate);
+    compatEndpoint = await compat?.listen();
+  } catch (cause) {
+    await Promise.all([registry.close(), beacon.close()]);
+    throw bindError("compat", "TCP", options.compat!, cause);
+  }
   let closing: Promise<void> | undefined;
   const close = async (): Promise<void> => {
-    await Promise.all([registry.close(), beacon.close()]);
+    await Promise.all([registry.close(), beacon.close(), compat?.close()]);
     store.close();
   };
   return {
     registry: registryEndpoint,
     beacon: beacon.endpoint,
+    compat: compatEndpoint,
+    fingerprint: certificate?.fingerprint,
     stats: () => ({
       nodes: store.nodeCount(),
       connections: registry.connectionCount,
       requests: registry.requests,
       beaconNodes: beacon.server.nodeCount,
       beacon: { ...beacon.server.counters },
+      compat: compat?.stats(),
+      relay: beacon.stats(),
     }),
     close: () => {
       closing ??= close();
       return closing;
     },
   };
+}
+
+function beaconServer(options: RendezvousOptions, store: SqliteStore, crypto: NodeCrypto): BeaconServer {
+  return new BeaconServer({
+    proofs: { crypto, keyOf: (node) => store.nodeById(node)?.publicKey },
+    provenOnly: options.relayProvenOnly ?? false,
+    ...(options.beaconLimits === undefined ? {} : { limits: options.beaconLimits }),
+  });
+}
+
+function openCompat(
+  options: RendezvousOptions,
+  store: SqliteStore,
+  beacon: BeaconSocket,
+  certificate: TlsCertificate | undefined,
+): CompatListener | undefined {
+  if (options.compat === undefined || certificate === undefined) return undefined;
+  const compat = new CompatListener(
+    { listen: options.compat, certificate },
+    {
+      store,
+      beacon: beacon.server,
+      handleDatagram: (datagram, source) => beacon.handleDatagram(datagram, source),
+    },
+  );
+  beacon.sendToConnection = (to, bytes) => compat.send(to, bytes);
+  return compat;
 }
 
 /** The registry's sockets, and the commit that stands between a request and its reply. */
@@ -187,93 +236,6 @@ class RegistryListener {
   }
 }
 
-/** The beacon's socket. A datagram that cannot be sent is lost, as any datagram may be. */
-class BeaconSocket {
-  readonly server: BeaconServer;
-  readonly #asked: Endpoint;
-  readonly #socket: Socket;
-
-  constructor(asked: Endpoint, limits: Partial<BeaconLimits> | undefined) {
-    this.#asked = asked;
-    this.server = new BeaconServer(limits === undefined ? {} : { limits });
-    this.#socket = createSocket({ type: isIPv6(asked.address) ? "udp6" : "udp4", lookup: noLookup });
-    this.#socket.on("message", (datagram, from) => this.#received(datagram, from));
-  }
-
-  get endpoint(): Endpoint {
-    return { address: this.#asked.address, port: this.#socket.address().port };
-  }
-
-  bind(): Promise<void> {
-    const { address, port } = this.#asked;
-    return new Promise((resolve, reject) => {
-      this.#socket.once("error", (cause) => {
-        this.#socket.close();
-        reject(bindError("beacon", "UDP", this.#asked, cause));
-      });
-      this.#socket.bind({ address, port, exclusive: true }, () => {
-        this.#socket.removeAllListeners("error");
-        this.#socket.on("error", () => {}); // an ICMP error for a datagram of ours
-        this.#enlargeBuffers();
-        resolve();
-      });
-    });
-  }
-
-  notify(node: Parameters<BeaconServer["notify"]>[0]): void {
-    const datagram = this.server.notify(node, NOTIFY_HANDSHAKES, now());
-    if (datagram !== undefined) this.#send(datagram);
-  }
-
-  close(): Promise<void> {
-    return new Promise((resolve) => this.#socket.close(() => resolve()));
-  }
-
-  #received(datagram: Uint8Array, from: RemoteInfo): void {
-    const source = parseIp(from.address.replace(/%.*$/, ""));
-    if (source === undefined) return;
-    const endpoint = { address: formatIp(source)!, port: from.port };
-    for (const reply of this.server.handleDatagram(datagram, endpoint, now())) this.#send(reply);
-  }
-
-  #send({ to, bytes }: BeaconDatagram): void {
-    if (this.#socket.getSendQueueSize() > SOCKET_BUFFER_BYTES) return; // the way out is full
-    const isMapped = isIPv6(this.#asked.address) && !to.address.includes(":");
-    this.#socket.send(bytes, to.port, isMapped ? `::ffff:${to.address}` : to.address, () => {});
-  }
-
-  /** Relayed bursts are long; the system caps what it grants. */
-  #enlargeBuffers(): void {
-    this.#socket.setRecvBufferSize(SOCKET_BUFFER_BYTES);
-    this.#socket.setSendBufferSize(SOCKET_BUFFER_BYTES);
-  }
-}
-
-/** Every address here is numeric; without this each datagram sent would wait for a turn of the event loop. */
-function noLookup(
-  address: string,
-  _options: unknown,
-  callback: (error: NodeJS.ErrnoException | null, address: string, family: number) => void,
-): void {
-  callback(null, address, isIPv6(address) ? 6 : 4);
-}
-
-function bindError(what: string, protocol: string, endpoint: Endpoint, cause: unknown): PilotError {
-  const code = cause instanceof Error && "code" in cause ? String(cause.code) : "";
-  const where = `${formatEndpoint(endpoint)} (${protocol})`;
-  if (code === "EADDRINUSE") {
-    const hint = `Stop the program that uses it (ss -lptun 'sport = :${endpoint.port}'), or choose another --${what}.`;
-    return new PilotError("port_taken", `The ${what}'s address ${where} is in use`, hint, cause);
-  }
-  if (code === "EACCES") {
-    const hint = "Choose a port above 1023, or grant CAP_NET_BIND_SERVICE.";
-    return new PilotError("port_forbidden", `This user may not bind the ${what}'s address ${where}`, hint, cause);
-  }
-  const hint = `Give --${what} an address of this machine, or 0.0.0.0 or [::] for all of them.`;
-  const reason = cause instanceof Error ? cause.message : String(cause);
-  return new PilotError("address_unusable", `Cannot bind the ${what}'s address ${where}: ${reason}`, hint, cause);
-}
-
 function storageError(stateDir: string, cause: unknown): PilotError {
   const reason = cause instanceof Error ? cause.message : String(cause);
   return new PilotError(
@@ -283,5 +245,3 @@ function storageError(stateDir: string, cause: unknown): PilotError {
     cause,
   );
 }
-
-const SOCKET_BUFFER_BYTES = 4 * 1024 * 1024;

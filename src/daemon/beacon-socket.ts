@@ -1,0 +1,126 @@
+/**
+ * The beacon's socket by node:dgram. A datagram that cannot be sent is lost, as any datagram may be; relayed frames wait
+ * for their turn in a fair queue, everything else is sent at once.
+ */
+import { createSocket, type RemoteInfo, type Socket } from "node:dgram";
+import { isIPv6 } from "node:net";
+import type { Endpoint } from "../base/endpoint.ts";
+import { now } from "../io/clock.ts";
+import type { BeaconDatagram, BeaconServer } from "../rendezvous/beacon.ts";
+import { RelayQueue } from "../rendezvous/relay-queue.ts";
+import { NOTIFY_HANDSHAKES } from "../wire/beacon.ts";
+import { formatIp, parseIp } from "../wire/underlay-address.ts";
+import { bindError } from "./bind-error.ts";
+
+export interface BeaconSocketCounters {
+  /** What waits to be relayed at this moment. */
+  readonly queuedBytes: number;
+  readonly queuedFrames: number;
+  readonly queuedFlows: number;
+  /** Frames dropped because the fair queue was full. */
+  readonly queueFull: number;
+}
+
+export class BeaconSocket {
+  readonly server: BeaconServer;
+  readonly #asked: Endpoint;
+  readonly #socket: Socket;
+  readonly #queue = new RelayQueue<BeaconDatagram>();
+  #queueFull = 0;
+  #isFlushing = false;
+
+  constructor(asked: Endpoint, server: BeaconServer) {
+    this.#asked = asked;
+    this.server = server;
+    this.#socket = createSocket({ type: isIPv6(asked.address) ? "udp6" : "udp4", lookup: noLookup });
+    this.#socket.on("message", (datagram, from) => this.#received(datagram, from));
+  }
+
+  get endpoint(): Endpoint {
+    return { address: this.#asked.address, port: this.#socket.address().port };
+  }
+
+  bind(): Promise<void> {
+    const { address, port } = this.#asked;
+    return new Promise((resolve, reject) => {
+      this.#socket.once("error", (cause) => {
+        this.#socket.close();
+        reject(bindError("beacon", "UDP", this.#asked, cause));
+      });
+      this.#socket.bind({ address, port, exclusive: true }, () => {
+        this.#socket.removeAllListeners("error");
+        this.#socket.on("error", () => {}); // an ICMP error for a datagram of ours
+        this.#enlargeBuffers();
+        resolve();
+      });
+    });
+  }
+
+  notify(node: Parameters<BeaconServer["notify"]>[0]): void {
+    const datagram = this.server.notify(node, NOTIFY_HANDSHAKES, now());
+    if (datagram !== undefined) this.#send(datagram);
+  }
+
+  close(): Promise<void> {
+    return new Promise((resolve) => this.#socket.close(() => resolve()));
+  }
+
+  stats(): BeaconSocketCounters {
+    const { bytes, items, flows } = this.#queue;
+    return { queuedBytes: bytes, queuedFrames: items, queuedFlows: flows, queueFull: this.#queueFull };
+  }
+
+  #received(datagram: Uint8Array, from: RemoteInfo): void {
+    const source = parseIp(from.address.replace(/%.*$/, ""));
+    if (source === undefined) return;
+    const endpoint = { address: formatIp(source)!, port: from.port };
+    for (const reply of this.server.handleDatagram(datagram, endpoint, now())) this.#dispatch(reply);
+  }
+
+  /** Relayed frames wait until all that arrived in this turn is known, so that their order can be fair. */
+  #dispatch(reply: BeaconDatagram): void {
+    if (reply.flow === undefined) return this.#send(reply);
+    this.#queueFull += this.#queue.push(reply.flow, reply, reply.bytes.length).length;
+    this.#flushSoon();
+  }
+
+  #flushSoon(): void {
+    if (this.#isFlushing) return;
+    this.#isFlushing = true;
+    setImmediate(() => this.#flush());
+  }
+
+  #flush(): void {
+    this.#isFlushing = false;
+    while (this.#socket.getSendQueueSize() < UNSENT_BYTES) {
+      const datagram = this.#queue.pop();
+      if (datagram === undefined) return;
+      this.#send(datagram);
+    }
+    this.#flushSoon(); // the system's buffer is full; what waits, waits in the fair queue
+  }
+
+  #send({ to, bytes }: BeaconDatagram): void {
+    const isMapped = isIPv6(this.#asked.address) && !to.address.includes(":");
+    this.#socket.send(bytes, to.port, isMapped ? `::ffff:${to.address}` : to.address, () => {});
+  }
+
+  /** Relayed bursts are long; the system caps what it grants. */
+  #enlargeBuffers(): void {
+    this.#socket.setRecvBufferSize(SOCKET_BUFFER_BYTES);
+    this.#socket.setSendBufferSize(SOCKET_BUFFER_BYTES);
+  }
+}
+
+/** Every address here is numeric; without this each datagram sent would wait for a turn of the event loop. */
+function noLookup(
+  address: string,
+  _options: unknown,
+  callback: (error: NodeJS.ErrnoException | null, address: string, family: number) => void,
+): void {
+  callback(null, address, isIPv6(address) ? 6 : 4);
+}
+
+const SOCKET_BUFFER_BYTES = 4 * 1024 * 1024;
+/** What libuv may hold back: more would be a queue in which all wait behind all. */
+const UNSENT_BYTES = 256 * 1024;
