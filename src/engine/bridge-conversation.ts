@@ -8,7 +8,7 @@ import { after, type Instant } from "../base/instant.ts";
 import type { Link } from "../tunnel/link.ts";
 import { BRIDGE_PORT, type BridgeMessage, encodeBridgeMessage, parseBridgeMessage } from "../wire/bridge.ts";
 import { type NodeId, networkId } from "../wire/ids.ts";
-import { encodeVirtualPacket, PROTOCOL } from "../wire/virtual-packet.ts";
+import { encodeVirtualHeader, encodeVirtualPacket, PROTOCOL } from "../wire/virtual-packet.ts";
 
 export type PeerKind = "unknown" | "pilot-tun" | "plain";
 
@@ -146,6 +146,21 @@ export class BridgeConversation {
     }
     return facts;
   }
+}
+
+/** The 34-byte virtual header of bridge data between two nodes. */
+export function bridgeHeader(source: NodeId, destination: NodeId): Uint8Array {
+  return encodeVirtualHeader({
+    flags: 0,
+    protocol: PROTOCOL.DATAGRAM,
+    source: { network: networkId(0), node: source },
+    destination: { network: networkId(0), node: destination },
+    sourcePort: BRIDGE_PORT,
+    destinationPort: BRIDGE_PORT,
+    sequence: 0,
+    acknowledgement: 0,
+    window: 0,
+  });
 }
 
 /** Waits after each hello; silence after the last one means a plain agent. */

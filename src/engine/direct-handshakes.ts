@@ -9,21 +9,21 @@
  */
 import { concatBytes, equalBytes, utf8 } from "../base/bytes.ts";
 import type { Crypto } from "../base/crypto.ts";
-import type { DropReason } from "../base/drop-reason.ts";
 import { after, type Deadline, earlier, type Instant, type WallClock } from "../base/instant.ts";
 import type { Stream } from "../stream/stream.ts";
 import type { StreamEvent } from "../stream/stream-event.ts";
-import { StreamTable, type TableEvent } from "../stream/stream-table.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
 import type { LocalIdentity } from "../tunnel/key-exchange.ts";
 import { encodeHandshake, type HandshakeMessage, handshakeSignedText, parseHandshake } from "../wire/handshake.ts";
-import { type NodeId, networkId } from "../wire/ids.ts";
-import { encodeVirtualPacket, PORT, PROTOCOL, type VirtualPacket } from "../wire/virtual-packet.ts";
+import type { NodeId } from "../wire/ids.ts";
+import { PORT } from "../wire/virtual-packet.ts";
 import type { DirectWord, Introductions } from "./introductions.ts";
+import type { NodeStreams, StreamOwner } from "./node-streams.ts";
 
 export interface DirectHandshakeParts {
   readonly local: LocalIdentity;
   readonly crypto: Crypto;
+  readonly streams: NodeStreams;
   readonly introductions: Introductions;
   readonly book: TrustBook;
   wall(now: Instant): WallClock;
@@ -31,9 +31,8 @@ export interface DirectHandshakeParts {
   revocationHeard(node: NodeId, now: Instant): void;
 }
 
-export class DirectHandshakes {
+export class DirectHandshakes implements StreamOwner {
   readonly #parts: DirectHandshakeParts;
-  readonly #streams: StreamTable;
   /** Key: node. Bound: links; the last word we owe a peer that we could not say yet. */
   readonly #owed = new Map<NodeId, DirectWord>();
   /** Streams of ours. Bound: the stream table's; an entry goes when its stream is over. */
@@ -41,10 +40,9 @@ export class DirectHandshakes {
   /** Streams of peers, with what arrived so far. Bound: the stream table's; an entry goes with its stream or deadline. */
   readonly #incoming = new Map<Stream, { node: NodeId; bytes: Uint8Array; giveUpAt: Instant }>();
 
-  constructor(parts: DirectHandshakeParts, now: Instant) {
+  constructor(parts: DirectHandshakeParts) {
     this.#parts = parts;
-    this.#streams = new StreamTable((length) => parts.crypto.randomBytes(length), now);
-    this.#streams.listen(PORT.HANDSHAKE, "accept");
+    parts.streams.listen(PORT.HANDSHAKE, "accept", this);
   }
 
   /** Says it now if there is a session, else as soon as there is one. */
@@ -56,28 +54,20 @@ export class DirectHandshakes {
   linkUp(node: NodeId, now: Instant): void {
     const word = this.#owed.get(node);
     if (word === undefined) return;
-    const stream = this.#streams.dial({ network: networkId(0), node }, PORT.HANDSHAKE, now, { noDelay: true });
+    const stream = this.#parts.streams.dial(this, node, PORT.HANDSHAKE, now, { noDelay: true });
     if (stream === undefined) return;
     this.#owed.delete(node);
     this.#outgoing.set(stream, { node, word, closeAt: undefined });
   }
 
-  /** The link is gone: nothing more can be said to this peer, and nothing of it is listened to. */
-  forget(node: NodeId, now: Instant): void {
+  /** The link is gone, and its streams: nothing more can be said to this peer, and nothing of it is listened to. */
+  forget(node: NodeId): void {
     this.#owed.delete(node);
-    for (const stream of this.#streams.resetNode({ network: networkId(0), node }, now)) {
-      this.#outgoing.delete(stream);
-      this.#incoming.delete(stream);
-    }
-  }
-
-  handlePacket(node: NodeId, packet: VirtualPacket, now: Instant): DropReason | undefined {
-    const dropped = this.#streams.handlePacket({ network: packet.source.network, node }, packet, now);
-    return dropped === undefined ? undefined : "unhandled-virtual-packet";
+    for (const stream of this.#outgoing.keys()) if (stream.remote.node === node) this.#outgoing.delete(stream);
+    for (const stream of this.#incoming.keys()) if (stream.remote.node === node) this.#incoming.delete(stream);
   }
 
   handleTimeout(now: Instant): void {
-    this.#streams.handleTimeout(now);
     for (const [stream, { closeAt }] of this.#outgoing) {
       if (closeAt !== undefined && closeAt <= now) this.#close(stream, now);
     }
@@ -89,7 +79,7 @@ export class DirectHandshakes {
   }
 
   pollTimeout(): Deadline | undefined {
-    let first = this.#streams.pollTimeout();
+    let first: Deadline | undefined;
     for (const { closeAt } of this.#outgoing.values()) {
       if (closeAt !== undefined) first = earlier(first, { at: closeAt, reason: "handshake-close" });
     }
@@ -99,33 +89,19 @@ export class DirectHandshakes {
     return first;
   }
 
-  /** Handles what the streams tell and sends what they say; true when anything happened. */
-  settle(now: Instant, send: (node: NodeId, packet: Uint8Array) => boolean): boolean {
-    let happened = false;
-    for (let event = this.#streams.pollEvent(); event !== undefined; event = this.#streams.pollEvent()) {
-      happened = true;
-      this.#handleEvent(event, now);
-    }
-    for (let out = this.#streams.pollPacket(); out !== undefined; out = this.#streams.pollPacket()) {
-      happened = true;
-      const source = { network: networkId(0), node: this.#parts.local.node };
-      const packet = { ...out.packet, protocol: PROTOCOL.STREAM, source, destination: out.remote };
-      send(out.remote.node, encodeVirtualPacket(packet)); // without a key it is lost, and repeated like any lost packet
-    }
-    return happened;
+  handleRequested(stream: Stream, now: Instant): void {
+    stream.accept(now);
   }
 
-  #handleEvent(event: TableEvent, now: Instant): void {
-    if (event.kind === "requested") return; // no port of ours asks
-    const { stream } = event;
-    if (event.kind === "accepted") {
-      const giveUpAt = after(now, INCOMPLETE_MS);
-      this.#incoming.set(stream, { node: stream.remote.node, bytes: new Uint8Array(0), giveUpAt });
-      return;
-    }
+  handleAccepted(stream: Stream, now: Instant): void {
+    const giveUpAt = after(now, INCOMPLETE_MS);
+    this.#incoming.set(stream, { node: stream.remote.node, bytes: new Uint8Array(0), giveUpAt });
+  }
+
+  handleStreamEvent(stream: Stream, event: StreamEvent, now: Instant): void {
     const outgoing = this.#outgoing.get(stream);
-    if (outgoing !== undefined) this.#handleOutgoing(stream, outgoing, event.event, now);
-    else this.#handleIncoming(stream, event.event, now);
+    if (outgoing !== undefined) this.#handleOutgoing(stream, outgoing, event, now);
+    else this.#handleIncoming(stream, event, now);
   }
 
   #handleOutgoing(stream: Stream, outgoing: Outgoing, event: StreamEvent, now: Instant): void {

@@ -19,14 +19,7 @@ import type { RegistryEvent } from "../registry/events.ts";
 import { Routes } from "../routing/routes.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
 import { consents, type TrustRecord } from "../trust/trust-record.ts";
-import {
-  COUNTER,
-  type DataPlane,
-  KEY_STAT,
-  KEY_STAT_COUNT,
-  MAX_LINKS,
-  type StagedPacket,
-} from "../tunnel/data-plane.ts";
+import { type DataPlane, KEY_STAT, KEY_STAT_COUNT, MAX_LINKS, type StagedPacket } from "../tunnel/data-plane.ts";
 import type { Link } from "../tunnel/link.ts";
 import type { LinkEvent } from "../tunnel/link-context.ts";
 import { LinkTable, type Transmit } from "../tunnel/link-table.ts";
@@ -34,14 +27,16 @@ import { encodeAddressBytes, type OverlayPrefix } from "../wire/address.ts";
 import { BRIDGE_PORT } from "../wire/bridge.ts";
 import { encodePilp } from "../wire/frame.ts";
 import { type NodeId, networkId } from "../wire/ids.ts";
-import { encodeVirtualHeader, PROTOCOL, parseVirtualPacket } from "../wire/virtual-packet.ts";
-import { BridgeConversation, type PeerKind } from "./bridge-conversation.ts";
+import { PORT, PROTOCOL, parseVirtualPacket } from "../wire/virtual-packet.ts";
+import { BridgeConversation, bridgeHeader, type PeerKind } from "./bridge-conversation.ts";
 import { Datagrams } from "./datagrams.ts";
 import { DirectHandshakes } from "./direct-handshakes.ts";
 import { Inbound } from "./inbound.ts";
 import { Introductions } from "./introductions.ts";
+import { NodeStreams } from "./node-streams.ts";
 import { Outbound } from "./outbound.ts";
 import { Pings, type Pong } from "./pings.ts";
+import { addPlaneDrops } from "./plane-drops.ts";
 import { Refusals } from "./refusals.ts";
 import { RevocationNotices } from "./revocation-notices.ts";
 import { Strangers } from "./strangers.ts";
@@ -110,6 +105,7 @@ export class Engine {
   readonly #pings: Pings;
   readonly #bridge: BridgeConversation;
   readonly #notices: RevocationNotices;
+  readonly #streams: NodeStreams;
   readonly #direct: DirectHandshakes;
   readonly #outbound: Outbound;
   readonly #inbound: Inbound;
@@ -158,17 +154,23 @@ export class Engine {
     this.#bridge = this.#createBridge(parts.crypto.randomBytes(8));
     this.#notices = new RevocationNotices(parts.trust, this.#bridge);
     this.introductions = this.#createIntroductions();
-    this.#direct = new DirectHandshakes(
+    this.#streams = new NodeStreams(
       {
-        local,
-        crypto: parts.crypto,
-        introductions: this.introductions,
-        book: parts.trust,
-        wall: (at) => this.#wall(at),
-        revocationHeard: (node, at) => this.#revocationHeard(node, at),
+        local: options.node,
+        randomBytes: (length) => parts.crypto.randomBytes(length),
+        send: (node, packet) => void this.#links.get(node)?.sendVirtual(packet),
       },
       now,
     );
+    this.#direct = new DirectHandshakes({
+      local,
+      crypto: parts.crypto,
+      streams: this.#streams,
+      introductions: this.introductions,
+      book: parts.trust,
+      wall: (at) => this.#wall(at),
+      revocationHeard: (node, at) => this.#revocationHeard(node, at),
+    });
     const shared = {
       dataPlane: parts.dataPlane,
       flows: this.#flows,
@@ -223,6 +225,7 @@ export class Engine {
   handleTimeout(now: Instant): void {
     this.#links.handleTimeout(now);
     this.#strangers.handleTimeout(now);
+    this.#streams.handleTimeout(now);
     this.#direct.handleTimeout(now);
     this.#parts.beacon?.handleTimeout(now);
     this.#settle(now);
@@ -265,6 +268,7 @@ export class Engine {
 
   pollTimeout(): Deadline | undefined {
     let first = earlier(this.#links.pollTimeout(), this.#strangers.pollTimeout());
+    first = earlier(first, this.#streams.pollTimeout());
     first = earlier(first, this.#direct.pollTimeout());
     return earlier(first, this.#parts.beacon?.pollTimeout());
   }
@@ -307,10 +311,7 @@ export class Engine {
 
   drops(): Partial<Record<DropReason, number>> {
     const drops = this.#drops.nonZero();
-    for (const [counter, reason] of PLANE_DROPS) {
-      const count = this.#parts.dataPlane.counters[counter]!;
-      if (count > 0) drops[reason] = (drops[reason] ?? 0) + count;
-    }
+    addPlaneDrops(drops, this.#parts.dataPlane.counters);
     return drops;
   }
 
@@ -340,7 +341,7 @@ export class Engine {
         idle = false;
         this.#handleBeacon(event, now);
       }
-      if (this.#direct.settle(now, (node, packet) => this.#links.get(node)?.sendVirtual(packet) ?? false)) idle = false;
+      if (this.#streams.settle(now)) idle = false;
       if (idle) break;
     }
     this.#collectOutputs();
@@ -371,7 +372,8 @@ export class Engine {
       return this.#bridge.handle(link, packet.payload, now);
     }
     if (packet.protocol === PROTOCOL.STREAM) {
-      return this.#direct.handlePacket(link.node, packet, now);
+      const mayOpen = packet.destinationPort === PORT.HANDSHAKE || this.#parts.trust.stateOf(link.node) === "mutual";
+      return this.#streams.handlePacket(link.node, packet, mayOpen, now);
     }
     return "unhandled-virtual-packet";
   }
@@ -531,7 +533,8 @@ export class Engine {
     this.#bridge.forget(node);
     this.#pings.forget(node);
     this.#notices.reset(node);
-    this.#direct.forget(node, now);
+    this.#direct.forget(node);
+    this.#streams.resetNode(node, now);
   }
 
   #revocationHeard(node: NodeId, now: Instant): void {
@@ -561,32 +564,6 @@ function existence(event: { readonly result: unknown; readonly error?: string | 
   if (event.result !== undefined) return true;
   return event.error === NOT_CONNECTED ? undefined : false;
 }
-
-function bridgeHeader(source: NodeId, destination: NodeId): Uint8Array {
-  return encodeVirtualHeader({
-    flags: 0,
-    protocol: PROTOCOL.DATAGRAM,
-    source: { network: networkId(0), node: source },
-    destination: { network: networkId(0), node: destination },
-    sourcePort: BRIDGE_PORT,
-    destinationPort: BRIDGE_PORT,
-    sequence: 0,
-    acknowledgement: 0,
-    window: 0,
-  });
-}
-
-/** Data-plane counters that are drops, and the reasons they are shown under. */
-const PLANE_DROPS: readonly (readonly [number, DropReason])[] = [
-  [COUNTER.DATAGRAM_TOO_SHORT, "datagram-too-short"],
-  [COUNTER.BAD_TAG, "bad-tag"],
-  [COUNTER.REPLAYED, "replayed"],
-  [COUNTER.BAD_VIRTUAL_PACKET, "bad-virtual-packet"],
-  [COUNTER.INNER_MISMATCH, "inner-mismatch"],
-  [COUNTER.MALFORMED_PACKET, "malformed-packet"],
-  [COUNTER.TUN_WRITE_FAILED, "tun-write-failed"],
-  [COUNTER.SEND_FAILED, "send-failed"],
-];
 
 const MAX_SETTLE_ROUNDS = 16;
 /** Three discovers without an answer. */

@@ -1,0 +1,131 @@
+/**
+ * All streams of this node, in one table: port 444 of the trust handshake and every port of programs share ports and
+ * limits. This file tells each owner of streams what happens to its own, and carries the packets between the table and the
+ * links (pilot protocol §4). Who may open a stream is decided before a packet gets here.
+ * A stream's owner is whoever dialled it, or whoever listens on the port it came to.
+ */
+import type { DropReason } from "../base/drop-reason.ts";
+import type { Deadline, Instant } from "../base/instant.ts";
+import type { Stream } from "../stream/stream.ts";
+import type { StreamEvent } from "../stream/stream-event.ts";
+import type { StreamOptions } from "../stream/stream-options.ts";
+import { type ListenMode, StreamTable, type TableEvent } from "../stream/stream-table.ts";
+import { type NodeId, networkId, type PilotAddress } from "../wire/ids.ts";
+import { encodeVirtualPacket, FLAG, PROTOCOL, type VirtualPacket } from "../wire/virtual-packet.ts";
+
+export interface StreamOwner {
+  /** A SYN came to a port that asks. */
+  handleRequested(stream: Stream, now: Instant): void;
+  /** A stream of the far side is open. */
+  handleAccepted(stream: Stream, now: Instant): void;
+  handleStreamEvent(stream: Stream, event: StreamEvent, now: Instant): void;
+}
+
+export interface NodeStreamsParts {
+  readonly local: NodeId;
+  randomBytes(length: number): Uint8Array;
+  /** Seals and sends; without a key the packet is lost, and repeated like any lost packet. */
+  send(node: NodeId, packet: Uint8Array, payloadBytes: number, wantsAnswer: boolean, now: Instant): void;
+}
+
+export class NodeStreams {
+  readonly #parts: NodeStreamsParts;
+  readonly #table: StreamTable;
+  /** Key: port. Bound: the ports this program listens on itself. */
+  readonly #listeners = new Map<number, StreamOwner>();
+  #rest: StreamOwner | undefined;
+  /** An entry lives as long as its stream. */
+  readonly #owners = new WeakMap<Stream, StreamOwner>();
+
+  constructor(parts: NodeStreamsParts, now: Instant) {
+    this.#parts = parts;
+    this.#table = new StreamTable((length) => parts.randomBytes(length), now);
+  }
+
+  get size(): number {
+    return this.#table.size;
+  }
+
+  listen(port: number, mode: ListenMode, owner: StreamOwner): void {
+    this.#listeners.set(port, owner);
+    this.#table.listen(port, mode);
+  }
+
+  /** SYNs to every port that nobody listens on. */
+  listenToRest(mode: ListenMode, owner: StreamOwner): void {
+    this.#rest = owner;
+    this.#table.listenToRest(mode);
+  }
+
+  /** Undefined: too many streams. */
+  dial(
+    owner: StreamOwner,
+    node: NodeId,
+    port: number,
+    now: Instant,
+    options: Partial<StreamOptions>,
+  ): Stream | undefined {
+    const stream = this.#table.dial(backbone(node), port, now, options);
+    if (stream !== undefined) this.#owners.set(stream, owner);
+    return stream;
+  }
+
+  /** The node may not talk to us any more. No owner hears of it: whoever calls this knows. */
+  resetNode(node: NodeId, now: Instant): void {
+    this.#table.resetNode(backbone(node), now);
+  }
+
+  /** `mayOpen`: false drops a SYN without a word; streams that are open already go on. */
+  handlePacket(node: NodeId, packet: VirtualPacket, mayOpen: boolean, now: Instant): DropReason | undefined {
+    const isOpening = (packet.flags & (FLAG.SYN | FLAG.ACK)) === FLAG.SYN;
+    if (isOpening && !mayOpen) return "not-trusted";
+    const dropped = this.#table.handlePacket({ network: packet.source.network, node }, packet, now);
+    return dropped === undefined ? undefined : "unhandled-virtual-packet";
+  }
+
+  handleTimeout(now: Instant): void {
+    this.#table.handleTimeout(now);
+  }
+
+  pollTimeout(): Deadline | undefined {
+    return this.#table.pollTimeout();
+  }
+
+  /** Tells the owners what happened and sends what the streams say; true when anything did. */
+  settle(now: Instant): boolean {
+    let happened = false;
+    for (let event = this.#table.pollEvent(); event !== undefined; event = this.#table.pollEvent()) {
+      happened = true;
+      this.#tell(event, now);
+    }
+    return this.flush(now) || happened;
+  }
+
+  /** Sends what the streams say now: for words that must leave before a link closes. */
+  flush(now: Instant): boolean {
+    let happened = false;
+    const source = backbone(this.#parts.local);
+    for (let out = this.#table.pollPacket(); out !== undefined; out = this.#table.pollPacket()) {
+      happened = true;
+      const packet = { ...out.packet, protocol: PROTOCOL.STREAM, source, destination: out.remote };
+      const bytes = packet.payload.length;
+      const wantsAnswer = bytes > 0 || (packet.flags & FLAG.SYN) !== 0;
+      this.#parts.send(out.remote.node, encodeVirtualPacket(packet), bytes, wantsAnswer, now);
+    }
+    return happened;
+  }
+
+  #tell(event: TableEvent, now: Instant): void {
+    const { stream } = event;
+    const owner = this.#owners.get(stream) ?? this.#listeners.get(stream.localPort) ?? this.#rest;
+    if (owner === undefined) return;
+    this.#owners.set(stream, owner);
+    if (event.kind === "requested") owner.handleRequested(stream, now);
+    else if (event.kind === "accepted") owner.handleAccepted(stream, now);
+    else owner.handleStreamEvent(stream, event.event, now);
+  }
+}
+
+function backbone(node: NodeId): PilotAddress {
+  return { network: networkId(0), node };
+}
