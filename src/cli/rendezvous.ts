@@ -1,4 +1,5 @@
 /** `pilot-tun rendezvous`: registry and beacon of an overlay of one's own, in the foreground. */
+import { resolve } from "node:path";
 import type { Endpoint } from "../base/endpoint.ts";
 import { formatEndpoint } from "../base/endpoint.ts";
 import type { PilotError } from "../base/pilot-error.ts";
@@ -6,8 +7,8 @@ import { type ExitCode, SCHEMA } from "../control/api.ts";
 import { type Context, type Declare, examples, type Input } from "./context.ts";
 import { type ForegroundTask, runForeground } from "./foreground.ts";
 import { plain } from "./format.ts";
-import { Checked, parseBindAddress, parsePath } from "./parse-options.ts";
-import { problemLines } from "./refusal.ts";
+import { Checked, type Parsed, parseBindAddress, parsePath } from "./parse-options.ts";
+import { problemLines, usageProblem } from "./refusal.ts";
 
 export const declareRendezvous: Declare = (program, perform) => {
   program
@@ -15,6 +16,10 @@ export const declareRendezvous: Declare = (program, perform) => {
     .description("run a registry and a beacon, in the foreground")
     .option("--registry <ADDR:PORT>", "address of this machine for the registry (TCP)")
     .option("--beacon <ADDR:PORT>", "address of this machine for the beacon (UDP)")
+    .option("--compat <ADDR:PORT>", "address for nodes whose network blocks UDP (TLS, usually port 443)")
+    .option("--tls-cert <FILE>", "certificate, with its chain, in PEM form")
+    .option("--tls-key <FILE>", "its private key")
+    .option("--tls-self-signed", "make a certificate and keep it in the state directory; clients pin its fingerprint")
     .option("--state <DIR>", "registrations and trust pairs", "/var/lib/pilot-tun/rendezvous")
     .addHelpText("after", examples("pilot-tun rendezvous --registry 0.0.0.0:9000 --beacon 0.0.0.0:9001 --state ./rv"))
     .action(perform((context, input) => rendezvous(context, input)));
@@ -24,9 +29,15 @@ export interface RendezvousOptions {
   readonly registry: Endpoint;
   readonly beacon: Endpoint;
   readonly stateDir: string;
+  readonly compat?: Endpoint;
+  readonly tls?: TlsOptions;
   /** A problem while it runs, such as a full disk. */
   readonly onProblem: (problem: PilotError) => void;
 }
+
+export type TlsOptions =
+  | { readonly kind: "files"; readonly certFile: string; readonly keyFile: string }
+  | { readonly kind: "self-signed"; readonly stateDir: string; readonly names: readonly string[] };
 
 type StartRendezvous = (options: RendezvousOptions) => Promise<ForegroundTask>;
 
@@ -69,8 +80,37 @@ export function parseRendezvousOptions(input: Input): Omit<RendezvousOptions, "o
     beacon: checked.take(parseBindAddress("--beacon", raw.beacon), UNBOUND),
     stateDir: checked.take(parsePath("--state", raw.state), ""),
   };
+  const compat = raw.compat === undefined ? undefined : checked.take(parseBindAddress("--compat", raw.compat), UNBOUND);
+  const tls = checked.take(parseTls(raw, options.stateDir, [options.registry, options.beacon, compat]), undefined);
   checked.end();
-  return options;
+  return { ...options, ...(compat === undefined ? {} : { compat }), ...(tls === undefined ? {} : { tls }) };
+}
+
+/** Undefined without TLS, which only --compat cannot do without. */
+function parseTls(
+  raw: Input["options"],
+  stateDir: string,
+  endpoints: readonly (Endpoint | undefined)[],
+): Parsed<TlsOptions | undefined> {
+  const { tlsCert, tlsKey, tlsSelfSigned } = raw;
+  if (tlsSelfSigned === true && (tlsCert !== undefined || tlsKey !== undefined)) {
+    return tlsProblem("--tls-self-signed excludes --tls-cert and --tls-key");
+  }
+  if ((tlsCert === undefined) !== (tlsKey === undefined)) {
+    return tlsProblem("--tls-cert and --tls-key belong together");
+  }
+  if (tlsSelfSigned === true) {
+    const names = new Set(endpoints.flatMap((endpoint) => (endpoint === undefined ? [] : [endpoint.address])));
+    return { value: { kind: "self-signed", stateDir, names: [...names] } };
+  }
+  if (tlsCert === undefined) {
+    return raw.compat === undefined ? { value: undefined } : tlsProblem("--compat needs a TLS certificate");
+  }
+  return { value: { kind: "files", certFile: resolve(String(tlsCert)), keyFile: resolve(String(tlsKey)) } };
+}
+
+function tlsProblem(message: string): Parsed<never> {
+  return { problem: usageProblem(message, "Give --tls-cert FILE --tls-key FILE, or --tls-self-signed.") };
 }
 
 /** Stands in for a value that was refused; nothing is started with it. */

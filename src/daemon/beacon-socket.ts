@@ -6,9 +6,10 @@ import { createSocket, type RemoteInfo, type Socket } from "node:dgram";
 import { isIPv6 } from "node:net";
 import type { Endpoint } from "../base/endpoint.ts";
 import { now } from "../io/clock.ts";
-import type { BeaconDatagram, BeaconServer } from "../rendezvous/beacon.ts";
+import { type BeaconDatagram, type BeaconServer, isConnection } from "../rendezvous/beacon.ts";
 import { RelayQueue } from "../rendezvous/relay-queue.ts";
 import { NOTIFY_HANDSHAKES } from "../wire/beacon.ts";
+import type { NodeId } from "../wire/ids.ts";
 import { formatIp, parseIp } from "../wire/underlay-address.ts";
 import { bindError } from "./bind-error.ts";
 
@@ -21,13 +22,29 @@ export interface BeaconSocketCounters {
   readonly queueFull: number;
 }
 
-export class BeaconSocket {
+/** The beacon on a UDP port, and on the connections of nodes that have no UDP. */
+export interface BeaconPort {
   readonly server: BeaconServer;
+  readonly endpoint: Endpoint;
+  /** Where datagrams for endpoints that stand for connections go. */
+  sendToConnection: (to: Endpoint, datagram: Uint8Array) => void;
+  bind(): Promise<void>;
+  notify(node: NodeId): void;
+  /** A datagram that came over a connection; it is the beacon's to keep. */
+  handleDatagram(datagram: Uint8Array, source: Endpoint): void;
+  stats(): BeaconSocketCounters;
+  close(): Promise<void>;
+}
+
+export class BeaconSocket implements BeaconPort {
+  readonly server: BeaconServer;
+  sendToConnection: (to: Endpoint, datagram: Uint8Array) => void = () => {};
   readonly #asked: Endpoint;
   readonly #socket: Socket;
   readonly #queue = new RelayQueue<BeaconDatagram>();
   #queueFull = 0;
   #isFlushing = false;
+  #isClosed = false;
 
   constructor(asked: Endpoint, server: BeaconServer) {
     this.#asked = asked;
@@ -56,12 +73,13 @@ export class BeaconSocket {
     });
   }
 
-  notify(node: Parameters<BeaconServer["notify"]>[0]): void {
+  notify(node: NodeId): void {
     const datagram = this.server.notify(node, NOTIFY_HANDSHAKES, now());
     if (datagram !== undefined) this.#send(datagram);
   }
 
   close(): Promise<void> {
+    this.#isClosed = true;
     return new Promise((resolve) => this.#socket.close(() => resolve()));
   }
 
@@ -70,11 +88,15 @@ export class BeaconSocket {
     return { queuedBytes: bytes, queuedFrames: items, queuedFlows: flows, queueFull: this.#queueFull };
   }
 
+  /** Also for datagrams that came over a connection. */
+  handleDatagram(datagram: Uint8Array, source: Endpoint): void {
+    for (const reply of this.server.handleDatagram(datagram, source, now())) this.#dispatch(reply);
+  }
+
   #received(datagram: Uint8Array, from: RemoteInfo): void {
     const source = parseIp(from.address.replace(/%.*$/, ""));
     if (source === undefined) return;
-    const endpoint = { address: formatIp(source)!, port: from.port };
-    for (const reply of this.server.handleDatagram(datagram, endpoint, now())) this.#dispatch(reply);
+    this.handleDatagram(datagram, { address: formatIp(source)!, port: from.port });
   }
 
   /** Relayed frames wait until all that arrived in this turn is known, so that their order can be fair. */
@@ -92,6 +114,7 @@ export class BeaconSocket {
 
   #flush(): void {
     this.#isFlushing = false;
+    if (this.#isClosed) return;
     while (this.#socket.getSendQueueSize() < UNSENT_BYTES) {
       const datagram = this.#queue.pop();
       if (datagram === undefined) return;
@@ -101,6 +124,7 @@ export class BeaconSocket {
   }
 
   #send({ to, bytes }: BeaconDatagram): void {
+    if (isConnection(to)) return this.sendToConnection(to, bytes);
     const isMapped = isIPv6(this.#asked.address) && !to.address.includes(":");
     this.#socket.send(bytes, to.port, isMapped ? `::ffff:${to.address}` : to.address, () => {});
   }

@@ -9,6 +9,7 @@ import { now, wallNow } from "../io/clock.ts";
 import { type FrameConversation, FrameServer, type FrameServerLimits } from "../io/frame-server.ts";
 import { NodeCrypto } from "../io/node-crypto.ts";
 import { SqliteStore } from "../io/sqlite-store.ts";
+import { loadTlsCertificate, type TlsCertificate, type TlsSource } from "../io/tls-certificate.ts";
 import { type BeaconCounters, type BeaconLimits, BeaconServer } from "../rendezvous/beacon.ts";
 import { handleBinaryRequest } from "../rendezvous/binary-conversation.ts";
 import { type RegistryLimits, RegistryServer } from "../rendezvous/registry.ts";
@@ -17,6 +18,7 @@ import { encodeRegistryFrame, MAX_FRAME_BYTES } from "../wire/registry.ts";
 import { BINARY_PREAMBLE } from "../wire/registry-binary.ts";
 import { BeaconSocket, type BeaconSocketCounters } from "./beacon-socket.ts";
 import { bindError } from "./bind-error.ts";
+import { CompatListener, type CompatStats } from "./compat-listener.ts";
 
 export interface RendezvousOptions {
   readonly registry: Endpoint;
@@ -53,6 +55,8 @@ export interface RendezvousStats {
   readonly beaconNodes: number;
   readonly beacon: Readonly<BeaconCounters>;
   readonly relay: Readonly<BeaconSocketCounters>;
+  /** Undefined without a compat endpoint. */
+  readonly compat: CompatStats | undefined;
 }
 
 export async function runRendezvous(options: RendezvousOptions): Promise<Rendezvous> {
