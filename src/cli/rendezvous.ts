@@ -39,7 +39,12 @@ export type TlsOptions =
   | { readonly kind: "files"; readonly certFile: string; readonly keyFile: string }
   | { readonly kind: "self-signed"; readonly stateDir: string; readonly names: readonly string[] };
 
-type StartRendezvous = (options: RendezvousOptions) => Promise<ForegroundTask>;
+interface RendezvousTask extends ForegroundTask {
+  /** SHA-256 of the TLS certificate, in hex. */
+  readonly fingerprint?: string | undefined;
+}
+
+type StartRendezvous = (options: RendezvousOptions) => Promise<RendezvousTask>;
 
 export async function rendezvous(
   context: Context,
@@ -51,22 +56,38 @@ export async function rendezvous(
     registry: formatEndpoint(options.registry),
     beacon: formatEndpoint(options.beacon),
     stateDir: options.stateDir,
+    ...(options.compat === undefined ? {} : { compat: formatEndpoint(options.compat) }),
   };
   return await runForeground(
     context.environment,
     () => startRendezvous({ ...options, onProblem: (problem) => reportProblem(context, problem) }),
-    () =>
-      context.answer({ schema: SCHEMA, ...facts }, () => [
-        `rendezvous ready: registry ${facts.registry}, beacon ${facts.beacon}, state ${facts.stateDir}`,
-      ]),
+    ({ fingerprint }) => {
+      const tls = fingerprint === undefined ? {} : { fingerprint };
+      context.answer({ schema: SCHEMA, ...facts, ...tls }, () => [readyLine(facts, fingerprint)]);
+    },
   );
+}
+
+interface ReadyFacts {
+  readonly registry: string;
+  readonly beacon: string;
+  readonly stateDir: string;
+  readonly compat?: string;
+}
+
+function readyLine({ registry, beacon, stateDir, compat }: ReadyFacts, fingerprint: string | undefined): string {
+  const parts = [`registry ${registry}`, `beacon ${beacon}`];
+  if (compat !== undefined) parts.push(`compat ${compat}`);
+  parts.push(`state ${stateDir}`);
+  if (fingerprint !== undefined) parts.push(`certificate ${fingerprint}`);
+  return `rendezvous ready: ${parts.join(", ")}`;
 }
 
 function reportProblem(context: Context, problem: PilotError): void {
   context.environment.stderr(`${problemLines(problem, plain).join("\n")}\n`);
 }
 
-async function loadAndStart(options: RendezvousOptions): Promise<ForegroundTask> {
+async function loadAndStart(options: RendezvousOptions): Promise<RendezvousTask> {
   const daemon = await import("../daemon/rendezvous.ts");
   return await daemon.runRendezvous(options);
 }
