@@ -70,18 +70,25 @@ static void left_ready(uv_idle_t *handle) {
   watch_left(wakeups);
 }
 
-static void socket_writable(struct wakeups *wakeups) {
-  struct plane *plane = wakeups->plane;
-  udp_flush(plane);
-  wakeups_watch_writable(plane);
-  if (!plane->status[STATUS_SEND_BLOCKED]) call(wakeups, ON_WRITABLE);
-}
-
 static void udp_ready(uv_poll_t *handle, int status, int events);
 
 static void poll_udp(struct wakeups *wakeups) {
   int events = wakeups->watches_writable ? UV_READABLE | UV_WRITABLE : UV_READABLE;
   uv_poll_start(&wakeups->handles[UDP_POLL].poll, events, udp_ready);
+}
+
+static void watch_writable(struct wakeups *wakeups, bool watch) {
+  if (watch == wakeups->watches_writable) return;
+  wakeups->watches_writable = watch;
+  poll_udp(wakeups);
+}
+
+static void socket_writable(struct wakeups *wakeups) {
+  struct plane *plane = wakeups->plane;
+  udp_flush(plane);
+  if (plane->status[STATUS_SEND_BLOCKED]) return;
+  watch_writable(wakeups, false);
+  call(wakeups, ON_WRITABLE);
 }
 
 /* An error that some datagram left on the socket makes libuv stop watching it; it is no reason to go deaf. */
@@ -101,13 +108,13 @@ static void udp_ready(uv_poll_t *handle, int status, int events) {
   watch_left(wakeups);
 }
 
+/*
+ * Only begins to watch. A later send may empty the queue by itself, but JavaScript, which stopped reading the TUN, must
+ * still hear of it.
+ */
 void wakeups_watch_writable(struct plane *plane) {
   struct wakeups *wakeups = plane->wakeups;
-  if (wakeups == NULL || !wakeups->has_udp) return;
-  bool wanted = plane->status[STATUS_SEND_BLOCKED];
-  if (wanted == wakeups->watches_writable) return;
-  wakeups->watches_writable = wanted;
-  poll_udp(wakeups);
+  if (wakeups != NULL && wakeups->has_udp && plane->status[STATUS_SEND_BLOCKED]) watch_writable(wakeups, true);
 }
 
 /* ---- starting and stopping ---- */
@@ -165,6 +172,7 @@ int wakeups_start(napi_env env, struct plane *plane, napi_value on_tun, napi_val
   napi_add_env_cleanup_hook(env, env_ends, plane);
   int error = keep_callbacks(wakeups, (napi_value[]){on_tun, on_udp, on_writable}) ? add_handles(wakeups, loop) : -EINVAL;
   if (error < 0) wakeups_stop(plane);
+  else wakeups_watch_writable(plane);
   return error;
 }
 

@@ -24,7 +24,7 @@
 /* ---- numbers shared with src/tunnel/data-plane.ts ---- */
 
 enum { ROW_WORDS = 12, MAX_ROWS = 512, MAX_KEY_SLOTS = 32768, MAX_ENDPOINT_SLOTS = 32768 };
-enum { NONE = -1, DROP = -1, ACCEPT = 1 };
+enum { NONE = -1, DROP = -1, LOOPBACK = -2, ACCEPT = 1 };
 
 enum out_word {
   OUT_OFFSET,
@@ -257,6 +257,8 @@ int tun_open(struct plane *plane, char name[16]);
 int tun_read(struct plane *plane);
 void tun_write(struct plane *plane, int count);
 int tun_write_packet(struct plane *plane, const uint8_t *bytes, size_t length);
+/* Gives an outbound row back to the kernel, which takes it for a packet that arrived. */
+void tun_write_back(struct plane *plane, const int32_t *row);
 
 bool segment_valid(const struct packet *packet);
 uint32_t segment_count(const struct packet *packet);

@@ -79,6 +79,7 @@ void seal_and_send(struct plane *plane, int count) {
   for (int i = 0; i < count && i < MAX_ROWS; i++) {
     const int32_t *row = plane->out_rows + (size_t)i * ROW_WORDS;
     if (row[OUT_KEY_SLOT] >= 0) seal_row(plane, row);
+    else if (row[OUT_KEY_SLOT] == LOOPBACK) tun_write_back(plane, row);
   }
   udp_flush(plane);
 }

@@ -163,3 +163,12 @@ int tun_write_packet(struct plane *plane, const uint8_t *bytes, size_t length) {
   count_of(plane, TUN_WRITE_FAILED, 1);
   return -EIO;
 }
+
+/* With the vnet header it was read with, so that a superpacket stays one and a partial checksum stays partial. */
+void tun_write_back(struct plane *plane, const int32_t *row) {
+  int64_t offset = row[OUT_OFFSET], length = row[OUT_LENGTH];
+  if (offset < VNET_HEADER || length <= 0 || offset + length > (int64_t)plane->out_bytes)
+    return count_of(plane, MALFORMED_PACKET, 1);
+  struct iovec part = {plane->out_arena + offset - VNET_HEADER, VNET_HEADER + (size_t)length};
+  if (!write_parts(plane, &part, 1)) count_of(plane, TUN_WRITE_FAILED, 1);
+}
