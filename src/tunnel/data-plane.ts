@@ -28,7 +28,7 @@ export const OUT = {
   CSUM_OFFSET: 5,
   /** Bytes of IP and transport headers that every segment repeats; 0 when GSO_TYPE is 0. */
   HEADER_LENGTH: 6,
-  /** Written by the engine: DROP or a key slot. */
+  /** Written by the engine: DROP, LOOPBACK or a key slot. */
   KEY_SLOT: 7,
   /** Written by the engine. */
   ENDPOINT_SLOT: 8,
@@ -79,6 +79,8 @@ export const ROW_FLAG = {
 
 export const NONE = -1;
 export const DROP = -1;
+/** Write the row back to the TUN as it was read, offloads included: the kernel takes it for a packet that arrived. */
+export const LOOPBACK = -2;
 export const ACCEPT = 1;
 
 /** Counters the data plane keeps: indexes into `counters`. */

@@ -19,6 +19,7 @@ import {
   KEY_STAT,
   KEY_STAT_COUNT,
   type KeySpec,
+  LOOPBACK,
   MAX_ENDPOINT_SLOTS,
   MAX_KEY_SLOTS,
   MAX_ROWS,
@@ -143,16 +144,28 @@ export class PortableDataPlane implements DataPlane {
     const fill = this.#outboundFill;
     for (let row = 0; row < Math.min(count, fill.rowCount); row++) {
       const keySlot = fill.word(row, OUT.KEY_SLOT);
-      if (keySlot < 0) continue;
-      this.sendStaged(keySlot, fill.word(row, OUT.ENDPOINT_SLOT), {
-        bytes: fill.bytes(row),
-        gsoType: fill.word(row, OUT.GSO_TYPE),
-        gsoSize: fill.word(row, OUT.GSO_SIZE),
-        csumStart: fill.word(row, OUT.CSUM_START),
-        csumOffset: fill.word(row, OUT.CSUM_OFFSET),
-        headerLength: fill.word(row, OUT.HEADER_LENGTH),
-      });
+      if (keySlot >= 0) this.sendStaged(keySlot, fill.word(row, OUT.ENDPOINT_SLOT), this.#outboundPacket(row));
+      else if (keySlot === LOOPBACK) this.#writeBack(row);
     }
+  }
+
+  #outboundPacket(row: number): StagedPacket {
+    const fill = this.#outboundFill;
+    return {
+      bytes: fill.bytes(row),
+      gsoType: fill.word(row, OUT.GSO_TYPE),
+      gsoSize: fill.word(row, OUT.GSO_SIZE),
+      csumStart: fill.word(row, OUT.CSUM_START),
+      csumOffset: fill.word(row, OUT.CSUM_OFFSET),
+      headerLength: fill.word(row, OUT.HEADER_LENGTH),
+    };
+  }
+
+  /** What a kernel makes of it: the packets that it stands for, with complete checksums. */
+  #writeBack(row: number): void {
+    const packets = segmentPacket(this.#outboundPacket(row));
+    if (packets === undefined) this.#count(COUNTER.MALFORMED_PACKET);
+    else this.#tunOutput.push(...packets);
   }
 
   takeDatagrams(): SentDatagram[] {
