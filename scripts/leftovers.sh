@@ -43,7 +43,7 @@ list_processes() {
   echo "$found"
 }
 
-list_namespaces() { ls /run/netns 2>/dev/null | sort; }
+list_namespaces() { { ls /run/netns 2>/dev/null || true; } | sort; }
 
 list_interfaces() { ip -o link show 2>/dev/null | cut -d: -f2 | tr -d ' ' | sort; }
 
