@@ -8,6 +8,12 @@ export interface Endpoint {
   readonly port: number;
 }
 
+/** An address of this machine on the underlay, and the length of the prefix that it shares with its neighbours. */
+export interface LocalAddress {
+  readonly address: string;
+  readonly prefixLength: number;
+}
+
 export function sameEndpoint(a: Endpoint | undefined, b: Endpoint | undefined): boolean {
   if (a === undefined || b === undefined) return a === b;
   return a.port === b.port && a.address === b.address;

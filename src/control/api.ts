@@ -77,7 +77,7 @@ export interface PeerIdentity {
 export type PeerTrust = "none" | "asked" | "pending" | "mutual" | "revoked" | "revoked-by-peer";
 
 /** How frames reach a peer at this moment. */
-export type PeerPath = "direct" | "relay" | "none";
+export type PeerPath = "direct" | "relay" | "tcp" | "none";
 
 /** What the far side was found to be: `plain` is a Pilot agent without pilot-tun. */
 export type PeerKind = "pilot-tun" | "plain" | "unknown";

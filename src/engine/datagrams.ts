@@ -12,7 +12,8 @@ import { classifyDatagram, parsePila, parsePils } from "../wire/frame.ts";
 export interface DatagramParts {
   readonly links: LinkTable;
   readonly beacon: BeaconClient | undefined;
-  readonly beaconEndpoint: Endpoint | undefined;
+  /** Where beacon messages must come from. */
+  beaconEndpoint(): Endpoint | undefined;
 }
 
 export class Datagrams {
@@ -26,7 +27,7 @@ export class Datagrams {
   handle(datagram: Uint8Array, source: Endpoint, relayed: boolean, now: Instant): DropReason | undefined {
     switch (classifyDatagram(datagram)) {
       case "beacon":
-        if (relayed || !sameEndpoint(source, this.#parts.beaconEndpoint)) return "beacon-spoofed";
+        if (relayed || !sameEndpoint(source, this.#parts.beaconEndpoint())) return "beacon-spoofed";
         this.#parts.beacon?.handleDatagram(datagram.slice(), now);
         return undefined;
       case "pila":

@@ -7,94 +7,45 @@
  * operator's commands. Nothing throws on what came from outside.
  */
 
-import type { Crypto } from "../base/crypto.ts";
 import { DropCounters, type DropReason } from "../base/drop-reason.ts";
-import { type Endpoint, sameEndpoint } from "../base/endpoint.ts";
+import { type Endpoint, type LocalAddress, sameEndpoint } from "../base/endpoint.ts";
 import { after, type Deadline, earlier, type Instant, type WallClock } from "../base/instant.ts";
-import { TokenBucket } from "../base/token-bucket.ts";
-import type { BeaconClient, BeaconEvent } from "../beacon/client.ts";
+import type { BeaconEvent } from "../beacon/client.ts";
 import { FlowTable } from "../policy/flow-table.ts";
-import { NOT_CONNECTED, type RegistryClient } from "../registry/client.ts";
+import { NOT_CONNECTED } from "../registry/client.ts";
 import type { RegistryEvent } from "../registry/events.ts";
 import { Routes } from "../routing/routes.ts";
-import type { TrustBook } from "../trust/trust-book.ts";
 import { consents, type TrustRecord } from "../trust/trust-record.ts";
-import { type DataPlane, KEY_STAT, KEY_STAT_COUNT, MAX_LINKS, type StagedPacket } from "../tunnel/data-plane.ts";
+import { KEY_STAT, KEY_STAT_COUNT, MAX_LINKS, type StagedPacket } from "../tunnel/data-plane.ts";
 import type { Link } from "../tunnel/link.ts";
 import type { LinkEvent } from "../tunnel/link-context.ts";
 import { LinkTable, type Transmit } from "../tunnel/link-table.ts";
-import { encodeAddressBytes, type OverlayPrefix } from "../wire/address.ts";
+import { encodeAddressBytes } from "../wire/address.ts";
 import { BRIDGE_PORT } from "../wire/bridge.ts";
-import { encodePilp } from "../wire/frame.ts";
 import { type NodeId, networkId } from "../wire/ids.ts";
 import { PORT, PROTOCOL, parseVirtualPacket } from "../wire/virtual-packet.ts";
-import { BridgeConversation, bridgeHeader, type PeerKind } from "./bridge-conversation.ts";
+import { BridgeConversation, bridgeHeader } from "./bridge-conversation.ts";
 import { Datagrams } from "./datagrams.ts";
 import { DirectHandshakes } from "./direct-handshakes.ts";
+import type { EngineEvent, EngineOptions, EngineParts, LinkFacts } from "./engine-ports.ts";
 import { Inbound } from "./inbound.ts";
 import { Introductions } from "./introductions.ts";
 import { NodeStreams } from "./node-streams.ts";
 import { Outbound } from "./outbound.ts";
-import { Pings, type Pong } from "./pings.ts";
+import { Paths } from "./paths.ts";
+import { Pings } from "./pings.ts";
 import { addPlaneDrops } from "./plane-drops.ts";
 import { Refusals } from "./refusals.ts";
 import { RevocationNotices } from "./revocation-notices.ts";
 import { Strangers } from "./strangers.ts";
 
-export interface EngineOptions {
-  readonly prefix: OverlayPrefix;
-  readonly node: NodeId;
-  readonly seed: Uint8Array;
-  readonly publicKey: Uint8Array;
-  readonly mtuBytes: number;
-  /** Port of the tunnel socket, for the registry. */
-  readonly listenPort: number;
-  readonly allowLegacyKeys: boolean;
-  /** Where frames for peers go that cannot be reached directly; also where beacon messages must come from. */
-  readonly beaconEndpoint: Endpoint | undefined;
-  /** Endpoints of peers from an earlier run. */
-  readonly endpoints: ReadonlyMap<NodeId, Endpoint>;
-}
-
-export interface EngineParts {
-  readonly crypto: Crypto;
-  readonly dataPlane: DataPlane;
-  readonly registry: RegistryClient;
-  readonly beacon: BeaconClient | undefined;
-  readonly trust: TrustBook;
-}
-
-export type EngineEvent =
-  | { readonly kind: "trust-changed" }
-  | { readonly kind: "endpoints-changed" }
-  | { readonly kind: "pong"; readonly pong: Pong }
-  | { readonly kind: "revocation-acknowledged"; readonly node: NodeId }
-  | {
-      readonly kind: "hostname";
-      readonly name: string;
-      readonly node: NodeId | undefined;
-      readonly error: string | undefined;
-    };
-
-/** What `status` shows of a link. */
-export interface LinkFacts {
-  readonly path: "direct" | "relay" | "none";
-  readonly endpoint: Endpoint | undefined;
-  readonly rttMs: number | undefined;
-  readonly rxBytes: number;
-  readonly txBytes: number;
-  readonly rxPackets: number;
-  readonly txPackets: number;
-  readonly establishedAt: Instant | undefined;
-  readonly lastReceivedAt: Instant | undefined;
-  readonly isUp: boolean;
-  readonly kind: PeerKind;
-}
+export type { EngineEvent, EngineOptions, EngineParts, LinkFacts } from "./engine-ports.ts";
 
 export class Engine {
   readonly node: NodeId;
   readonly routes: Routes;
   readonly introductions: Introductions;
+  readonly paths: Paths;
   readonly #options: EngineOptions;
   readonly #parts: EngineParts;
   readonly #links: LinkTable;
@@ -118,7 +69,6 @@ export class Engine {
   readonly #endpoints: Map<NodeId, Endpoint>;
   /** Key: code. Bound: one per code and pinned peer. */
   readonly problems = new Map<string, { code: string; message: string; hint: string }>();
-  readonly #punches: TokenBucket;
   #clockOffsetMs = 0;
 
   constructor(options: EngineOptions, parts: EngineParts, now: Instant, wall: WallClock) {
@@ -135,13 +85,18 @@ export class Engine {
     this.routes = new Routes(options.prefix.bytes, options.node, [networkId(0)]);
     this.#peerMtu = new Int32Array(MAX_LINKS).fill(options.mtuBytes);
     this.#pings = new Pings(options.node);
-    this.#punches = new TokenBucket(1, 6, now);
+    this.paths = new Paths(
+      { ...parts, listenPort: options.listenPort, links: () => this.#links },
+      options.beaconEndpoint,
+      now,
+    );
     this.#links = new LinkTable({
       crypto: parts.crypto,
       dataPlane: parts.dataPlane,
       local,
       allowLegacyKeys: options.allowLegacyKeys,
-      relay: () => options.beaconEndpoint,
+      relay: () => this.paths.beaconEndpoint,
+      relayKind: () => this.paths.relayKind,
       bridgeHeader: (source, destination) => bridgeHeader(source, destination),
       wantsKeepalive: (link) => this.#bridge.kindOf(link.node) !== "plain",
     });
@@ -188,7 +143,7 @@ export class Engine {
     const datagrams = new Datagrams({
       links: this.#links,
       beacon: parts.beacon,
-      beaconEndpoint: options.beaconEndpoint,
+      beaconEndpoint: () => this.paths.beaconEndpoint,
     });
     this.#inbound = new Inbound({
       ...shared,
@@ -196,7 +151,6 @@ export class Engine {
       handleVirtual: (link, packet, at) => this.#handleVirtual(link, packet, at),
       handleDatagram: (datagram, source, relayed, at) => datagrams.handle(datagram, source, relayed, at),
     });
-    parts.dataPlane.setRelay(options.beaconEndpoint);
     this.introductions.resume(now);
   }
 
@@ -231,13 +185,37 @@ export class Engine {
     this.#settle(now);
   }
 
+  /** The machine's underlay addresses, or that it slept; true when connections to servers should be renewed. */
+  handleUnderlay(local: readonly LocalAddress[], resumed: boolean, now: Instant): boolean {
+    const matters = this.paths.handleUnderlay(local, resumed, now);
+    this.#settle(now);
+    return matters;
+  }
+
   // ---- commands
+
+  /** Where the beacon is from now on, and how it is reached; relayed links follow at once. */
+  setBeaconEndpoint(endpoint: Endpoint, transport: "udp" | "tcp", now: Instant): void {
+    this.paths.setBeacon(endpoint, transport, now);
+    this.#settle(now);
+  }
+
+  /** Tries every way to a peer, for `trace`; the outcome is in `link(node).path`. */
+  probeEveryWay(node: NodeId, now: Instant): void {
+    this.#links.get(node)?.probeEveryWay(now);
+    this.#settle(now);
+  }
+
+  link(node: NodeId): Link | undefined {
+    return this.#links.get(node);
+  }
 
   /** A control ping; its sequence number, or undefined while there is no key (the link is being made then). */
   ping(node: NodeId, now: Instant): number | undefined {
     const link = this.#links.get(node);
     if (link === undefined) return undefined;
     if (!link.isUp) link.connect(now);
+    link.noteUse(now);
     const sequence = this.#pings.send(link, now);
     this.#settle(now);
     return sequence;
@@ -255,7 +233,7 @@ export class Engine {
   // ---- outputs
 
   pollTransmit(): Transmit | undefined {
-    return this.#links.pollTransmit() ?? this.#transmits.shift();
+    return this.#links.pollTransmit() ?? this.paths.pollTransmit() ?? this.#transmits.shift();
   }
 
   pollTunPacket(): Uint8Array | undefined {
@@ -285,7 +263,7 @@ export class Engine {
     const traffic = this.#traffic(link);
     return {
       path: link.isUp ? link.path.kind : "none",
-      endpoint: link.path.kind === "relay" ? this.#options.beaconEndpoint : link.path.direct,
+      endpoint: link.path.isRelayed ? this.paths.beaconEndpoint : link.path.direct,
       rttMs: this.#pings.rttMs(node),
       rxBytes: traffic[KEY_STAT.RX_BYTES]!,
       txBytes: traffic[KEY_STAT.TX_BYTES]!,
@@ -348,7 +326,7 @@ export class Engine {
   }
 
   #collectOutputs(): void {
-    const beacon = this.#options.beaconEndpoint;
+    const beacon = this.paths.beaconEndpoint;
     if (beacon !== undefined) {
       for (
         let bytes = this.#parts.beacon?.pollDatagram();
@@ -397,13 +375,16 @@ export class Engine {
         return;
       case "endpoint-wanted":
         this.#parts.registry.resolve(link.node);
-        this.#parts.beacon?.requestPunch(link.node);
+        this.paths.requestPunch(link.node, now);
         return;
       case "proof-wanted":
         this.#proveKey(link, event.keySlot, now);
         return;
       case "direct-proof-wanted":
-        this.#pings.proveDirect(link, now);
+        this.#pings.proveDirect(link, event.endpoint, now);
+        return;
+      case "relay-proof-wanted":
+        this.#pings.proveRelay(link, now);
         return;
       case "keepalive-due":
         this.#bridge.sendKeepalive(link);
@@ -445,18 +426,12 @@ export class Engine {
         this.#parts.registry.pollHandshakes();
         return;
       case "punch":
-        this.#punch(event.endpoint, now);
+        this.paths.handlePunch(event.endpoint, now);
         return;
       case "observed":
-        this.#parts.registry.setListen({ port: this.#options.listenPort, observed: event.endpoint, lan: [] });
+        this.paths.handleObserved(event.endpoint, now);
         return;
     }
-  }
-
-  /** Three datagrams without content open our side of a NAT towards the peer; limited, for anybody can ask for it. */
-  #punch(endpoint: Endpoint, now: Instant): void {
-    if (!this.#punches.take(now)) return;
-    for (let i = 0; i < 3; i++) this.#transmits.push({ to: endpoint, datagram: encodePilp() });
   }
 
   #traffic(link: Link): Float64Array {
@@ -468,7 +443,7 @@ export class Engine {
 
   #rememberEndpoint(link: Link): void {
     const endpoint = link.path.direct;
-    if (endpoint === undefined || sameEndpoint(this.#endpoints.get(link.node), endpoint)) return;
+    if (link.path.isRelayed || endpoint === undefined || sameEndpoint(this.#endpoints.get(link.node), endpoint)) return;
     this.#endpoints.set(link.node, endpoint);
     this.#events.push({ kind: "endpoints-changed" });
   }
@@ -500,11 +475,11 @@ export class Engine {
       openLink: (node, publicKey, now) => {
         const link = this.#links.open(node, publicKey, now);
         const endpoint = this.#endpoints.get(node);
-        if (endpoint !== undefined) link?.suggestEndpoint(endpoint, now);
+        if (endpoint !== undefined) link?.suggestEndpoint(endpoint, "cached", now);
       },
       closeLink: (node, now) => this.#closeLink(node, now),
       connectLink: (node, now) => this.#links.get(node)?.connect(now),
-      suggestEndpoint: (node, endpoint, now) => this.#links.get(node)?.suggestEndpoint(endpoint, now),
+      located: (node, endpoint, lan, now) => this.paths.handleResolved(node, endpoint, lan, now),
       cutFlows: (node, now) => this.#cutFlows(node, now),
       consentChanged: (node) => {
         const link = this.#links.get(node);

@@ -24,7 +24,8 @@ export interface IntroductionParts {
   openLink(node: NodeId, publicKey: Uint8Array, now: Instant): void;
   closeLink(node: NodeId, now: Instant): void;
   connectLink(node: NodeId, now: Instant): void;
-  suggestEndpoint(node: NodeId, endpoint: Endpoint, now: Instant): void;
+  /** The registry says where the peer may be. */
+  located(node: NodeId, endpoint: Endpoint | undefined, lan: readonly Endpoint[], now: Instant): void;
   /** Ends all flows of the peer; how many were alive. */
   cutFlows(node: NodeId, now: Instant): number;
   /** Our consent changed: a peer whose link is up hears it at once. */
@@ -142,7 +143,7 @@ export class Introductions {
       case "looked-up":
         return this.#lookedUp(event, now);
       case "resolved":
-        if (event.endpoint !== undefined) this.#parts.suggestEndpoint(event.node, event.endpoint, now);
+        this.#parts.located(event.node, event.endpoint, event.lanEndpoints, now);
         return;
       default:
         return;

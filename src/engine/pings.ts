@@ -5,6 +5,7 @@
  */
 import { BoundedMap } from "../base/bounded-map.ts";
 import type { DropReason } from "../base/drop-reason.ts";
+import type { Endpoint } from "../base/endpoint.ts";
 import type { Instant } from "../base/instant.ts";
 import type { Link } from "../tunnel/link.ts";
 import { type NodeId, networkId } from "../wire/ids.ts";
@@ -19,7 +20,7 @@ export interface Pong {
 export class Pings {
   readonly #local: NodeId;
   /** Key: sequence number. Bound: MAX_PENDING, the oldest request is given up. */
-  readonly #pending = new BoundedMap<number, { node: NodeId; sentAt: Instant }>(MAX_PENDING);
+  readonly #pending = new BoundedMap<number, { node: NodeId; sentAt: Instant; direct: boolean }>(MAX_PENDING);
   /** Key: node. Bound: as many as there are links; removed with `forget`. */
   readonly #rttMs = new Map<NodeId, number>();
   readonly #pongs: Pong[] = [];
@@ -51,9 +52,14 @@ export class Pings {
     if (legacySlot !== undefined) link.sendProof(legacySlot, this.#request(link.node, now).packet);
   }
 
-  /** Sends a request the direct way, while the path is another. */
-  proveDirect(link: Link, now: Instant): void {
-    link.sendDirectProof(this.#request(link.node, now).packet);
+  /** Sends a request straight to one endpoint, whatever the path is. */
+  proveDirect(link: Link, endpoint: Endpoint, now: Instant): void {
+    link.sendDirectProof(this.#request(link.node, now, true).packet, endpoint);
+  }
+
+  /** Sends a request through the relay, whatever the path is. */
+  proveRelay(link: Link, now: Instant): void {
+    link.sendRelayProof(this.#request(link.node, now).packet);
   }
 
   /** A control packet of an authenticated peer. */
@@ -62,7 +68,7 @@ export class Pings {
     if (packet.destinationPort !== CONTROL_PORT) return "unhandled-virtual-packet";
     // A request from port 0 would have its answer taken for a request by the reference: the loop of §2.3.
     if (packet.sourcePort === CONTROL_PORT) return "unhandled-virtual-packet";
-    link.sendVirtual(
+    link.answerVirtual(
       encodeVirtualPacket({
         flags: FLAG.ACK,
         protocol: PROTOCOL.CONTROL,
@@ -88,15 +94,16 @@ export class Pings {
     if (request?.node !== link.node || packet.destinationPort !== SOURCE_PORT) return undefined; // late: no harm
     this.#pending.delete(packet.sequence);
     const rttMs = now - request.sentAt;
+    if (request.direct) link.handleProbeAnswer(request.sentAt, now);
     this.#rttMs.set(link.node, rttMs);
     this.#pongs.push({ node: link.node, sequence: packet.sequence, rttMs });
     if (this.#pongs.length > MAX_PENDING) this.#pongs.shift();
     return undefined;
   }
 
-  #request(node: NodeId, now: Instant): { packet: Uint8Array; sequence: number } {
+  #request(node: NodeId, now: Instant, direct = false): { packet: Uint8Array; sequence: number } {
     this.#sequence = (this.#sequence + 1) >>> 0;
-    this.#pending.set(this.#sequence, { node, sentAt: now });
+    this.#pending.set(this.#sequence, { node, sentAt: now, direct });
     const packet = encodeVirtualPacket({
       flags: 0,
       protocol: PROTOCOL.CONTROL,

@@ -8,6 +8,7 @@ import type { NodeId } from "../wire/ids.ts";
 import type { DataPlane, StagedPacket } from "./data-plane.ts";
 import type { LocalIdentity } from "./key-exchange.ts";
 import type { Link } from "./link.ts";
+import type { RelayKind } from "./path.ts";
 import type { SlotPool } from "./session.ts";
 
 export type LinkEvent =
@@ -15,14 +16,16 @@ export type LinkEvent =
   | { readonly kind: "up"; readonly link: Link }
   /** The peer fell silent for good; a new packet starts over. */
   | { readonly kind: "down"; readonly link: Link }
-  /** The peer's direct endpoint changed, proved by a frame. */
+  /** Frames go another way from now on, proved by a frame. */
   | { readonly kind: "moved"; readonly link: Link }
   /** Where is the peer? Ask the registry. */
   | { readonly kind: "endpoint-wanted"; readonly link: Link }
   /** Provoke a frame of the peer under this key (or the current one): ping it. */
   | { readonly kind: "proof-wanted"; readonly link: Link; readonly keySlot: number | undefined }
-  /** Provoke a frame on the direct way, while others go through the relay. */
-  | { readonly kind: "direct-proof-wanted"; readonly link: Link }
+  /** Provoke a frame straight from this endpoint: ping it there. */
+  | { readonly kind: "direct-proof-wanted"; readonly link: Link; readonly endpoint: Endpoint }
+  /** Provoke a frame through the relay, whatever the path is. */
+  | { readonly kind: "relay-proof-wanted"; readonly link: Link }
   | { readonly kind: "keepalive-due"; readonly link: Link }
   | { readonly kind: "hello-due"; readonly link: Link }
   | { readonly kind: "notice-due"; readonly link: Link }
@@ -44,6 +47,8 @@ export interface LinkContext {
   readonly linkOfKey: Int32Array;
   /** The beacon that relays, if one is known. */
   relay(): Endpoint | undefined;
+  /** How that beacon is reached. */
+  relayKind(): RelayKind;
   /** The 34-byte virtual header of bridge data between two nodes. */
   bridgeHeader(source: NodeId, destination: NodeId): Uint8Array;
   /** Whether a keepalive of ours means anything to this peer. */

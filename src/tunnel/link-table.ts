@@ -10,6 +10,7 @@ import { type DataPlane, MAX_ENDPOINT_SLOTS, MAX_KEY_SLOTS, MAX_LINKS } from "./
 import type { LocalIdentity } from "./key-exchange.ts";
 import { Link } from "./link.ts";
 import type { LinkContext, LinkEvent } from "./link-context.ts";
+import type { RelayKind } from "./path.ts";
 import { SlotPool } from "./session.ts";
 
 export interface Transmit {
@@ -23,6 +24,7 @@ export interface LinkTablePorts {
   readonly local: LocalIdentity;
   readonly allowLegacyKeys: boolean;
   relay(): Endpoint | undefined;
+  relayKind(): RelayKind;
   bridgeHeader(source: NodeId, destination: NodeId): Uint8Array;
   wantsKeepalive(link: Link): boolean;
 }
@@ -49,6 +51,7 @@ export class LinkTable {
       sendEndpoint: this.sendEndpoint,
       linkOfKey: this.linkOfKey,
       relay: () => ports.relay(),
+      relayKind: () => ports.relayKind(),
       bridgeHeader: (source, destination) => ports.bridgeHeader(source, destination),
       wantsKeepalive: (link) => ports.wantsKeepalive(link),
       transmit: (to, datagram) => this.#transmits.push({ to, datagram }),

@@ -7,28 +7,34 @@
  * old PILA must not end a working session); `previous` still opens what is in flight. A `next` becomes `current` by the
  * first frame that opens under it; we provoke that frame with a ping. When `current` is silent, a new key takes over at
  * once. An endpoint moves only by a frame that opened (pilot protocol §11.2).
+ *
+ * A link in use keeps its NAT mappings open (`upkeep`). One that nobody used for long costs nothing: it dozes, and the
+ * next packet waits for one round trip in which every way to the peer is tried at once.
  */
-import { equalBytes, toHex } from "../base/bytes.ts";
+import { concatBytes } from "../base/bytes.ts";
 import type { DropReason } from "../base/drop-reason.ts";
 import type { Endpoint } from "../base/endpoint.ts";
-import { after, type Deadline, type Instant } from "../base/instant.ts";
+import { after, type Deadline, type Instant, instant } from "../base/instant.ts";
 import { TokenBucket } from "../base/token-bucket.ts";
 import { encodeRelayPrefix } from "../wire/beacon.ts";
 import type { Pila } from "../wire/frame.ts";
 import type { NodeId } from "../wire/ids.ts";
-import { KEY_STAT_COUNT, type StagedPacket } from "./data-plane.ts";
-import { KeyExchange, PILA_FLAG, type PilaFlag, pilaFlags } from "./key-exchange.ts";
+import type { CandidateOrigin } from "./candidates.ts";
+import type { StagedPacket } from "./data-plane.ts";
+import { PILA_FLAG, type PilaFlag, pilaFlags } from "./key-exchange.ts";
 import type { LinkContext } from "./link-context.ts";
-import { Path } from "./path.ts";
-import { installKey, NoncePrefixes, pairName, type Session } from "./session.ts";
+import { Path, type PathEffect } from "./path.ts";
+import type { Session } from "./session.ts";
+import { Sessions } from "./sessions.ts";
 import { Staging } from "./staging.ts";
 import { type LinkTimer, LinkTimers } from "./timers.ts";
+import { DirectSearch, Usage } from "./usage.ts";
 
 export class Link {
   readonly node: NodeId;
   /** Place of this link in the table's typed arrays. */
   readonly index: number;
-  readonly path = new Path();
+  readonly path: Path;
   /** The peer's Ed25519 key; a link exists only for a peer whose key is known. */
   readonly #identityKey: Uint8Array;
   readonly #context: LinkContext;
@@ -36,24 +42,20 @@ export class Link {
   readonly #timers: LinkTimers;
   readonly #staging = new Staging();
   readonly #inboundExchanges: TokenBucket;
-  /** What was moved under keys that are gone. */
-  readonly #retiredTraffic = new Float64Array(KEY_STAT_COUNT);
-  /** Our half; replaced when a session ends for good, so that nothing recorded under it opens again. */
-  #exchange: KeyExchange;
-  #prefixes: NoncePrefixes;
-  /**
-   * Keys of the peer that a newer one has replaced, in hex: a replayed exchange with one of them is refused, or frames
-   * recorded under it could be replayed too. Bound: MAX_RETIRED, oldest out; emptied with our half.
-   */
-  readonly #retiredPeerKeys: string[] = [];
-  #current: Session | undefined;
-  #next: Session | undefined;
-  #previous: Session | undefined;
+  readonly #sessions: Sessions;
   #attempts = 0;
   #probes = 0;
   #exchangeSentAt: Instant | undefined;
   #lastReceivedAt: Instant | undefined;
   #establishedAt: Instant | undefined;
+  /** Where the frame that is being handled came from: answers to it go back that way. */
+  #cameFrom: Endpoint | undefined;
+  #cameRelayed = false;
+  readonly #usage = new Usage();
+  readonly #directSearch = new DirectSearch();
+  /** Nothing was heard for so long that the way must be tried before a packet is entrusted to it. */
+  #dozes = false;
+  #confirmedAt: Instant | undefined;
 
   constructor(
     context: LinkContext,
@@ -68,14 +70,15 @@ export class Link {
     this.#identityKey = identityKey;
     this.index = index;
     this.#endpointSlot = endpointSlot;
+    this.path = new Path(context.local.node < node);
+    this.path.relayKind = context.relayKind();
     this.#timers = new LinkTimers(() => context.timerSet(this));
     this.#inboundExchanges = new TokenBucket(2, 8, now);
-    this.#exchange = new KeyExchange(context.crypto, context.local);
-    this.#prefixes = new NoncePrefixes(context.crypto);
+    this.#sessions = new Sessions(context, node, index, endpointSlot);
   }
 
   get isUp(): boolean {
-    return this.#current !== undefined;
+    return this.#sessions.current !== undefined;
   }
 
   /** When the current key was agreed. */
@@ -88,28 +91,55 @@ export class Link {
   }
 
   get sendSlot(): number | undefined {
-    return this.#current?.sendSlot;
+    return this.#sessions.current?.sendSlot;
   }
 
   /** Inner bytes and packets under all keys of this link so far, by KEY_STAT. */
   traffic(): Float64Array {
-    const sum = this.#retiredTraffic.slice();
-    for (const session of [this.#current, this.#next, this.#previous]) if (session) this.#addTraffic(sum, session);
-    return sum;
+    return this.#sessions.traffic();
   }
 
-  /** The registry or the cache names an endpoint. */
-  suggestEndpoint(endpoint: Endpoint, now: Instant): void {
-    const changed = this.path.suggest(endpoint, now);
-    if (this.path.kind === "relay" && this.#current !== undefined) this.#tryDirect(now);
-    if (!changed) return;
-    this.#applyPath();
-    if (this.#timers.isSet("exchange-retry")) this.#sendExchange(PILA_FLAG.REQUEST, now);
+  /** The registry, the cache or a punch names an endpoint. */
+  suggestEndpoint(endpoint: Endpoint, origin: CandidateOrigin, now: Instant): void {
+    const effect = this.path.suggest(endpoint, origin, now);
+    if (effect === "moved") this.#applyPath();
+    const isSought = this.path.isRelayed || this.#dozes || this.#probes > 0 || this.#timers.isSet("exchange-retry");
+    // A punch is for this very moment: both sides' NATs are open now.
+    if (effect === "none" && !(origin === "punch" && isSought)) return;
+    if (this.#timers.isSet("exchange-retry")) this.#tryExchange(PILA_FLAG.REQUEST, endpoint, now);
+    else if (effect === "probe" || isSought) this.#probeDirect(endpoint, now);
+  }
+
+  /** The underlay changed: every proof is void. `spreadMs` keeps many links from asking in the same moment. */
+  handleUnderlayChange(spreadMs: number, now: Instant): void {
+    this.path.doubt();
+    if (this.#timers.isSet("exchange-retry")) {
+      this.#attempts = 0;
+      this.#timers.set("exchange-retry", after(now, spreadMs));
+      return;
+    }
+    if (this.#sessions.current === undefined) return;
+    this.#probes = 0;
+    if (this.#usage.isWanted(now)) this.#timers.set("reply-due", after(now, spreadMs));
+    else this.#doze();
+  }
+
+  /** Tries every way now, for somebody who wants to see what becomes of it. */
+  probeEveryWay(now: Instant): void {
+    if (this.#sessions.current === undefined) return this.connect(now);
+    this.#context.emit({ kind: "relay-proof-wanted", link: this });
+    for (const endpoint of this.path.targets()) this.#probeDirect(endpoint, now);
+  }
+
+  /** The beacon is somewhere else, or is reached in another way. */
+  handleRelayChange(): void {
+    this.path.relayKind = this.#context.relayKind();
+    if (this.path.isRelayed) this.#applyPath();
   }
 
   /** Starts agreeing on keys unless that is done or under way. */
   connect(now: Instant): void {
-    if (this.#current !== undefined || this.#timers.isSet("exchange-retry")) return;
+    if (this.#sessions.current !== undefined || this.#timers.isSet("exchange-retry")) return;
     this.#attempts = 0;
     this.#sendExchange(PILA_FLAG.REQUEST, now);
     this.#timers.set("exchange-retry", after(now, RETRY_MS[0]!));
@@ -120,24 +150,26 @@ export class Link {
   stage(packet: StagedPacket, now: Instant): number {
     const evicted = this.#staging.add(packet, now);
     this.connect(now);
+    this.#usage.note();
+    if (this.#sessions.current !== undefined) this.#timers.setIfStopped("reply-due", now);
     this.#timers.setIfStopped("exchange-refuse", after(now, REFUSE_MS));
     return evicted;
   }
 
   /** A signed key exchange that names this peer, from `source`. Returns why it had no effect, if so. */
   handleExchange(pila: Pila, source: Endpoint, relayed: boolean, now: Instant): DropReason | undefined {
-    const wrongKey = this.#exchange.checkIdentity(pila, this.#identityKey);
+    const wrongKey = this.#sessions.exchange.checkIdentity(pila, this.#identityKey);
     if (wrongKey !== undefined) return wrongKey;
-    if (!this.#inboundExchanges.take(now)) return "key-exchange-limited";
     const flags = pilaFlags(pila.trailer);
-    if (this.#sessionWith(pila.exchangeKey) !== undefined) {
-      this.#answerKnownKey(flags, source, relayed, now);
+    if (this.#sessions.with(pila.exchangeKey) !== undefined) {
+      this.#answerKnownKey(flags, source, relayed, now); // cheap, and limited by itself
       return undefined;
     }
-    if (this.#retiredPeerKeys.includes(toHex(pila.exchangeKey))) return "stale-key-exchange";
-    const badSignature = this.#exchange.checkSignature(pila);
+    if (!this.#inboundExchanges.take(now)) return "key-exchange-limited";
+    if (this.#sessions.isRetired(pila.exchangeKey)) return "stale-key-exchange";
+    const badSignature = this.#sessions.exchange.checkSignature(pila);
     if (badSignature !== undefined) return badSignature;
-    const session = this.#install(pila.exchangeKey, now);
+    const session = this.#sessions.install(pila.exchangeKey, now);
     if (session === undefined) return "bad-key-exchange";
     if (flags !== PILA_FLAG.ANSWER) this.#transmitExchange(PILA_FLAG.ANSWER, source, relayed, now);
     this.#adopt(session, source, relayed, now);
@@ -146,8 +178,9 @@ export class Link {
 
   /** A PILS of this peer for which no key is here: it holds keys that we lost. Asks it for an exchange. */
   handleUnknownKey(source: Endpoint, relayed: boolean, now: Instant): void {
-    if (!this.#inboundExchanges.take(now)) return;
+    // In this order: a flood of such frames must not use up what a key exchange needs.
     if (this.#exchangeSentAt !== undefined && after(this.#exchangeSentAt, SAME_KEY_ANSWER_MS) > now) return;
+    if (!this.#inboundExchanges.take(now)) return;
     this.#transmitExchange(PILA_FLAG.REQUEST, source, relayed, now);
   }
 
@@ -162,31 +195,62 @@ export class Link {
     carriesData: boolean,
     now: Instant,
   ): void {
-    const session = this.#sessionOfSlot(keySlot);
+    const session = this.#sessions.ofSlot(keySlot);
     if (session === undefined) return;
     session.lastOpenedAt = now;
     this.#lastReceivedAt = now;
     this.#probes = 0;
-    if (keySlot !== session.sendSlot) this.#sealWith(session, keySlot);
-    if (session === this.#next) this.#promoteNext(now);
+    this.#cameFrom = source ?? this.path.direct;
+    this.#cameRelayed = relayed;
+    if (carriesData) this.#usage.note();
+    if (keySlot !== session.sendSlot) {
+      session.sendSlot = keySlot;
+      if (session === this.#sessions.current) this.#publish();
+    }
+    if (session === this.#sessions.next) this.#promoteNext(now);
     this.#timers.stop("reply-due");
-    if (session !== this.#previous) this.#learnPath(source, relayed, now);
-    if (carriesData && this.#context.wantsKeepalive(this))
-      this.#timers.setIfStopped("keepalive", after(now, KEEPALIVE_MS));
+    if (session !== this.#sessions.previous) this.#learnPath(relayed, carriesData, now);
+    if (this.#dozes) this.#wake(now);
+    const shows = carriesData && this.#context.wantsKeepalive(this);
+    if (shows) this.#timers.setIfStopped("keepalive", after(now, KEEPALIVE_MS));
   }
 
   /** Inner packets were sealed for this peer: must be called when it first happens in a batch. */
   noteSent(now: Instant): void {
+    this.#usage.note();
     this.#timers.stop("keepalive");
+    this.#timers.setIfStopped("upkeep", after(now, this.#upkeepMs()));
+    if (this.path.isRelayed) this.#timers.setIfStopped("direct-retry", after(now, DIRECT_RETRY_MS));
     if (!this.#timers.isSet("reply-due")) this.#timers.set("reply-due", after(now, REPLY_DUE_MS));
   }
 
   /** Seals a whole virtual packet and sends it; false when there is no key. */
   sendVirtual(packet: Uint8Array): boolean {
-    const session = this.#current;
+    const session = this.#sessions.current;
     if (session === undefined) return false;
     this.#transmitSealed(session.sendSlot, packet);
+    if (this.#dozes) this.#timers.setIfStopped("reply-due", this.#lastReceivedAt ?? ANY_TIME_AGO);
     return true;
+  }
+
+  /** The same for an answer: it takes the way back that the frame being handled came on. */
+  answerVirtual(packet: Uint8Array): boolean {
+    const session = this.#sessions.current;
+    if (session === undefined) return false;
+    this.#sendBack(this.#context.dataPlane.seal(session.sendSlot, packet), this.#cameFrom, this.#cameRelayed);
+    return true;
+  }
+
+  /** A probe to one endpoint was answered by the frame being handled. */
+  handleProbeAnswer(sentAt: Instant, now: Instant): void {
+    if (this.#cameRelayed || this.#cameFrom === undefined) return;
+    this.#follow(this.path.answeredDirect(this.#cameFrom, sentAt, now), now);
+  }
+
+  /** The operator or a stream uses the link: it is kept open like one that carries packets. */
+  noteUse(now: Instant): void {
+    this.#usage.note();
+    if (this.#sessions.current !== undefined) this.#timers.setIfStopped("upkeep", after(now, this.#upkeepMs()));
   }
 
   /** Starts a timer that the bridge conversation owns; the engine is told when it fires. */
@@ -212,8 +276,8 @@ export class Link {
   /** Wipes the keys and forgets what waits. */
   close(): void {
     this.#timers.stopAll();
-    this.#removeAll();
-    this.#exchange.wipe();
+    this.#sessions.wipe();
+    this.#publish();
     this.#context.endpointSlots.give(this.#endpointSlot);
   }
 
@@ -224,37 +288,31 @@ export class Link {
       case "exchange-refuse":
         return this.#refuseStaged(now);
       case "keepalive":
-        this.#context.emit({ kind: "keepalive-due", link: this });
-        return;
+        return this.#context.emit({ kind: "keepalive-due", link: this });
       case "reply-due":
         return this.#probe(now);
       case "direct-retry":
         return this.#tryDirect(now);
+      case "upkeep":
+        return this.#keepUp(now);
       case "hello-retry":
-        this.#context.emit({ kind: "hello-due", link: this });
-        return;
+        return this.#context.emit({ kind: "hello-due", link: this });
       case "notice-retry":
-        this.#context.emit({ kind: "notice-due", link: this });
-        return;
+        return this.#context.emit({ kind: "notice-due", link: this });
       case "next-expires":
-        if (this.#next !== undefined) this.#remove(this.#next);
-        this.#next = undefined;
+        if (this.#sessions.next !== undefined) this.#sessions.remove(this.#sessions.next);
+        this.#sessions.next = undefined;
         return;
       case "previous-expires":
-        this.#retirePrevious();
-        return;
+        return this.#sessions.retirePrevious();
     }
   }
 
   #retryExchange(now: Instant): void {
-    if (this.#current !== undefined) return;
+    if (this.#sessions.current !== undefined) return;
     this.#attempts++;
     const delayMs = RETRY_MS[this.#attempts];
-    if (delayMs === undefined) {
-      this.#attempts = 0;
-      this.#refuseStaged(now);
-      return; // the next packet starts over
-    }
+    if (delayMs === undefined) return this.#refuseStaged(now); // the next packet starts over
     this.#sendExchange(PILA_FLAG.REQUEST, now);
     if (this.#attempts === ASK_AGAIN_ATTEMPT) this.#context.emit({ kind: "endpoint-wanted", link: this });
     this.#timers.set("exchange-retry", after(now, delayMs));
@@ -266,32 +324,93 @@ export class Link {
     if (packets.length > 0) this.#context.emit({ kind: "unreachable", link: this, packets });
   }
 
-  /** We send and nothing comes back: ask for keys, ask for life, ask where the peer is. */
+  /**
+   * We send and nothing comes back, or the way is doubtful: ask for life on every way at once, ask for keys, ask where
+   * the peer is. Whatever answers first becomes the path.
+   */
   #probe(now: Instant): void {
     this.#probes++;
     if (this.#probes > MAX_PROBES) return this.#giveUp(now);
     if (this.#probes === 1) this.path.doubt();
     if (this.#probes <= 2) this.#context.emit({ kind: "endpoint-wanted", link: this });
-    this.#sendExchange(PILA_FLAG.REQUEST, now);
-    this.#context.emit({ kind: "proof-wanted", link: this, keySlot: this.#current?.sendSlot });
+    // A mere doubt is settled by a ping; after that the peer may have lost its keys.
+    if (!this.#dozes || this.#probes > 1) this.#sendExchange(PILA_FLAG.REQUEST, now);
+    this.#context.emit({ kind: "proof-wanted", link: this, keySlot: this.#sessions.current?.sendSlot });
+    this.#context.emit({ kind: "relay-proof-wanted", link: this });
+    for (const endpoint of this.path.targets()) this.#probeDirect(endpoint, now);
     this.#timers.set("reply-due", after(now, PROBE_MS));
   }
 
-  /** A frame that arrives the direct way proves it: the peer then answers directly, and so do we. */
+  /** While frames go through the relay: look for a direct way, often at first, as long as somebody uses the link. */
   #tryDirect(now: Instant): void {
-    if (this.path.kind !== "relay" || this.#current === undefined) return;
-    if (this.path.direct !== undefined) this.#context.emit({ kind: "direct-proof-wanted", link: this });
-    this.#timers.set("direct-retry", after(now, DIRECT_RETRY_MS));
+    if (this.#sessions.current === undefined || !this.path.isRelayed) return;
+    if (!this.#directSearch.isSettling && !this.#usage.isWanted(now)) return; // noteSent starts it again
+    if (this.#directSearch.asksAgain) this.#context.emit({ kind: "endpoint-wanted", link: this });
+    for (const endpoint of this.path.targets()) this.#probeDirect(endpoint, now);
+    this.#timers.set("direct-retry", after(now, this.#directSearch.nextDelayMs()));
+  }
+
+  /** A link in use keeps its mappings open; one that is not falls asleep without a word. */
+  #keepUp(now: Instant): void {
+    if (this.#sessions.current === undefined || this.#dozes) return;
+    const heardAt = this.#lastReceivedAt ?? this.#establishedAt ?? now;
+    if (!this.#usage.isWanted(now) && after(heardAt, MAPPING_LIFE_MS) <= now) return this.#doze();
+    if (this.#usage.isWanted(now) && after(heardAt, QUIET_MS) <= now) {
+      this.#context.emit({ kind: "proof-wanted", link: this, keySlot: undefined });
+      this.#timers.setIfStopped("reply-due", after(now, REPLY_DUE_MS));
+    }
+    this.#timers.set("upkeep", after(now, this.#upkeepMs()));
+  }
+
+  /** 20 to 25 s, by link, so that many links do not speak in the same moment; NATs keep a mapping for 30 s or longer. */
+  #upkeepMs(): number {
+    return UPKEEP_MS + ((this.index * 997) % UPKEEP_SPREAD_MS);
+  }
+
+  #doze(): void {
+    this.#dozes = true;
+    this.#timers.stop("upkeep");
+    this.#timers.stop("direct-retry");
+    this.path.doubt();
+    this.#publish();
+  }
+
+  /** The way is known again: what waited for that goes out. */
+  #wake(now: Instant): void {
+    this.#dozes = false;
+    this.#publish();
+    this.#timers.stop("exchange-refuse");
+    this.#timers.setIfStopped("upkeep", after(now, this.#upkeepMs()));
+    if (this.path.isRelayed) this.#lookForDirect(now);
+    this.#flush(now);
+  }
+
+  #flush(now: Instant): void {
+    const slot = this.#sessions.current?.sendSlot;
+    if (slot === undefined) return;
+    for (const packet of this.#staging.take(now)) {
+      this.#context.dataPlane.sendStaged(slot, this.#endpointSlot, packet);
+      this.noteSent(now);
+    }
+  }
+
+  #lookForDirect(now: Instant): void {
+    this.#directSearch.restart();
+    this.#timers.set("direct-retry", now);
+  }
+
+  #probeDirect(endpoint: Endpoint, now: Instant): void {
+    this.path.candidates.tried(endpoint, now);
+    this.#context.emit({ kind: "direct-proof-wanted", link: this, endpoint });
   }
 
   #giveUp(now: Instant): void {
     this.#probes = 0;
+    this.#dozes = false;
     this.#timers.stopAll();
-    this.#removeAll();
-    this.#exchange.wipe();
-    this.#exchange = new KeyExchange(this.#context.crypto, this.#context.local);
-    this.#prefixes = new NoncePrefixes(this.#context.crypto);
-    this.#retiredPeerKeys.length = 0;
+    this.#sessions.wipe();
+    this.#sessions.renew();
+    this.#publish();
     this.#context.emit({ kind: "down", link: this });
     this.#refuseStaged(now);
   }
@@ -306,66 +425,69 @@ export class Link {
   }
 
   #adopt(session: Session, source: Endpoint, relayed: boolean, now: Instant): void {
-    const currentAlive = this.#current?.lastOpenedAt !== undefined && after(this.#current.lastOpenedAt, ALIVE_MS) > now;
-    if (this.#current !== undefined && currentAlive) {
-      if (this.#next !== undefined) this.#remove(this.#next);
-      this.#next = session;
+    const currentAlive =
+      this.#sessions.current?.lastOpenedAt !== undefined && after(this.#sessions.current.lastOpenedAt, ALIVE_MS) > now;
+    if (this.#sessions.current !== undefined && currentAlive) {
+      if (this.#sessions.next !== undefined) this.#sessions.remove(this.#sessions.next);
+      this.#sessions.next = session;
       this.#timers.set("next-expires", after(now, NEXT_LIFETIME_MS));
       this.#context.emit({ kind: "proof-wanted", link: this, keySlot: session.sendSlot });
       return;
     }
     // Nothing works now: where the exchange came from is the best guess there is, until a frame proves it.
-    if (relayed) this.path.provedRelay(now);
-    else if (this.path.suggest(source, now) || this.path.kind === "none") this.#applyPath();
+    this.path.guess(source, relayed, now);
     this.#applyPath();
     this.#makeCurrent(session, now);
   }
 
   #promoteNext(now: Instant): void {
-    const session = this.#next!;
-    this.#next = undefined;
+    const session = this.#sessions.next!;
+    this.#sessions.next = undefined;
     this.#timers.stop("next-expires");
     this.#makeCurrent(session, now);
   }
 
   #makeCurrent(session: Session, now: Instant): void {
-    this.#retirePrevious();
-    this.#previous = this.#current;
-    if (this.#previous !== undefined) this.#timers.set("previous-expires", after(now, PREVIOUS_LIFETIME_MS));
-    this.#current = session;
+    this.#sessions.retirePrevious();
+    this.#sessions.previous = this.#sessions.current;
+    if (this.#sessions.previous !== undefined) this.#timers.set("previous-expires", after(now, PREVIOUS_LIFETIME_MS));
+    this.#sessions.current = session;
     this.#establishedAt = now;
     this.#attempts = 0;
+    this.#dozes = false;
     this.#timers.stop("exchange-retry");
     this.#timers.stop("exchange-refuse");
+    this.#timers.setIfStopped("upkeep", after(now, this.#upkeepMs()));
     this.#publish();
     this.#context.emit({ kind: "up", link: this });
-    for (const packet of this.#staging.take(now)) {
-      this.#context.dataPlane.sendStaged(session.sendSlot, this.#endpointSlot, packet);
-      this.noteSent(now);
+    if (this.path.isRelayed) this.#lookForDirect(now);
+    this.#flush(now);
+  }
+
+  #learnPath(relayed: boolean, carriesData: boolean, now: Instant): void {
+    if (relayed) this.#follow(this.path.heardRelay(now), now);
+    else if (this.#cameFrom !== undefined) {
+      this.#follow(this.path.heardDirect(this.#cameFrom, carriesData, now), now);
     }
   }
 
-  #sealWith(session: Session, slot: number): void {
-    session.sendSlot = slot;
-    if (session === this.#current) this.#publish();
-  }
-
-  #learnPath(source: Endpoint | undefined, relayed: boolean, now: Instant): void {
-    if (relayed) {
-      if (this.path.provedRelay(now)) this.#applyPath();
-      this.#timers.setIfStopped("direct-retry", after(now, DIRECT_RETRY_MS));
+  #follow(effect: PathEffect, now: Instant): void {
+    if (effect === "none") return;
+    if (effect === "probe") {
+      if (this.#confirmedAt !== undefined && after(this.#confirmedAt, CONFIRM_GAP_MS) > now) return;
+      this.#confirmedAt = now;
+      if (this.#cameFrom !== undefined) this.#probeDirect(this.#cameFrom, now);
       return;
     }
-    const from = source ?? this.path.direct;
-    if (from !== undefined && this.path.provedDirect(from, now)) {
-      this.#applyPath();
-      this.#context.emit({ kind: "moved", link: this });
-    }
+    this.#applyPath();
+    this.#context.emit({ kind: "moved", link: this });
+    if (this.path.isRelayed) this.#lookForDirect(now);
+    else this.#timers.stop("direct-retry");
   }
 
   #applyPath(): void {
     const relay = this.#context.relay();
-    if (this.path.kind === "relay" && relay !== undefined) {
+    if (this.path.isRelayed && relay !== undefined) {
       const prefix = encodeRelayPrefix(this.#context.local.node, this.node);
       this.#context.dataPlane.setEndpoint(this.#endpointSlot, relay, prefix);
       return;
@@ -376,43 +498,57 @@ export class Link {
   }
 
   #sendExchange(flag: PilaFlag, now: Instant): void {
-    if (this.path.direct !== undefined) this.#transmitExchange(flag, this.path.direct, false, now);
+    const targets = this.path.targets();
+    for (const endpoint of targets) this.#tryExchange(flag, endpoint, now);
     const relay = this.#context.relay();
     // The reference hears of us through the beacon too when the direct way is closed (§14.3).
-    const patience = this.path.direct === undefined ? 1 : RELAY_ATTEMPT;
-    const directSilent = this.#attempts >= patience || this.#probes > 1;
-    if (relay !== undefined && (directSilent || this.path.kind === "relay")) {
+    if (relay !== undefined && (this.#attempts >= RELAY_ATTEMPT || this.#probes > 0 || this.path.isRelayed)) {
       this.#transmitExchange(flag, relay, true, now);
     }
   }
 
+  #tryExchange(flag: PilaFlag, endpoint: Endpoint, now: Instant): void {
+    this.path.candidates.tried(endpoint, now);
+    this.#transmitExchange(flag, endpoint, false, now);
+  }
+
   #transmitExchange(flag: PilaFlag, to: Endpoint, relayed: boolean, now: Instant): void {
     this.#exchangeSentAt = now;
-    this.#transmit(this.#exchange.frame(flag), to, relayed);
+    this.#transmit(this.#sessions.exchange.frame(flag), to, relayed);
   }
 
   #transmitSealed(keySlot: number, packet: Uint8Array): void {
-    const relay = this.#context.relay();
-    const relayed = this.path.kind === "relay" && relay !== undefined;
-    const to = relayed ? relay : this.path.direct;
-    if (to !== undefined) this.#transmit(this.#context.dataPlane.seal(keySlot, packet), to, relayed);
+    this.#sendBack(this.#context.dataPlane.seal(keySlot, packet), this.path.direct, this.path.isRelayed);
+  }
+
+  /** Without a beacon a relayed link still has its last direct endpoint to try. */
+  #sendBack(frame: Uint8Array, direct: Endpoint | undefined, relayed: boolean): void {
+    const relay = relayed ? this.#context.relay() : undefined;
+    const to = relay ?? direct;
+    if (to !== undefined) this.#transmit(frame, to, relay !== undefined);
   }
 
   /** Seals under one particular key: to prove a new one, or to try the older generation. */
   sendProof(keySlot: number, packet: Uint8Array): void {
-    if (this.#sessionOfSlot(keySlot) !== undefined) this.#transmitSealed(keySlot, packet);
+    if (this.#sessions.ofSlot(keySlot) !== undefined) this.#transmitSealed(keySlot, packet);
   }
 
-  /** Seals and sends to the direct endpoint, whatever the path is. */
-  sendDirectProof(packet: Uint8Array): void {
-    const { direct } = this.path;
-    if (this.#current === undefined || direct === undefined) return;
-    this.#transmit(this.#context.dataPlane.seal(this.#current.sendSlot, packet), direct, false);
+  /** Seals and sends to one endpoint, whatever the path is. */
+  sendDirectProof(packet: Uint8Array, endpoint: Endpoint): void {
+    if (this.#sessions.current === undefined) return;
+    this.#transmit(this.#context.dataPlane.seal(this.#sessions.current.sendSlot, packet), endpoint, false);
+  }
+
+  /** Seals and sends through the relay, whatever the path is. */
+  sendRelayProof(packet: Uint8Array): void {
+    const relay = this.#context.relay();
+    if (this.#sessions.current === undefined || relay === undefined) return;
+    this.#transmit(this.#context.dataPlane.seal(this.#sessions.current.sendSlot, packet), relay, true);
   }
 
   /** The older generation's slot of the same session, if the option allows it and nothing has opened yet. */
   legacySlotBeside(keySlot: number): number | undefined {
-    const session = this.#sessionOfSlot(keySlot);
+    const session = this.#sessions.ofSlot(keySlot);
     return session?.lastOpenedAt === undefined ? session?.legacySlot : undefined;
   }
 
@@ -422,114 +558,21 @@ export class Link {
       return;
     }
     const prefix = encodeRelayPrefix(this.#context.local.node, this.node);
-    const datagram = new Uint8Array(prefix.length + frame.length);
-    datagram.set(prefix);
-    datagram.set(frame, prefix.length);
-    this.#context.transmit(to, datagram);
-  }
-
-  #install(peerExchangeKey: Uint8Array, now: Instant): Session | undefined {
-    const keys = this.#exchange.deriveKeys(peerExchangeKey);
-    if (keys === undefined) return undefined;
-    const keySlot = this.#installOne("current", peerExchangeKey, keys.current);
-    const legacySlot = this.#context.allowLegacyKeys
-      ? this.#installOne("legacy", peerExchangeKey, keys.legacy)
-      : undefined;
-    keys.current.fill(0);
-    keys.legacy.fill(0);
-    if (keySlot === undefined) return undefined;
-    return {
-      peerExchangeKey: peerExchangeKey.slice(),
-      keySlot,
-      legacySlot,
-      installedAt: now,
-      sendSlot: keySlot,
-      lastOpenedAt: undefined,
-    };
-  }
-
-  #installOne(generation: "current" | "legacy", peerExchangeKey: Uint8Array, key: Uint8Array): number | undefined {
-    const { dataPlane, local, keySlots } = this.#context;
-    const nonce = this.#prefixes.claim(pairName(generation, peerExchangeKey), local.node > this.node);
-    if (nonce === undefined) return undefined;
-    const slot = installKey(dataPlane, keySlots, {
-      key,
-      sendPrefix: nonce.prefix,
-      firstCounter: nonce.firstCounter,
-      localNode: local.node,
-      peerNode: this.node,
-      sendHeader: this.#context.bridgeHeader(local.node, this.node),
-      receiveHeader: this.#context.bridgeHeader(this.node, local.node),
-      bindSender: generation === "current",
-    });
-    if (slot === undefined) return undefined;
-    dataPlane.bindKey(slot, this.#endpointSlot);
-    this.#context.linkOfKey[slot] = this.index;
-    return slot;
-  }
-
-  #addTraffic(sum: Float64Array, session: Session): void {
-    const { keyStats } = this.#context.dataPlane;
-    for (const slot of slotsOf(session)) {
-      for (let i = 0; i < KEY_STAT_COUNT; i++) sum[i] = sum[i]! + keyStats[slot * KEY_STAT_COUNT + i]!;
-    }
-  }
-
-  #remove(session: Session): void {
-    this.#addTraffic(this.#retiredTraffic, session);
-    for (const slot of slotsOf(session)) {
-      const generation = slot === session.legacySlot ? "legacy" : "current";
-      const nextCounter = this.#context.dataPlane.removeKey(slot);
-      this.#prefixes.release(pairName(generation, session.peerExchangeKey), nextCounter);
-      this.#context.linkOfKey[slot] = -1;
-      this.#context.keySlots.give(slot);
-    }
-  }
-
-  #removeAll(): void {
-    for (const session of [this.#current, this.#next, this.#previous]) if (session !== undefined) this.#remove(session);
-    this.#current = undefined;
-    this.#next = undefined;
-    this.#previous = undefined;
-    this.#publish();
-  }
-
-  #retirePrevious(): void {
-    if (this.#previous === undefined) return;
-    this.#remove(this.#previous);
-    this.#retiredPeerKeys.push(toHex(this.#previous.peerExchangeKey));
-    if (this.#retiredPeerKeys.length > MAX_RETIRED) this.#retiredPeerKeys.shift();
-    this.#previous = undefined;
+    this.#context.transmit(to, concatBytes(prefix, frame));
   }
 
   /** Writes what the packet path reads: the slots to seal with, or none. */
   #publish(): void {
-    this.#context.sendKey[this.index] = this.#current?.sendSlot ?? -1;
+    this.#context.sendKey[this.index] = this.#dozes ? -1 : (this.#sessions.current?.sendSlot ?? -1);
     this.#context.sendEndpoint[this.index] = this.#endpointSlot;
   }
-
-  #sessionWith(peerExchangeKey: Uint8Array): Session | undefined {
-    return [this.#current, this.#next, this.#previous].find(
-      (session) => session !== undefined && equalBytes(session.peerExchangeKey, peerExchangeKey),
-    );
-  }
-
-  #sessionOfSlot(slot: number): Session | undefined {
-    return [this.#current, this.#next, this.#previous].find(
-      (session) => session !== undefined && slotsOf(session).includes(slot),
-    );
-  }
-}
-
-function slotsOf(session: Session): number[] {
-  return session.legacySlot === undefined ? [session.keySlot] : [session.keySlot, session.legacySlot];
 }
 
 const NO_PREFIX = new Uint8Array(0);
 /** Delays before the repeats of our first exchange: a lost datagram costs little, a dead peer costs little too. */
 const RETRY_MS = [250, 500, 1000, 2000, 4000];
 /** From this repeat on the exchange also goes through the beacon. */
-const RELAY_ATTEMPT = 2;
+const RELAY_ATTEMPT = 1;
 const ASK_AGAIN_ATTEMPT = 3;
 /** How long a local program waits for a peer that does not answer, before it is told. */
 const REFUSE_MS = 3_000;
@@ -541,7 +584,16 @@ const KEEPALIVE_MS = 1_000;
 /** A session that opened a frame within this time works. */
 const ALIVE_MS = 1_500;
 const SAME_KEY_ANSWER_MS = 500;
-const DIRECT_RETRY_MS = 5_000;
-const MAX_RETIRED = 64;
+/** A link that is used again looks for a direct way again. */
+const DIRECT_RETRY_MS = 500;
+/** A frame from an unexpected endpoint is answered with a probe at most this often. */
+const CONFIRM_GAP_MS = 100;
+const UPKEEP_MS = 20_000;
+const UPKEEP_SPREAD_MS = 5_000;
+/** Something was heard so lately that the mapping needs no refreshing before the next look. */
+const QUIET_MS = 10_000;
+/** The shortest lifetime of a UDP mapping that is common (RFC 4787 asks for 2 min, conntrack gives 30 s). */
+const MAPPING_LIFE_MS = 30_000;
+const ANY_TIME_AGO = instant(0);
 const NEXT_LIFETIME_MS = 5_000;
 const PREVIOUS_LIFETIME_MS = 10_000;

@@ -1,0 +1,63 @@
+/** What an engine is made of, what it tells the edge, and what `status` shows of a link. */
+import type { Crypto } from "../base/crypto.ts";
+import type { Endpoint } from "../base/endpoint.ts";
+import type { Instant } from "../base/instant.ts";
+import type { BeaconClient } from "../beacon/client.ts";
+import type { RegistryClient } from "../registry/client.ts";
+import type { TrustBook } from "../trust/trust-book.ts";
+import type { DataPlane } from "../tunnel/data-plane.ts";
+import type { PathKind } from "../tunnel/path.ts";
+import type { OverlayPrefix } from "../wire/address.ts";
+import type { NodeId } from "../wire/ids.ts";
+import type { PeerKind } from "./bridge-conversation.ts";
+import type { Pong } from "./pings.ts";
+
+export interface EngineOptions {
+  readonly prefix: OverlayPrefix;
+  readonly node: NodeId;
+  readonly seed: Uint8Array;
+  readonly publicKey: Uint8Array;
+  readonly mtuBytes: number;
+  /** Port of the tunnel socket, for the registry. */
+  readonly listenPort: number;
+  readonly allowLegacyKeys: boolean;
+  /** Where frames for peers go that cannot be reached directly; also where beacon messages must come from. */
+  readonly beaconEndpoint: Endpoint | undefined;
+  /** Endpoints of peers from an earlier run. */
+  readonly endpoints: ReadonlyMap<NodeId, Endpoint>;
+}
+
+export interface EngineParts {
+  readonly crypto: Crypto;
+  readonly dataPlane: DataPlane;
+  readonly registry: RegistryClient;
+  readonly beacon: BeaconClient | undefined;
+  readonly trust: TrustBook;
+}
+
+export type EngineEvent =
+  | { readonly kind: "trust-changed" }
+  | { readonly kind: "endpoints-changed" }
+  | { readonly kind: "pong"; readonly pong: Pong }
+  | { readonly kind: "revocation-acknowledged"; readonly node: NodeId }
+  | {
+      readonly kind: "hostname";
+      readonly name: string;
+      readonly node: NodeId | undefined;
+      readonly error: string | undefined;
+    };
+
+/** What `status` shows of a link. */
+export interface LinkFacts {
+  readonly path: PathKind;
+  readonly endpoint: Endpoint | undefined;
+  readonly rttMs: number | undefined;
+  readonly rxBytes: number;
+  readonly txBytes: number;
+  readonly rxPackets: number;
+  readonly txPackets: number;
+  readonly establishedAt: Instant | undefined;
+  readonly lastReceivedAt: Instant | undefined;
+  readonly isUp: boolean;
+  readonly kind: PeerKind;
+}
