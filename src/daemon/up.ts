@@ -15,12 +15,14 @@ import { VERSION } from "../control/version.ts";
 import { Engine } from "../engine/engine.ts";
 import { applyInterface } from "../host/interface.ts";
 import { now, wallNow } from "../io/clock.ts";
+import { localAddresses } from "../io/local-addresses.ts";
 import { lockFile } from "../io/native.ts";
 import { NativeDataPlane } from "../io/native-data-plane.ts";
 import { NodeCrypto } from "../io/node-crypto.ts";
 import { RegistryConnection } from "../io/registry-connection.ts";
 import { resolveHost } from "../io/resolve-host.ts";
 import { type Identity, StateDirectory } from "../io/state-directory.ts";
+import { UnderlayWatch } from "../io/underlay-watch.ts";
 import { RegistryClient } from "../registry/client.ts";
 import { TrustBook } from "../trust/trust-book.ts";
 import { formatOverlayAddress, formatPilotAddress } from "../wire/address.ts";
@@ -61,7 +63,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
     crypto,
     identity,
     hostname: options.hostname ?? memory.hostname,
-    listen: { port: listen.port, lan: [] },
+    listen: { port: listen.port, lan: lanEndpoints(options, listen.port) },
     isPublic: options.public,
     version: `pilot-tun ${VERSION}`,
   });
@@ -115,6 +117,11 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
     prefix: options.prefix.text,
   });
   driver.start();
+  const watch = new UnderlayWatch(options.tun, ({ local, resumed }) => {
+    const matters = driver.input((at) => engine.handleUnderlay(local, resumed, at));
+    if (matters) connection.reconnect();
+  });
+  undo.add(() => watch.close());
   const control = await startControlServer(options.control, backend, {
     onInternalError: (method, error) => process.stderr.write(`bug in ${method}: ${describe(error)}\n`),
   });
@@ -200,6 +207,11 @@ function firstRegistration(
   });
   if (options.signal.aborted) reject(new DOMException("asked to end", "AbortError"));
   return promise;
+}
+
+/** Where neighbours on the same network reach us; the engine keeps the registry informed of later ones. */
+function lanEndpoints(options: UpOptions, port: number): Endpoint[] {
+  return localAddresses(options.tun).map(({ address }) => ({ address, port }));
 }
 
 async function findBeacon(options: UpOptions): Promise<Endpoint | undefined> {
