@@ -14,6 +14,8 @@ export interface DatagramParts {
   readonly beacon: BeaconClient | undefined;
   /** Where beacon messages must come from. */
   beaconEndpoint(): Endpoint | undefined;
+  /** A datagram of a beacon's kind that came straight from `source`. */
+  heardBeacon(datagram: Uint8Array, source: Endpoint, now: Instant): void;
 }
 
 export class Datagrams {
@@ -27,6 +29,7 @@ export class Datagrams {
   handle(datagram: Uint8Array, source: Endpoint, relayed: boolean, now: Instant): DropReason | undefined {
     switch (classifyDatagram(datagram)) {
       case "beacon":
+        if (!relayed) this.#parts.heardBeacon(datagram, source, now);
         if (relayed || !sameEndpoint(source, this.#parts.beaconEndpoint())) return "beacon-spoofed";
         this.#parts.beacon?.handleDatagram(datagram.slice(), now);
         return undefined;

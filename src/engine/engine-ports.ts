@@ -23,6 +23,8 @@ export interface EngineOptions {
   readonly allowLegacyKeys: boolean;
   /** Where frames for peers go that cannot be reached directly; also where beacon messages must come from. */
   readonly beaconEndpoint: Endpoint | undefined;
+  /** The edge can reach the beacon over TCP when UDP is blocked. */
+  readonly hasBeaconTcp?: boolean;
   /** Endpoints of peers from an earlier run. */
   readonly endpoints: ReadonlyMap<NodeId, Endpoint>;
 }
@@ -38,6 +40,8 @@ export interface EngineParts {
 export type EngineEvent =
   | { readonly kind: "trust-changed" }
   | { readonly kind: "endpoints-changed" }
+  /** A connection to the beacon shall be open, or not. */
+  | { readonly kind: "beacon-tcp"; readonly wanted: boolean }
   | { readonly kind: "pong"; readonly pong: Pong }
   | { readonly kind: "revocation-acknowledged"; readonly node: NodeId }
   | {

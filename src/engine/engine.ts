@@ -24,6 +24,7 @@ import { encodeAddressBytes } from "../wire/address.ts";
 import { BRIDGE_PORT } from "../wire/bridge.ts";
 import { type NodeId, networkId } from "../wire/ids.ts";
 import { PORT, PROTOCOL, parseVirtualPacket } from "../wire/virtual-packet.ts";
+import { BeaconWay } from "./beacon-way.ts";
 import { BridgeConversation, bridgeHeader } from "./bridge-conversation.ts";
 import { Datagrams } from "./datagrams.ts";
 import { DirectHandshakes } from "./direct-handshakes.ts";
@@ -46,6 +47,8 @@ export class Engine {
   readonly routes: Routes;
   readonly introductions: Introductions;
   readonly paths: Paths;
+  /** UDP or TCP to the beacon; the edge reports what became of the connection. */
+  readonly beaconWay: BeaconWay;
   readonly #options: EngineOptions;
   readonly #parts: EngineParts;
   readonly #links: LinkTable;
@@ -90,6 +93,7 @@ export class Engine {
       options.beaconEndpoint,
       now,
     );
+    this.beaconWay = this.#createBeaconWay(now);
     this.#links = new LinkTable({
       crypto: parts.crypto,
       dataPlane: parts.dataPlane,
@@ -144,6 +148,7 @@ export class Engine {
       links: this.#links,
       beacon: parts.beacon,
       beaconEndpoint: () => this.paths.beaconEndpoint,
+      heardBeacon: (datagram, source, at) => this.beaconWay.handleDatagram(datagram, source, at),
     });
     this.#inbound = new Inbound({
       ...shared,
@@ -182,12 +187,14 @@ export class Engine {
     this.#streams.handleTimeout(now);
     this.#direct.handleTimeout(now);
     this.#parts.beacon?.handleTimeout(now);
+    this.beaconWay.handleTimeout(now);
     this.#settle(now);
   }
 
   /** The machine's underlay addresses, or that it slept; true when connections to servers should be renewed. */
   handleUnderlay(local: readonly LocalAddress[], resumed: boolean, now: Instant): boolean {
     const matters = this.paths.handleUnderlay(local, resumed, now);
+    if (matters) this.beaconWay.handleSuspicion(now);
     this.#settle(now);
     return matters;
   }
@@ -248,6 +255,7 @@ export class Engine {
     let first = earlier(this.#links.pollTimeout(), this.#strangers.pollTimeout());
     first = earlier(first, this.#streams.pollTimeout());
     first = earlier(first, this.#direct.pollTimeout());
+    first = earlier(first, this.beaconWay.pollTimeout());
     return earlier(first, this.#parts.beacon?.pollTimeout());
   }
 
@@ -263,7 +271,7 @@ export class Engine {
     const traffic = this.#traffic(link);
     return {
       path: link.isUp ? link.path.kind : "none",
-      endpoint: link.path.isRelayed ? this.paths.beaconEndpoint : link.path.direct,
+      endpoint: link.path.isRelayed ? this.#options.beaconEndpoint : link.path.direct,
       rttMs: this.#pings.rttMs(node),
       rxBytes: traffic[KEY_STAT.RX_BYTES]!,
       txBytes: traffic[KEY_STAT.TX_BYTES]!,
@@ -322,6 +330,7 @@ export class Engine {
       if (this.#streams.settle(now)) idle = false;
       if (idle) break;
     }
+    this.beaconWay.settle(now);
     this.#collectOutputs();
   }
 
@@ -376,6 +385,7 @@ export class Engine {
       case "endpoint-wanted":
         this.#parts.registry.resolve(link.node);
         this.paths.requestPunch(link.node, now);
+        this.beaconWay.handleSuspicion(now);
         return;
       case "proof-wanted":
         this.#proveKey(link, event.keySlot, now);
@@ -429,7 +439,7 @@ export class Engine {
         this.paths.handlePunch(event.endpoint, now);
         return;
       case "observed":
-        this.paths.handleObserved(event.endpoint, now);
+        if (this.beaconWay.transport === "udp") this.paths.handleObserved(event.endpoint, now);
         return;
     }
   }
@@ -446,6 +456,20 @@ export class Engine {
     if (link.path.isRelayed || endpoint === undefined || sameEndpoint(this.#endpoints.get(link.node), endpoint)) return;
     this.#endpoints.set(link.node, endpoint);
     this.#events.push({ kind: "endpoints-changed" });
+  }
+
+  #createBeaconWay(now: Instant): BeaconWay {
+    const { beaconEndpoint, hasBeaconTcp } = this.#options;
+    return new BeaconWay(
+      beaconEndpoint,
+      hasBeaconTcp ?? false,
+      {
+        use: (endpoint, transport, at) => this.paths.setBeacon(endpoint, transport, at),
+        transmit: (transmit) => this.#transmits.push(transmit),
+        wantTcp: (wanted) => this.#events.push({ kind: "beacon-tcp", wanted }),
+      },
+      now,
+    );
   }
 
   #createBridge(instance: Uint8Array): BridgeConversation {
