@@ -7,11 +7,12 @@ import { type ExitCode, SCHEMA } from "../control/api.ts";
 import { type Context, type Declare, examples, type Input } from "./context.ts";
 import { type ForegroundTask, runForeground } from "./foreground.ts";
 import { plain } from "./format.ts";
-import { Checked, type Parsed, parseBindAddress, parsePath } from "./parse-options.ts";
+import { Checked, type Parsed, parseBindAddress, parsePath, parseWhole } from "./parse-options.ts";
 import { problemLines, usageProblem } from "./refusal.ts";
+import { DEFAULT_STATE, declareRendezvousOperations, defaultAdminPath } from "./rendezvous-ops.ts";
 
 export const declareRendezvous: Declare = (program, perform) => {
-  program
+  const command = program
     .command("rendezvous")
     .description("run a registry and a beacon, in the foreground")
     .option("--registry <ADDR:PORT>", "address of this machine for the registry (TCP)")
@@ -20,9 +21,13 @@ export const declareRendezvous: Declare = (program, perform) => {
     .option("--tls-cert <FILE>", "certificate, with its chain, in PEM form")
     .option("--tls-key <FILE>", "its private key")
     .option("--tls-self-signed", "make a certificate and keep it in the state directory; clients pin its fingerprint")
-    .option("--state <DIR>", "registrations and trust pairs", "/var/lib/pilot-tun/rendezvous")
+    .option("--state <DIR>", "registrations and trust pairs", DEFAULT_STATE)
+    .option("--admin <SOCKET>", "where health, metrics and backup ask (default: admin.sock in the state directory)")
+    .option("--relay-limit <MBIT/S>", "what one node may send through the relay", "10000")
+    .option("--relay-proven-only", "relay only between nodes that proved their numbers, which pilot-tun does")
     .addHelpText("after", examples("pilot-tun rendezvous --registry 0.0.0.0:9000 --beacon 0.0.0.0:9001 --state ./rv"))
     .action(perform((context, input) => rendezvous(context, input)));
+  declareRendezvousOperations(command, perform);
 };
 
 export interface RendezvousOptions {
@@ -31,6 +36,10 @@ export interface RendezvousOptions {
   readonly stateDir: string;
   readonly compat?: Endpoint;
   readonly tls?: TlsOptions;
+  /** Unix socket for health, metrics and backups. */
+  readonly admin: string;
+  readonly relayProvenOnly: boolean;
+  readonly beaconLimits: { readonly relayBytes: { readonly perSecond: number; readonly burst: number } };
   /** A problem while it runs, such as a full disk. */
   readonly onProblem: (problem: PilotError) => void;
 }
@@ -100,11 +109,21 @@ export function parseRendezvousOptions(input: Input): Omit<RendezvousOptions, "o
     registry: checked.take(parseBindAddress("--registry", raw.registry), UNBOUND),
     beacon: checked.take(parseBindAddress("--beacon", raw.beacon), UNBOUND),
     stateDir: checked.take(parsePath("--state", raw.state), ""),
+    relayProvenOnly: raw.relayProvenOnly === true,
   };
+  const admin = checked.take(parsePath("--admin", raw.admin ?? defaultAdminPath(options.stateDir)), "");
+  const relayMbit = checked.take(parseWhole("--relay-limit", raw.relayLimit ?? 10_000, 1, 1_000_000), 1);
   const compat = raw.compat === undefined ? undefined : checked.take(parseBindAddress("--compat", raw.compat), UNBOUND);
   const tls = checked.take(parseTls(raw, options.stateDir, [options.registry, options.beacon, compat]), undefined);
   checked.end();
-  return { ...options, ...(compat === undefined ? {} : { compat }), ...(tls === undefined ? {} : { tls }) };
+  const relay = { admin, beaconLimits: { relayBytes: relayLimit(relayMbit) } };
+  return { ...options, ...relay, ...(compat === undefined ? {} : { compat }), ...(tls === undefined ? {} : { tls }) };
+}
+
+/** A fifth of a second's bytes at once, and never less than a few superdatagrams. */
+function relayLimit(mbitPerSecond: number): { perSecond: number; burst: number } {
+  const perSecond = (mbitPerSecond * 1e6) / 8;
+  return { perSecond, burst: Math.max(perSecond / 5, 512 * 1024) };
 }
 
 /** Undefined without TLS, which only --compat cannot do without. */

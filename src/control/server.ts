@@ -34,12 +34,9 @@ export async function startControlServer(
   backend: ControlBackend,
   options: ControlServerOptions = {},
 ): Promise<ControlServer> {
-  checkPath(path);
-  makeDirectory(path);
-  await removeStaleSocket(path);
   const running = new Set<AbortController>();
   const server = createHttpServer({ backend, options, running });
-  await listen(server, path);
+  await listenPrivately(server, path);
   let closed: Promise<void> | undefined;
   return {
     path,
@@ -49,6 +46,14 @@ export async function startControlServer(
       return closed;
     },
   };
+}
+
+/** Listens where only this user may connect. Throws PilotError `already_running`, `not_privileged` or `control_socket`. */
+export async function listenPrivately(server: Server, path: string): Promise<void> {
+  checkPath(path);
+  makeDirectory(path);
+  await removeStaleSocket(path);
+  await listen(server, path);
 }
 
 // ---- the socket ---------------------------------------------------------------------------------------------------

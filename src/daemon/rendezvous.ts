@@ -3,12 +3,14 @@
  * operator must know comes as a PilotError at the start, or through `onProblem` while it runs.
  */
 import { fromUtf8 } from "../base/bytes.ts";
-import type { Endpoint } from "../base/endpoint.ts";
+import { type Endpoint, formatEndpoint } from "../base/endpoint.ts";
+import { Histogram } from "../base/histogram.ts";
 import { PilotError } from "../base/pilot-error.ts";
 import { now, wallNow } from "../io/clock.ts";
 import { type FrameConversation, FrameServer, type FrameServerLimits } from "../io/frame-server.ts";
 import { NodeCrypto } from "../io/node-crypto.ts";
 import { SqliteStore } from "../io/sqlite-store.ts";
+import { backupStore } from "../io/store-backup.ts";
 import { loadTlsCertificate, type TlsCertificate, type TlsSource } from "../io/tls-certificate.ts";
 import { type BeaconCounters, type BeaconLimits, BeaconServer } from "../rendezvous/beacon.ts";
 import { handleBinaryRequest } from "../rendezvous/binary-conversation.ts";
@@ -16,9 +18,11 @@ import { type RegistryLimits, RegistryServer } from "../rendezvous/registry.ts";
 import { Conversation } from "../rendezvous/request-context.ts";
 import { encodeRegistryFrame, MAX_FRAME_BYTES } from "../wire/registry.ts";
 import { BINARY_PREAMBLE } from "../wire/registry-binary.ts";
-import { BeaconSocket, type BeaconSocketCounters } from "./beacon-socket.ts";
+import { type BeaconPort, BeaconSocket, type BeaconSocketCounters } from "./beacon-socket.ts";
 import { bindError } from "./bind-error.ts";
 import { CompatListener, type CompatStats } from "./compat-listener.ts";
+import { type AdminServer, type RendezvousHealth, startAdminServer } from "./rendezvous-admin.ts";
+import { formatMetrics } from "./rendezvous-metrics.ts";
 
 export interface RendezvousOptions {
   readonly registry: Endpoint;
@@ -30,6 +34,8 @@ export interface RendezvousOptions {
   /** The relay serves only nodes that proved their numbers. */
   readonly relayProvenOnly?: boolean;
   readonly connectionLimits?: Partial<FrameServerLimits>;
+  /** Unix socket for health, metrics and backups. */
+  readonly admin?: string;
   /** Where nodes come whose network blocks UDP; needs `tls`. */
   readonly compat?: Endpoint;
   readonly tls?: TlsSource;
@@ -91,8 +97,16 @@ async function openSockets(options: RendezvousOptions, store: SqliteStore): Prom
     await Promise.all([registry.close(), beacon.close()]);
     throw bindError("compat", "TCP", options.compat!, cause);
   }
+  let admin: AdminServer | undefined;
+  try {
+    admin = await openAdmin(options, { store, registry, beacon, registryEndpoint });
+  } catch (cause) {
+    await Promise.all([registry.close(), beacon.close(), compat?.close()]);
+    throw cause;
+  }
   let closing: Promise<void> | undefined;
   const close = async (): Promise<void> => {
+    await admin?.close();
     await Promise.all([registry.close(), beacon.close(), compat?.close()]);
     store.close();
   };
@@ -125,6 +139,62 @@ function beaconServer(options: RendezvousOptions, store: SqliteStore, crypto: No
   });
 }
 
+interface AdminParts {
+  readonly store: SqliteStore;
+  readonly registry: RegistryListener;
+  readonly beacon: BeaconPort;
+  readonly registryEndpoint: Endpoint;
+}
+
+async function openAdmin(options: RendezvousOptions, parts: AdminParts): Promise<AdminServer | undefined> {
+  if (options.admin === undefined) return undefined;
+  const { store, registry, beacon } = parts;
+  return await startAdminServer(options.admin, {
+    health: () => healthOf(parts),
+    metrics: () =>
+      formatMetrics({
+        nodes: store.nodeCount(),
+        connections: registry.connectionCount,
+        requests: registry.requestCounts,
+        commitSeconds: registry.commitSeconds.snapshot(),
+        commitFailures: registry.commitFailures,
+        beacon: beacon.server,
+        relay: beacon.stats(),
+      }),
+    backup: (file) => backupStore(store, options.stateDir, file),
+  });
+}
+
+function healthOf({ store, registry, beacon, registryEndpoint }: AdminParts): RendezvousHealth {
+  const problem = probeProblem(store);
+  const { queuedBytes, queuedFrames, queuedFlows } = beacon.stats();
+  return {
+    healthy: problem === null && registry.isListening,
+    registry: {
+      endpoint: formatEndpoint(registryEndpoint),
+      listening: registry.isListening,
+      connections: registry.connectionCount,
+    },
+    beacon: {
+      endpoint: formatEndpoint(beacon.endpoint),
+      bound: true,
+      nodes: beacon.server.nodeCount,
+      provenNodes: beacon.server.provenCount,
+    },
+    store: { writable: problem === null, nodes: store.nodeCount(), problem },
+    queue: { bytes: queuedBytes, frames: queuedFrames, flows: queuedFlows },
+  };
+}
+
+function probeProblem(store: SqliteStore): string | null {
+  try {
+    store.probe();
+    return null;
+  } catch (cause) {
+    return cause instanceof Error ? cause.message : String(cause);
+  }
+}
+
 function openCompat(
   options: RendezvousOptions,
   store: SqliteStore,
@@ -147,6 +217,9 @@ function openCompat(
 /** The registry's sockets, and the commit that stands between a request and its reply. */
 class RegistryListener {
   requests = 0;
+  commitFailures = 0;
+  isListening = false;
+  readonly commitSeconds = new Histogram(COMMIT_SECONDS);
   readonly #options: RendezvousOptions;
   readonly #store: SqliteStore;
   readonly #server: RegistryServer;
@@ -184,15 +257,22 @@ class RegistryListener {
     return this.#frames.connectionCount;
   }
 
+  get requestCounts() {
+    return this.#server.counts.list();
+  }
+
   async listen(): Promise<Endpoint> {
     try {
-      return await this.#frames.listen();
+      const endpoint = await this.#frames.listen();
+      this.isListening = true;
+      return endpoint;
     } catch (cause) {
       throw bindError("registry", "TCP", this.#options.registry, cause);
     }
   }
 
   close(): Promise<void> {
+    this.isListening = false;
     return this.#frames.close();
   }
 
@@ -225,13 +305,21 @@ class RegistryListener {
     }
   }
 
+  #commit(): void {
+    if (!this.#store.isDirty) return;
+    const startedAt = now();
+    this.#store.commit();
+    this.commitSeconds.observe((now() - startedAt) / 1000);
+  }
+
   #settle(): void {
     const failure = this.#failure;
     this.#failure = undefined;
     try {
       if (failure !== undefined) throw failure;
-      this.#store.commit();
+      this.#commit();
     } catch (cause) {
+      this.commitFailures++;
       this.#store.rollback();
       this.#options.onProblem?.(storageError(this.#options.stateDir, cause));
       throw cause;
@@ -239,6 +327,9 @@ class RegistryListener {
     for (let node = this.#server.pollNotice(); node !== undefined; node = this.#server.pollNotice()) this.#notify(node);
   }
 }
+
+/** From a flush that a disk's cache takes at once to a disk in trouble. */
+const COMMIT_SECONDS = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1];
 
 function storageError(stateDir: string, cause: unknown): PilotError {
   const reason = cause instanceof Error ? cause.message : String(cause);

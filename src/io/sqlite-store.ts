@@ -72,6 +72,25 @@ export class SqliteStore implements Store {
     this.#rollback();
   }
 
+  /** Writes and flushes something harmless; throws when the disk refuses. */
+  probe(): void {
+    if (!this.#isDirty) this.#database.exec(`PRAGMA user_version = ${SCHEMA_VERSION}`);
+  }
+
+  /**
+   * Brings everything committed into the database file and lets later changes go to the log only, so that the file
+   * stands still and can be copied while the registry goes on. Only while nothing waits for a commit.
+   */
+  freezeFile(): void {
+    this.#database.exec("PRAGMA wal_autocheckpoint = 0");
+    const result = this.#database.prepare("PRAGMA wal_checkpoint(TRUNCATE)").get()!;
+    if (number(result, "busy") !== 0) throw new Error("the write-ahead log could not be emptied");
+  }
+
+  thawFile(): void {
+    this.#database.exec(`PRAGMA wal_autocheckpoint = ${CHECKPOINT_PAGES}`);
+  }
+
   close(): void {
     this.commit();
     this.#database.close();
@@ -433,7 +452,9 @@ function unwritable(path: string, cause: unknown): PilotError {
 }
 
 /** 2 added networks and invitations. */
-const SCHEMA_VERSION = 2;
+export const SCHEMA_VERSION = 2;
+/** SQLite's default. */
+const CHECKPOINT_PAGES = 1000;
 const SQLITE_BUSY = 5;
 const SQLITE_LOCKED = 6;
 const SQLITE_CORRUPT = 11;

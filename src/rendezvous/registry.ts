@@ -19,6 +19,7 @@ import { NETWORK_REQUESTS } from "./network-requests.ts";
 import { PROFILE_REQUESTS } from "./profile-requests.ts";
 import { REGISTRATION_REQUESTS } from "./registration-requests.ts";
 import { type Conversation, type Reply, type RequestContext, type RequestHandler, refusal } from "./request-context.ts";
+import { RequestCounts } from "./request-counts.ts";
 import { type RateLimit, SourceLimits } from "./source-limits.ts";
 import type { Store } from "./store.ts";
 import { TRUST_REQUESTS } from "./trust-requests.ts";
@@ -47,6 +48,7 @@ export const DEFAULT_REGISTRY_LIMITS: RegistryLimits = {
 };
 
 export class RegistryServer {
+  readonly counts = new RequestCounts((type) => REQUEST_HANDLERS.has(type));
   readonly #options: RegistryOptions;
   readonly #live: LiveDirectory;
   readonly #beacons = new BeaconList();
@@ -69,13 +71,13 @@ export class RegistryServer {
     const cost = 1 + Math.floor(text.length / CHARS_PER_TOKEN);
     const reply = this.#admit(conversation, now, cost)
       ? this.#dispatch(parseRegistryMessage(text) ?? {}, conversation, now, wall)
-      : refusal("rate limited");
+      : this.#limited();
     return JSON.stringify(reply);
   }
 
   /** The same for a request that is parsed already; anything that is no known request is refused. */
   handleMessage(message: RegistryMessage, conversation: Conversation, now: Instant, wall: WallClock): Reply {
-    if (!this.#admit(conversation, now, 1)) return refusal("rate limited");
+    if (!this.#admit(conversation, now, 1)) return this.#limited();
     return this.#dispatch(message, conversation, now, wall);
   }
 
@@ -97,8 +99,15 @@ export class RegistryServer {
     this.#confirmPoll(conversation);
     const type = message["type"];
     const handler = typeof type === "string" ? REQUEST_HANDLERS.get(type) : undefined;
-    if (handler === undefined) return refusal(REQUEST_FAILED);
-    return handler(message, this.#context(conversation, now, wall));
+    const reply = handler === undefined ? undefined : handler(message, this.#context(conversation, now, wall));
+    this.counts.add(type, reply === undefined || reply["type"] === "error" ? "refused" : "ok");
+    return reply ?? refusal(REQUEST_FAILED);
+  }
+
+  /** The request was not looked at, so its type is not known. */
+  #limited(): Reply {
+    this.counts.add(undefined, "limited");
+    return refusal("rate limited");
   }
 
   #confirmPoll(conversation: Conversation): void {
