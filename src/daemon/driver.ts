@@ -48,6 +48,7 @@ export class Driver {
     for (let out = engine.pollTransmit(); out !== undefined; out = engine.pollTransmit()) {
       this.#plane.sendDatagram(out.to, out.datagram);
     }
+    engine.sendReleased();
     for (let packet = engine.pollTunPacket(); packet !== undefined; packet = engine.pollTunPacket()) {
       this.#plane.writeTunPacket(packet);
     }

@@ -2,7 +2,7 @@
  * One node of the overlay, without I/O: joins routing, trust, tunnels, the registry's and the beacon's conversation.
  *
  * Contract: every input carries `now` (monotonic); `handleClock` says what time that is for others. After each input
- * drain, in this order, until empty: pollTransmit, pollTunPacket, pollEvent; then arm one timer for pollTimeout. Inputs:
+ * drain, in this order, until empty: pollTransmit (then call sendReleased once), pollTunPacket, pollEvent; then arm one timer for pollTimeout. Inputs:
  * `handleTunBatch`, `handleUdpBatch` (rows of the data plane, borrowed), `handleRegistry`, `handleTimeout`, and the
  * operator's commands. Nothing throws on what came from outside.
  */
@@ -241,6 +241,11 @@ export class Engine {
 
   pollTransmit(): Transmit | undefined {
     return this.#links.pollTransmit() ?? this.paths.pollTransmit() ?? this.#transmits.shift();
+  }
+
+  /** Packets that waited for a key: they follow the key exchange that makes them readable. */
+  sendReleased(): void {
+    this.#links.sendReleased();
   }
 
   pollTunPacket(): Uint8Array | undefined {

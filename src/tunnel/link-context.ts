@@ -54,6 +54,8 @@ export interface LinkContext {
   /** Whether a keepalive of ours means anything to this peer. */
   wantsKeepalive(link: Link): boolean;
   transmit(to: Endpoint, datagram: Uint8Array): void;
+  /** Sends a packet that waited, after everything that was transmitted before: the peer needs our exchange first. */
+  release(keySlot: number, endpointSlot: number, packet: StagedPacket): void;
   emit(event: LinkEvent): void;
   /** A timer of this link is running: it must be looked at. */
   timerSet(link: Link): void;

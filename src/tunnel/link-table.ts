@@ -6,7 +6,7 @@ import type { Crypto } from "../base/crypto.ts";
 import type { Endpoint } from "../base/endpoint.ts";
 import { type Deadline, earlier, type Instant } from "../base/instant.ts";
 import type { NodeId } from "../wire/ids.ts";
-import { type DataPlane, MAX_ENDPOINT_SLOTS, MAX_KEY_SLOTS, MAX_LINKS } from "./data-plane.ts";
+import { type DataPlane, MAX_ENDPOINT_SLOTS, MAX_KEY_SLOTS, MAX_LINKS, type StagedPacket } from "./data-plane.ts";
 import type { LocalIdentity } from "./key-exchange.ts";
 import { Link } from "./link.ts";
 import type { LinkContext, LinkEvent } from "./link-context.ts";
@@ -40,6 +40,8 @@ export class LinkTable {
   /** Links with a running timer, so that idle peers cost nothing per wake-up. Bound: the links. */
   readonly #timed = new Set<Link>();
   readonly #transmits: Transmit[] = [];
+  /** Packets that waited and may go now. Bound: what links staged; emptied after each input. */
+  readonly #released: { keySlot: number; endpointSlot: number; packet: StagedPacket }[] = [];
   readonly #events: LinkEvent[] = [];
 
   constructor(ports: LinkTablePorts) {
@@ -55,6 +57,7 @@ export class LinkTable {
       bridgeHeader: (source, destination) => ports.bridgeHeader(source, destination),
       wantsKeepalive: (link) => ports.wantsKeepalive(link),
       transmit: (to, datagram) => this.#transmits.push({ to, datagram }),
+      release: (keySlot, endpointSlot, packet) => this.#released.push({ keySlot, endpointSlot, packet }),
       emit: (event) => this.#events.push(event),
       timerSet: (link) => this.#timed.add(link),
     };
@@ -105,6 +108,14 @@ export class LinkTable {
 
   pollTransmit(): Transmit | undefined {
     return this.#transmits.shift();
+  }
+
+  /** Must be called when `pollTransmit` has nothing more: the frames there make these ones readable. */
+  sendReleased(): void {
+    for (const { keySlot, endpointSlot, packet } of this.#released) {
+      this.#context.dataPlane.sendStaged(keySlot, endpointSlot, packet);
+    }
+    this.#released.length = 0;
   }
 
   pollEvent(): LinkEvent | undefined {

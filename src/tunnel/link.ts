@@ -389,7 +389,7 @@ export class Link {
     const slot = this.#sessions.current?.sendSlot;
     if (slot === undefined) return;
     for (const packet of this.#staging.take(now)) {
-      this.#context.dataPlane.sendStaged(slot, this.#endpointSlot, packet);
+      this.#context.release(slot, this.#endpointSlot, packet);
       this.noteSent(now);
     }
   }

@@ -306,6 +306,7 @@ export class SimNode {
     for (let out = this.engine.pollTransmit(); out !== undefined; out = this.engine.pollTransmit()) {
       this.#network.send(this.endpoint, out.to, out.datagram);
     }
+    this.engine.sendReleased();
     for (const { to, bytes } of this.plane.takeDatagrams()) this.#network.send(this.endpoint, to, bytes);
     for (let packet = this.engine.pollTunPacket(); packet !== undefined; packet = this.engine.pollTunPacket()) {
       this.#tunPackets.push(packet);

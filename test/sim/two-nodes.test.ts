@@ -398,3 +398,19 @@ it("a frame never leaves with an inner packet that can be read", () => {
     expect(parseVirtualPacket(bytes.subarray(4))).toBeUndefined();
   }
 });
+
+it("the very first packet after an approval arrives, whichever side sends it", () => {
+  for (let seed = 1; seed <= 20; seed++) {
+    for (const sender of ["a", "b"] as const) {
+      const { network, a, b } = pair(seed);
+      a.command((engine, now) => engine.introductions.ask(b.node, "", now));
+      network.runUntil(() => b.book.get(a.node)?.request !== undefined, 40_000);
+      b.command((engine, now) => engine.introductions.approve(a.node, now));
+      network.runUntil(() => a.book.stateOf(b.node) === "mutual", 40_000);
+      const [from, to] = sender === "a" ? [a, b] : [b, a];
+      from.sendPacket(datagram(from, to, "first"));
+      network.run(300);
+      expect(to.takeTunPackets(), `seed ${seed}, ${sender} sends`).toEqual([datagram(from, to, "first")]);
+    }
+  }
+});
