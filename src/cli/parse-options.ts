@@ -7,6 +7,7 @@ import { resolve } from "node:path";
 import { Address6 } from "ip-address";
 import type { Endpoint } from "../base/endpoint.ts";
 import { DEFAULT_CONTROL_PATH, type Problem } from "../control/api.ts";
+import { COMPAT_PATH, COMPAT_PORT } from "../wire/compat.ts";
 import { UsageError, usageProblem } from "./refusal.ts";
 
 export type Parsed<T> = { readonly value: T } | { readonly problem: Problem };
@@ -99,6 +100,34 @@ export function parseBindAddress(option: string, text: unknown): Parsed<Endpoint
     `${option} ${quoted(text)} is not an address and a port`,
     `Write an IPv4 or IPv6 address of this machine, for example ${option} 0.0.0.0:${port} or ${option} '[::]:${port}'.`,
   );
+}
+
+/** `wss://rendezvous.example/v1/compat`; without a path, or without the scheme, the usual ones. */
+export function parseCompatUrl(option: string, text: string): Parsed<HostPort & { readonly path: string }> {
+  const url = URL.parse(text.includes("://") ? text : `wss://${text}`);
+  const isPlain = url?.username === "" && url.password === "" && url.search === "" && url.hash === "";
+  if (url === null || url.protocol !== "wss:" || url.hostname === "" || !isPlain) {
+    const hint = `For example ${option} wss://rendezvous.example${COMPAT_PATH}; only TLS is spoken there.`;
+    return bad(`${option} ${quoted(text)} is not the URL of a WebSocket over TLS`, hint);
+  }
+  return {
+    value: {
+      host: url.hostname.replace(/^\[|\]$/g, ""),
+      port: url.port === "" ? COMPAT_PORT : Number(url.port),
+      path: url.pathname === "/" ? COMPAT_PATH : url.pathname,
+    },
+  };
+}
+
+/** SHA-256 of a certificate, as openssl, browsers and a rendezvous print it. */
+export function parseFingerprint(option: string, text: unknown): Parsed<string> {
+  const hex = String(text)
+    .replace(/^sha-?256[:=]/i, "")
+    .replaceAll(":", "")
+    .toLowerCase();
+  if (/^[0-9a-f]{64}$/.test(hex)) return { value: hex };
+  const hint = "Write 64 hex digits; a self-signed rendezvous prints them when it starts.";
+  return bad(`${option} ${quoted(text)} is not a SHA-256 fingerprint`, hint);
 }
 
 function badHostPort(option: string, text: unknown): Parsed<never> {

@@ -37,7 +37,7 @@ function facts(reply: StatusReply): Cell[][] {
     ["node", `${name}, ${reply.pilot ?? UNKNOWN}, number ${reply.node ?? UNKNOWN}`],
     ["underlay", underlay(reply)],
     ["registry", isUp ? registry(reply) : { text: registry(reply), colour: "yellow" }],
-    ["beacon", `${reply.beacon.state}, ${printable(reply.beacon.address)}`],
+    ["beacon", beacon(reply)],
     ["requests", requests(reply.pending)],
     ["drops", drops(reply)],
     ["version", reply.version],
@@ -53,6 +53,11 @@ function registry(reply: StatusReply): string {
   const { state, address, error, sinceS } = reply.registry;
   const reason = error === null ? "" : ` (${error})`;
   return printable(`${state} for ${duration(sinceS)}, ${address}${reason}`);
+}
+
+function beacon({ beacon: { state, address, transport } }: StatusReply): Cell {
+  const text = `${state}, ${printable(address)}${transport === "tcp" ? ", over TCP" : ""}`;
+  return transport === "tcp" ? { text, colour: "yellow" } : text;
 }
 
 function requests(pending: number): Cell {

@@ -1,11 +1,14 @@
 /** `pilot-tun up`: the daemon, in the foreground. Checks every option before any of the daemon is loaded. */
 import { type ExitCode, SCHEMA } from "../control/api.ts";
 import type { Running, UpOptions } from "../daemon/up-options.ts";
+import { COMPAT_PATH, COMPAT_PORT } from "../wire/compat.ts";
 import { type Context, type Declare, examples, type Input } from "./context.ts";
 import { runForeground } from "./foreground.ts";
 import {
   Checked,
   parseBindAddress,
+  parseCompatUrl,
+  parseFingerprint,
   parseHostname,
   parseHostPort,
   parseInterfaceName,
@@ -20,6 +23,9 @@ export const declareUp: Declare = (program, perform) => {
     .description("bring the interface up and stay in the foreground; needs root")
     .option("--registry <HOST:PORT>", "the overlay's registry (TCP)")
     .option("--beacon <HOST:PORT>", "the overlay's beacon (UDP)")
+    .option("--compat <URL>", "where the beacon is reached when UDP is blocked; default: wss://BEACON-HOST/v1/compat")
+    .option("--compat-fingerprint <HEX>", "SHA-256 of that server's certificate; default: certificate authorities")
+    .option("--no-compat", "never go around blocked UDP")
     .option("--state <DIR>", "identity, trust and caches", "/var/lib/pilot-tun")
     .option("--tun <NAME>", "name of the interface", "pilot0")
     .option("--hostname <NAME>", "the name to register: reachable as NAME.pilot")
@@ -75,8 +81,21 @@ export function parseUpOptions(context: Context, input: Input): Omit<UpOptions, 
     public: raw.public === true,
     allowLegacyKeys: raw.allowG1Keys === true,
   };
+  const compat = parseCompat(raw, options.beacon.host, checked);
   checked.end();
-  return options;
+  return { ...options, compat };
+}
+
+/** Undefined with --no-compat. */
+function parseCompat(raw: Input["options"], beaconHost: string, checked: Checked): UpOptions["compat"] {
+  if (raw.compat === false) return undefined;
+  const pin = raw.compatFingerprint;
+  const fingerprint = pin === undefined ? undefined : checked.take(parseFingerprint("--compat-fingerprint", pin), "");
+  const server =
+    typeof raw.compat === "string"
+      ? checked.take(parseCompatUrl("--compat", raw.compat), { ...NOWHERE, path: "" })
+      : { host: beaconHost, port: COMPAT_PORT, path: COMPAT_PATH };
+  return { ...server, fingerprint };
 }
 
 // Stand in for a value that was refused; nothing is started with them.

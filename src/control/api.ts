@@ -76,7 +76,7 @@ export interface PeerIdentity {
  */
 export type PeerTrust = "none" | "asked" | "pending" | "mutual" | "revoked" | "revoked-by-peer";
 
-/** How frames reach a peer at this moment. */
+/** How frames reach a peer at this moment; `tcp` is a relay that is reached over TCP because UDP is blocked. */
 export type PeerPath = "direct" | "relay" | "tcp" | "none";
 
 /** What the far side was found to be: `plain` is a Pilot agent without pilot-tun. */
@@ -127,6 +127,8 @@ export interface BeaconStatus {
   readonly address: string;
   /** This node's endpoint as the beacon sees it; null before the first answer. */
   readonly observed: string | null;
+  /** How it is reached: `tcp` while UDP is blocked, through a WebSocket over TLS. */
+  readonly transport: "udp" | "tcp";
 }
 
 // ---- requests and replies -----------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import type {
   PeersReply,
   PingReply,
   PingRequest,
+  Problem,
   RevokeReply,
   StatusReply,
   TrustAskReply,
@@ -38,9 +39,11 @@ import type { TrustBook } from "../trust/trust-book.ts";
 import type { TrustRecord } from "../trust/trust-record.ts";
 import { formatOverlayAddress, formatPilotAddress } from "../wire/address.ts";
 import { type NodeId, networkId } from "../wire/ids.ts";
+import type { CompatLink } from "./compat-link.ts";
 import type { Driver } from "./driver.ts";
 import type { NodeMemory } from "./node-memory.ts";
 import { nodeInText } from "./peer-text.ts";
+import { transportProblems } from "./transport-problems.ts";
 import type { UpOptions } from "./up-options.ts";
 import { Waiters } from "./waiters.ts";
 
@@ -55,6 +58,8 @@ export interface BackendParts {
   readonly crypto: Crypto;
   readonly listen: Endpoint;
   readonly state: StateDirectory;
+  /** The way to the beacon when UDP is blocked. */
+  readonly compat: CompatLink | undefined;
 }
 
 export class Backend implements ControlBackend {
@@ -93,6 +98,9 @@ export class Backend implements ControlBackend {
       case "endpoints-changed":
         this.#keep(() => memory.rememberEndpoints(engine.knownEndpoints()));
         return;
+      case "beacon-tcp":
+        this.#parts.compat?.want(event.wanted);
+        return;
       case "trust-changed":
         this.#keep(() => state.save("trust.json", book.toJson()));
         return;
@@ -118,7 +126,7 @@ export class Backend implements ControlBackend {
       peers: this.#peers(),
       pending: [...book.records()].filter((record) => record.request !== undefined).length,
       drops: engine.drops(),
-      problems: [...engine.problems.values()],
+      problems: [...engine.problems.values(), ...this.#transportProblems()],
     };
   }
 
@@ -418,7 +426,19 @@ export class Backend implements ControlBackend {
       state: beacon.state,
       address: `${options.beacon.host}:${options.beacon.port}`,
       observed: beacon.observed === undefined ? null : formatEndpoint(beacon.observed),
+      transport: engine.beaconWay.transport,
     };
+  }
+
+  #transportProblems(): Problem[] {
+    const { compat, engine } = this.#parts;
+    const registry = this.#registryStatus();
+    return transportProblems({
+      udpBlocked: engine.beaconWay.isUdpBlocked(now()),
+      beacon: this.#beaconStatus().address,
+      compat,
+      registry: { ...registry, isDown: registry.state !== "connected" },
+    });
   }
 
   /** A write that fails is a problem to show, not the end of the packet path. */

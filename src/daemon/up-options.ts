@@ -7,6 +7,8 @@ import type { Endpoint } from "../base/endpoint.ts";
 export interface UpOptions {
   readonly registry: HostPort;
   readonly beacon: HostPort;
+  /** Where the beacon is reached when UDP is blocked; undefined: nowhere. */
+  readonly compat: CompatAddress | undefined;
   readonly stateDir: string;
   /** Path of the control socket. */
   readonly control: string;
@@ -24,6 +26,12 @@ export interface UpOptions {
   readonly allowLegacyKeys: boolean;
   /** Aborts when the daemon is asked to end before it is ready: it undoes what it did and rejects. */
   readonly signal: AbortSignal;
+}
+
+export interface CompatAddress extends HostPort {
+  readonly path: string;
+  /** SHA-256 of the certificate in lower-case hex; undefined: the system's certificate authorities decide. */
+  readonly fingerprint: string | undefined;
 }
 
 export interface HostPort {

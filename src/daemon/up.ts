@@ -29,6 +29,7 @@ import { formatOverlayAddress, formatPilotAddress } from "../wire/address.ts";
 import { type NodeId, networkId } from "../wire/ids.ts";
 import { parseEndpoint } from "../wire/underlay-address.ts";
 import { Backend } from "./backend.ts";
+import { CompatLink, type CompatLinkParts } from "./compat-link.ts";
 import { Driver } from "./driver.ts";
 import { NodeMemory } from "./node-memory.ts";
 import type { Running, UpOptions } from "./up-options.ts";
@@ -86,6 +87,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
       listenPort: listen.port,
       allowLegacyKeys: options.allowLegacyKeys,
       beaconEndpoint,
+      hasBeaconTcp: options.compat !== undefined,
       endpoints: memory.endpoints(),
     },
     {
@@ -101,8 +103,13 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
   undo.add(() => engine.close());
   for (const problem of [trust.problem, memory.problem]) if (problem) engine.problems.set(problem.code, problem);
 
-  const backend = new Backend({ options, engine, client, connection, book, memory, identity, crypto, listen, state });
-  const driver = new Driver(engine, plane, {
+  const compat = createCompat(options, { engine, identity, crypto, listen }, (act) => driver.input(act));
+  undo.add(() => compat?.close());
+  const backend = new Backend({
+    ...{ options, engine, client, connection, book, memory, identity, crypto, listen, state },
+    compat,
+  });
+  const driver: Driver = new Driver(engine, plane, {
     handleEvent: (event) => backend.handleEvent(event),
     pumpRegistry: () => connection.pump(),
   });
@@ -128,6 +135,16 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
   undo.add(() => control.close());
 
   return running(options, engine.node, backend, listen, undo);
+}
+
+function createCompat(
+  { compat: target }: UpOptions,
+  { engine, identity, crypto, listen }: { engine: Engine; identity: Identity; crypto: NodeCrypto; listen: Endpoint },
+  input: CompatLinkParts["input"],
+): CompatLink | undefined {
+  if (target === undefined) return undefined;
+  const own = { node: engine.node, seed: identity.seed, publicKey: identity.publicKey };
+  return new CompatLink({ target, identity: own, crypto, environment: process.env, tunnel: listen, engine, input });
 }
 
 function running(options: UpOptions, node: NodeId, backend: Backend, listen: Endpoint, undo: Undo): Running {
