@@ -1,0 +1,80 @@
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { Lab, waitUntil } from "../helpers/lab.ts";
+import { BEHAVIOUR, expectedPath, LabNat, NAT_KINDS, type NatKind, probeNat } from "../helpers/lab-nat.ts";
+
+const SIDES = ["a", "b"] as const;
+const SHORT: Readonly<Record<NatKind, string>> = {
+  "endpoint-independent": "ei",
+  "address-dependent": "ad",
+  "port-dependent": "pd",
+  symmetric: "sy",
+};
+const host = (side: "a" | "b", kind: NatKind): string => `${side}${SHORT[kind]}`;
+const PAIRS = NAT_KINDS.flatMap((left) => NAT_KINDS.map((right) => [left, right] as const));
+
+describe("hosts behind routers of every kind", () => {
+  let lab: Lab;
+  const routers = new Map<string, LabNat>();
+  const hosts = SIDES.flatMap((side) => NAT_KINDS.map((kind) => host(side, kind)));
+  /** Key: the pair. Bound: the sixteen of them. */
+  const outcome = new Map<string, string>();
+
+  beforeAll(async () => {
+    lab = await Lab.create("nat", { hosts: [...hosts, ...hosts.map((name) => `r${name}`), "s"] });
+    await lab.startRendezvous();
+    let subnet = 1;
+    for (const side of SIDES) {
+      for (const kind of NAT_KINDS) {
+        const router = new LabNat(lab, `r${host(side, kind)}`, subnet++);
+        await router.create(kind);
+        await router.adopt(host(side, kind));
+        routers.set(host(side, kind), router);
+      }
+    }
+  });
+  afterAll(() => lab?.close());
+
+  it.each(NAT_KINDS)("the lab's %s router behaves as its name says", async (kind) => {
+    expect(await probeNat(lab, host("a", kind), "s")).toEqual(BEHAVIOUR[kind]);
+  });
+
+  it("all sixteen pairs end in direct or relay, as theory says", async () => {
+    for (const router of routers.values()) await router.forget();
+    await Promise.all(hosts.map((name) => lab.startNode(name)));
+    for (const left of NAT_KINDS) {
+      await Promise.all(NAT_KINDS.map((right) => lab.trust(host("a", left), host("b", right))));
+    }
+    const pathOf = async (from: string, to: string): Promise<string> => {
+      const { peers } = await lab.pilot(from, "peers");
+      return peers.find((peer: { node: number }) => peer.node === lab.node(to).node)?.path ?? "none";
+    };
+    const wrong: string[] = [];
+    for (const [left, right] of PAIRS) {
+      const [a, b] = [host("a", left), host("b", right)];
+      const expected = expectedPath(left, right);
+      await lab.pilot(a, "ping", "-c", "1", String(lab.node(b).node));
+      let seen = ["", ""];
+      const isSo = async (): Promise<boolean> => {
+        seen = await Promise.all([pathOf(a, b), pathOf(b, a)]);
+        return seen.every((path) => path === expected);
+      };
+      await waitUntil(`${a}-${b}`, isSo, 12_000).catch(() => wrong.push(`${left} × ${right}: ${seen.join("/")}`));
+      outcome.set(`${left} ${right}`, seen[0] === seen[1] ? seen[0]! : seen.join("/"));
+    }
+    console.log(table(outcome));
+    expect(wrong).toEqual([]);
+  });
+});
+
+function table(outcome: ReadonlyMap<string, string>): string {
+  const width = Math.max(...NAT_KINDS.map((kind) => kind.length)) + 2;
+  const row = (cells: readonly string[]): string =>
+    cells
+      .map((cell) => cell.padEnd(width))
+      .join("")
+      .trimEnd();
+  const rows = NAT_KINDS.map((left) =>
+    row([left, ...NAT_KINDS.map((right) => outcome.get(`${left} ${right}`) ?? "?")]),
+  );
+  return [row(["a \\ b", ...NAT_KINDS]), ...rows].join("\n");
+}
