@@ -30,6 +30,8 @@ export const DROP_REASONS = [
   "no-route",
   "not-trusted",
   "revoked",
+  /** An address in a network that this node, or the peer, is not a member of. */
+  "not-member",
   "policy",
   "too-big",
   "no-path",

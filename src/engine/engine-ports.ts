@@ -4,12 +4,14 @@ import type { Endpoint } from "../base/endpoint.ts";
 import type { Instant } from "../base/instant.ts";
 import type { BeaconClient } from "../beacon/client.ts";
 import type { RegistryClient } from "../registry/client.ts";
+import type { NetworkEvent } from "../registry/network-commands.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
 import type { DataPlane } from "../tunnel/data-plane.ts";
 import type { PathKind } from "../tunnel/path.ts";
 import type { OverlayPrefix } from "../wire/address.ts";
 import type { NodeId } from "../wire/ids.ts";
 import type { PeerKind } from "./bridge-conversation.ts";
+import type { StoredNetworks } from "./networks.ts";
 import type { Pong } from "./pings.ts";
 
 export interface EngineOptions {
@@ -27,6 +29,8 @@ export interface EngineOptions {
   readonly hasBeaconTcp?: boolean;
   /** Endpoints of peers from an earlier run. */
   readonly endpoints: ReadonlyMap<NodeId, Endpoint>;
+  /** Memberships from an earlier run. */
+  readonly networks?: StoredNetworks;
 }
 
 export interface EngineParts {
@@ -40,6 +44,8 @@ export interface EngineParts {
 export type EngineEvent =
   | { readonly kind: "trust-changed" }
   | { readonly kind: "endpoints-changed" }
+  | { readonly kind: "networks-changed" }
+  | NetworkEvent
   /** A connection to the beacon shall be open, or not. */
   | { readonly kind: "beacon-tcp"; readonly wanted: boolean }
   | { readonly kind: "pong"; readonly pong: Pong }

@@ -15,14 +15,14 @@ import { FlowTable } from "../policy/flow-table.ts";
 import { NOT_CONNECTED } from "../registry/client.ts";
 import type { RegistryEvent } from "../registry/events.ts";
 import { Routes } from "../routing/routes.ts";
-import { consents, type TrustRecord } from "../trust/trust-record.ts";
+import { consents } from "../trust/trust-record.ts";
 import { KEY_STAT, KEY_STAT_COUNT, MAX_LINKS, type StagedPacket } from "../tunnel/data-plane.ts";
 import type { Link } from "../tunnel/link.ts";
 import type { LinkEvent } from "../tunnel/link-context.ts";
 import { LinkTable, type Transmit } from "../tunnel/link-table.ts";
 import { encodeAddressBytes } from "../wire/address.ts";
 import { BRIDGE_PORT } from "../wire/bridge.ts";
-import { type NodeId, networkId } from "../wire/ids.ts";
+import { type NetworkId, type NodeId, networkId } from "../wire/ids.ts";
 import { PORT, PROTOCOL, parseVirtualPacket } from "../wire/virtual-packet.ts";
 import { BeaconWay } from "./beacon-way.ts";
 import { BridgeConversation, bridgeHeader } from "./bridge-conversation.ts";
@@ -31,6 +31,8 @@ import { DirectHandshakes } from "./direct-handshakes.ts";
 import type { EngineEvent, EngineOptions, EngineParts, LinkFacts } from "./engine-ports.ts";
 import { Inbound } from "./inbound.ts";
 import { Introductions } from "./introductions.ts";
+import { keyChangeProblem } from "./key-change.ts";
+import { Networks, NO_NETWORKS } from "./networks.ts";
 import { NodeStreams } from "./node-streams.ts";
 import { Outbound } from "./outbound.ts";
 import { Paths } from "./paths.ts";
@@ -46,6 +48,7 @@ export class Engine {
   readonly node: NodeId;
   readonly routes: Routes;
   readonly introductions: Introductions;
+  readonly networks: Networks;
   readonly paths: Paths;
   /** UDP or TCP to the beacon; the edge reports what became of the connection. */
   readonly beaconWay: BeaconWay;
@@ -85,7 +88,8 @@ export class Engine {
       seed: options.seed,
       publicKey: options.publicKey,
     };
-    this.routes = new Routes(options.prefix.bytes, options.node, [networkId(0)]);
+    this.networks = this.#createNetworks();
+    this.routes = new Routes(options.prefix.bytes, options.node, [networkId(0), ...this.networks.memberships()]);
     this.#peerMtu = new Int32Array(MAX_LINKS).fill(options.mtuBytes);
     this.#pings = new Pings(options.node);
     this.paths = new Paths(
@@ -107,6 +111,7 @@ export class Engine {
     this.#refusals = new Refusals(this.addressOf(options.node), now);
     this.#strangers = new Strangers({
       lookup: (node) => parts.registry.lookup(node),
+      mayBelong: (packet, node, at) => this.networks.mayBelong(packet, node, at),
       noRoute: (packet, at) => this.#refusals.noRoute(packet, at),
       prohibited: (packet, at) => this.#refusals.prohibited(packet, at),
     });
@@ -135,6 +140,7 @@ export class Engine {
       flows: this.#flows,
       links: this.#links,
       routes: this.routes,
+      networks: this.networks,
       trust: parts.trust,
       drops: this.#drops,
     };
@@ -184,6 +190,7 @@ export class Engine {
   handleTimeout(now: Instant): void {
     this.#links.handleTimeout(now);
     this.#strangers.handleTimeout(now);
+    this.networks.handleTimeout(now);
     this.#streams.handleTimeout(now);
     this.#direct.handleTimeout(now);
     this.#parts.beacon?.handleTimeout(now);
@@ -258,6 +265,7 @@ export class Engine {
 
   pollTimeout(): Deadline | undefined {
     let first = earlier(this.#links.pollTimeout(), this.#strangers.pollTimeout());
+    first = earlier(first, this.networks.pollTimeout());
     first = earlier(first, this.#streams.pollTimeout());
     first = earlier(first, this.#direct.pollTimeout());
     first = earlier(first, this.beaconWay.pollTimeout());
@@ -428,6 +436,8 @@ export class Engine {
 
   #handleRegistryEvent(event: RegistryEvent, now: Instant): void {
     if (event.kind === "registered") this.introductions.registered(now);
+    this.networks.handleRegistry(event, now);
+    if (event.kind === "network") this.#events.push(event);
     if (event.kind === "looked-up") this.#strangers.answered(event.node, existence(event), now);
     if (event.kind === "hostname") {
       this.#events.push({ kind: "hostname", name: event.name, node: event.node, error: event.error });
@@ -495,6 +505,22 @@ export class Engine {
     });
   }
 
+  #createNetworks(): Networks {
+    const { trust, registry } = this.#parts;
+    const changed = (lost: readonly NetworkId[], now: Instant) => this.#networksChanged(lost, now);
+    const own = { prefix: this.#options.prefix, local: this.node, refusals: () => this.#refusals };
+    return new Networks({ ...own, registry, trust, changed }, this.#options.networks ?? NO_NETWORKS);
+  }
+
+  #networksChanged(lost: readonly NetworkId[], now: Instant): void {
+    this.routes.setNetworks([networkId(0), ...this.networks.memberships()]);
+    this.#parts.trust.bumpEpoch();
+    const nowS = Math.floor(this.#wall(now) / 1000);
+    for (const network of lost) this.#refusals.cut(this.#flows.cutNetwork(network, nowS, LIVE_FLOW_S));
+    this.introductions.membershipsChanged((node) => this.networks.sharesJoined(node), now);
+    this.#events.push({ kind: "networks-changed" });
+  }
+
   #createIntroductions(): Introductions {
     const { trust, registry } = this.#parts;
     return new Introductions({
@@ -516,7 +542,10 @@ export class Engine {
       },
       sayDirectly: (node, word, now) => this.#direct.say(node, word, this.#links.get(node)?.isUp ?? false, now),
       notifyRevoked: (node, now) => this.#notifyRevoked(node, now),
-      keyChanged: (record) => this.#reportKeyChange(record),
+      keyChanged: (record, key) =>
+        void this.problems.set(`key_changed ${record.node}`, keyChangeProblem(record, key, this.#parts.crypto)),
+      keySettled: (node) => void this.problems.delete(`key_changed ${node}`),
+      consentFor: (node, now) => this.networks.consentFor(node, now),
     });
   }
 
@@ -552,15 +581,6 @@ export class Engine {
     const flows = this.#flows.cut(link.index, Math.floor(this.#wall(now) / 1000), LIVE_FLOW_S);
     this.#refusals.cut(flows);
     return flows.length;
-  }
-
-  #reportKeyChange(record: TrustRecord): void {
-    const name = record.hostname ?? `node ${record.node}`;
-    this.problems.set(`key_changed ${record.node}`, {
-      code: "key_changed",
-      message: `The registry names another key for ${name} than the one that was pinned; the pinned one stays`,
-      hint: `If ${name} really has a new key: pilot-tun trust revoke ${record.node}, then trust ask it again.`,
-    });
   }
 }
 

@@ -15,12 +15,14 @@ import type { Link } from "../tunnel/link.ts";
 import type { LinkTable } from "../tunnel/link-table.ts";
 import { IPV6_HEADER_BYTES, NEXT_HEADER } from "../wire/ipv6.ts";
 import { clampMss, MIN_TCP_HEADER_BYTES, TCP, TCP_FLAG } from "../wire/tcp.ts";
+import type { Networks } from "./networks.ts";
 
 export interface InboundParts {
   readonly dataPlane: DataPlane;
   readonly flows: FlowTable;
   readonly links: LinkTable;
   readonly routes: Routes;
+  readonly networks: Networks;
   readonly trust: TrustBook;
   readonly drops: DropCounters;
   readonly mtuBytes: number;
@@ -79,10 +81,17 @@ export class Inbound {
     const offset = this.#rows[row + IN.OFFSET]!;
     const length = this.#rows[row + IN.LENGTH]!;
     if (!isPacket) return this.#parts.handleVirtual(link, this.#arena.subarray(offset, offset + length), now);
-    return this.#decidePacket(row, link, offset, length, nowS);
+    return this.#decidePacket(row, link, offset, length, now, nowS);
   }
 
-  #decidePacket(row: number, link: Link, offset: number, length: number, nowS: number): DropReason | undefined {
+  #decidePacket(
+    row: number,
+    link: Link,
+    offset: number,
+    length: number,
+    now: Instant,
+    nowS: number,
+  ): DropReason | undefined {
     const { flows, trust } = this.#parts;
     if (length < IPV6_HEADER_BYTES) return "malformed-packet";
     if (length > this.#parts.mtuBytes) return "too-big";
@@ -95,7 +104,7 @@ export class Inbound {
     key.ports = portsOf(this.#view, offset, length, key.protocol, "source-is-remote");
     let flow = this.#inPrefix(offset) ? flows.find(key) : -1;
     if (flow < 0 || !flows.isCurrent(flow, trust.epoch) || flows.linkOf(flow) !== link.index) {
-      const admitted = this.#admit(link, offset, nowS);
+      const admitted = this.#admit(link, offset, now, nowS);
       if (typeof admitted === "string") return admitted;
       flow = admitted;
     }
@@ -114,13 +123,15 @@ export class Inbound {
   }
 
   /** The slow way: the source must belong to the peer whose key opened the frame, and both must consent. */
-  #admit(link: Link, offset: number, nowS: number): number | DropReason {
+  #admit(link: Link, offset: number, now: Instant, nowS: number): number | DropReason {
     const { routes, trust, flows } = this.#parts;
     if (routes.ownerOf(this.#arena, offset + 8) !== link.node) return "spoofed-source";
     if (!routes.isLocal(this.#arena, offset + 24)) return "wrong-destination";
     const state = trust.stateOf(link.node);
     if (state === "revoked" || state === "revoked-by-peer") return "revoked";
     if (state !== "mutual") return "not-trusted";
+    if (this.#parts.networks.admits(this.#arena, offset + 8, offset + 24, link.node, now) !== "yes")
+      return "not-member";
     return flows.allow(this.#key, link.index, trust.epoch, nowS);
   }
 

@@ -14,7 +14,7 @@ import type { RegistryEvent } from "../registry/events.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
 import type { TrustRecord, TrustState } from "../trust/trust-record.ts";
 import * as statement from "../trust/trust-record.ts";
-import type { NodeId } from "../wire/ids.ts";
+import type { NetworkId, NodeId } from "../wire/ids.ts";
 
 export interface IntroductionParts {
   readonly book: TrustBook;
@@ -35,13 +35,19 @@ export interface IntroductionParts {
   /** Tells a revoked peer so, until it acknowledges. */
   notifyRevoked(node: NodeId, now: Instant): void;
   /** The registry names another key than the pinned one. */
-  keyChanged(record: TrustRecord): void;
+  keyChanged(record: TrustRecord, offered: Uint8Array): void;
+  /** The operator decided about the peer's key. */
+  keySettled(node: NodeId): void;
+  /** The network whose joining by this operator consents to the request; undefined: he must be asked. */
+  consentFor(node: NodeId, now: Instant): NetworkId | undefined;
 }
 
 export type DirectWord = "request" | "accept" | "reject" | "revoke";
 
 export class Introductions {
   readonly #parts: IntroductionParts;
+  /** Key: node. Bound: trust records; keys the registry named against the pin, until the operator decides. */
+  readonly #offeredKeys = new Map<NodeId, Uint8Array>();
 
   constructor(parts: IntroductionParts) {
     this.#parts = parts;
@@ -69,8 +75,22 @@ export class Introductions {
 
   /** Each returns the record as it is afterwards; undefined when the operator's word has nothing to act on. */
   ask(node: NodeId, reason: string, now: Instant): TrustRecord | undefined {
-    const record = this.#record(node, now);
+    const known = this.#record(node, now);
+    const record = known && this.#withOfferedKey(known, now);
     return record && this.#apply(record, statement.ask(record, reason, this.#parts.wall(now)), now);
+  }
+
+  /**
+   * Asking a peer again after having revoked it is the operator's decision for the key that the registry named against
+   * the pinned one; nothing less changes a pin.
+   */
+  #withOfferedKey(record: TrustRecord, now: Instant): TrustRecord {
+    const offered = this.#offeredKeys.get(record.node);
+    if (offered === undefined || record.state !== "revoked") return record;
+    this.#offeredKeys.delete(record.node);
+    this.#parts.keySettled(record.node);
+    this.#parts.closeLink(record.node, now);
+    return { ...record, publicKey: offered, revocationUntold: false };
   }
 
   approve(node: NodeId, now: Instant): TrustRecord | undefined {
@@ -156,7 +176,32 @@ export class Introductions {
     if (record.publicKey === undefined || record.hostname === undefined) this.#parts.registry.lookup(node);
     // It asks though we hold it for a friend: it lost our answer, or its memory.
     if (record.state === "mutual") this.#answer(node, now);
-    this.#apply(record, statement.heardRequest(record, request, this.#parts.wall(now)), now);
+    this.#approveMember(this.#apply(record, statement.heardRequest(record, request, this.#parts.wall(now)), now), now);
+  }
+
+  /** Memberships changed, or more is known of them: consents that they stood for begin and end. */
+  membershipsChanged(sharesJoined: (node: NodeId) => boolean, now: Instant): void {
+    for (const record of [...this.#parts.book.records()]) {
+      if (record.state === "pending") this.#approveMember(record, now);
+      if (record.consentNetwork !== undefined && !sharesJoined(record.node)) this.#withdraw(record, now);
+    }
+  }
+
+  #approveMember(record: TrustRecord, now: Instant): void {
+    const network = record.state === "pending" ? this.#parts.consentFor(record.node, now) : undefined;
+    if (network === undefined) return;
+    this.#apply(record, statement.approveMember(record, network, this.#parts.wall(now)), now);
+  }
+
+  /** The peer hears that we do not consent any more before the link goes; its own ask may stay open. */
+  #withdraw(record: TrustRecord, now: Instant): void {
+    const withdrawn = statement.withdrawMember(record, this.#parts.wall(now));
+    this.#parts.book.put(withdrawn);
+    if (withdrawn.state === record.state) return;
+    this.#parts.cutFlows(record.node, now);
+    this.#parts.consentChanged(record.node);
+    this.#parts.registry.revokeTrust(record.node);
+    this.#parts.closeLink(record.node, now);
   }
 
   #heardResponse(node: NodeId, accepted: boolean, at: WallClock, now: Instant): void {
@@ -172,7 +217,8 @@ export class Introductions {
     if (record === undefined || event.result === undefined) return;
     const { publicKey, hostname } = event.result;
     if (record.publicKey !== undefined && !equalBytes(record.publicKey, publicKey)) {
-      this.#parts.keyChanged(record); // the pin stays until an operator decides
+      this.#offeredKeys.set(record.node, publicKey);
+      this.#parts.keyChanged(record, publicKey); // the pin stays until an operator decides
       return;
     }
     this.#parts.book.put({ ...record, publicKey, hostname: hostname ?? record.hostname });

@@ -14,6 +14,7 @@ import type { LinkTable } from "../tunnel/link-table.ts";
 import type { NodeId } from "../wire/ids.ts";
 import { IPV6_HEADER_BYTES, NEXT_HEADER } from "../wire/ipv6.ts";
 import { clampMss, MIN_TCP_HEADER_BYTES, TCP, TCP_FLAG } from "../wire/tcp.ts";
+import type { Networks } from "./networks.ts";
 import type { Refusals } from "./refusals.ts";
 
 export interface OutboundParts {
@@ -21,6 +22,7 @@ export interface OutboundParts {
   readonly flows: FlowTable;
   readonly links: LinkTable;
   readonly routes: Routes;
+  readonly networks: Networks;
   readonly trust: TrustBook;
   readonly refusals: Refusals;
   readonly drops: DropCounters;
@@ -120,8 +122,7 @@ export class Outbound {
     if (!routes.isLocal(this.#arena, offset + 8)) return "spoofed-source";
     const node = routes.ownerOf(this.#arena, offset + 24);
     if (node === undefined || routes.isLocal(this.#arena, offset + 24)) {
-      refusals.noRoute(packet, now);
-      return "no-route";
+      return this.#parts.networks.refuseUnrouted(packet, now);
     }
     const state = trust.stateOf(node);
     if (state === "none") {
@@ -131,6 +132,11 @@ export class Outbound {
     if (state !== "mutual") {
       refusals.prohibited(packet, now);
       return state === "revoked" || state === "revoked-by-peer" ? "revoked" : "not-trusted";
+    }
+    const membership = this.#parts.networks.admits(this.#arena, offset + 24, offset + 8, node, now);
+    if (membership !== "yes") {
+      if (membership === "no") refusals.noRoute(packet, now);
+      return "not-member"; // while nobody knows, the program asks again by itself
     }
     const link = links.get(node);
     if (link === undefined) {

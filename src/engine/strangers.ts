@@ -10,6 +10,8 @@ import type { NodeId } from "../wire/ids.ts";
 export interface StrangersParts {
   /** Asks the registry; the answer comes back through `answered`. */
   lookup(node: NodeId): void;
+  /** False when it is known that the node is not in the network of the packet's destination. */
+  mayBelong(packet: Uint8Array, node: NodeId, now: Instant): boolean;
   noRoute(packet: Uint8Array, now: Instant): void;
   prohibited(packet: Uint8Array, now: Instant): void;
 }
@@ -28,7 +30,7 @@ export class Strangers {
   /** `packet` is borrowed. */
   refuse(packet: Uint8Array, node: NodeId, now: Instant): void {
     const known = this.#known.get(node);
-    if (known !== undefined && known.until > now) return this.#tell(packet, known.exists, now);
+    if (known !== undefined && known.until > now) return this.#tell(packet, node, known.exists, now);
     const asked = this.#asked.get(node);
     if (asked !== undefined) {
       if (asked.packets.length < MAX_PACKETS_EACH) asked.packets.push(packet.slice(0, MAX_QUOTED_BYTES));
@@ -57,11 +59,11 @@ export class Strangers {
     const asked = this.#asked.get(node);
     if (asked === undefined) return;
     this.#asked.delete(node);
-    for (const packet of asked.packets) this.#tell(packet, exists, now);
+    for (const packet of asked.packets) this.#tell(packet, node, exists, now);
   }
 
-  #tell(packet: Uint8Array, exists: boolean, now: Instant): void {
-    if (exists) this.#parts.prohibited(packet, now);
+  #tell(packet: Uint8Array, node: NodeId, exists: boolean, now: Instant): void {
+    if (exists && this.#parts.mayBelong(packet, node, now)) this.#parts.prohibited(packet, now);
     else this.#parts.noRoute(packet, now);
   }
 }

@@ -97,6 +97,20 @@ export class FlowTable {
     return flows;
   }
 
+  /** Removes every flow between addresses of which one is in `network`; returns those seen within `freshS` seconds. */
+  cutNetwork(network: number, nowS: number, freshS: number): Flow[] {
+    const flows: Flow[] = [];
+    for (let entry = 0; entry < CAPACITY * STRIDE; entry += STRIDE) {
+      // Bytes 6 and 7 of an address, the lower half of the first word kept.
+      const isIn = [LOCAL, REMOTE].some((side) => (this.#words[entry + side]! & 0xffff) === network);
+      if (!this.#used(entry) || !isIn) continue;
+      if (nowS - this.#words[entry + LAST_SEEN_S]! <= freshS) flows.push(this.#read(entry));
+      this.#words.fill(0, entry, entry + STRIDE);
+      this.#size--;
+    }
+    return flows;
+  }
+
   /** How many flows of a link were seen within `freshS` seconds. */
   count(link: number, nowS: number, freshS: number): number {
     let flows = 0;

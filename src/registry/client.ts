@@ -33,6 +33,7 @@ import {
   type RegistryState,
   registeredEvent,
 } from "./events.ts";
+import { NETWORK_REQUEST_TYPES, type NetworkCommand } from "./network-commands.ts";
 
 export interface ListenAddresses {
   /** The tunnel socket's own port, said when nobody has told us yet how it looks from outside. */
@@ -214,6 +215,11 @@ export class RegistryClient {
   setVisibility(isPublic: boolean): void {
     this.#isPublic = isPublic;
     this.#enqueue({ kind: "set-visibility", isPublic });
+  }
+
+  /** The answer comes as a `network` event. */
+  network(command: NetworkCommand): void {
+    this.#enqueue(command);
   }
 
   /** The last thing to say: no heartbeat follows, until the next connection registers again. */
@@ -468,6 +474,7 @@ const REPLY_TYPES = {
   "set-hostname": "set_hostname",
   "set-visibility": "set_visibility",
   deregister: "deregister",
+  ...NETWORK_REQUEST_TYPES,
 } as const;
 
 const REPLY_TIMEOUT_MS = 10_000;

@@ -7,6 +7,7 @@ import { utf8 } from "../base/bytes.ts";
 import type { Crypto } from "../base/crypto.ts";
 import type { NodeId } from "../wire/ids.ts";
 import { encodeKey, type RegistryMessage, signedText } from "../wire/registry.ts";
+import { isNetworkCommand, type NetworkCommand, networkCommandKey, networkRequest } from "./network-commands.ts";
 
 export type RegistryCommand =
   | { readonly kind: "lookup"; readonly node: NodeId }
@@ -18,9 +19,11 @@ export type RegistryCommand =
   | { readonly kind: "revoke-trust"; readonly node: NodeId }
   | { readonly kind: "set-hostname"; readonly name: string }
   | { readonly kind: "set-visibility"; readonly isPublic: boolean }
-  | { readonly kind: "deregister" };
+  | { readonly kind: "deregister" }
+  | NetworkCommand;
 
 export function isDurable(command: RegistryCommand): boolean {
+  if (isNetworkCommand(command)) return command.kind === "leave-network";
   return command.kind !== "lookup" && command.kind !== "resolve" && command.kind !== "resolve-hostname";
 }
 
@@ -29,6 +32,7 @@ export function isDurable(command: RegistryCommand): boolean {
  * a report and a revocation of trust in one peer share a key, as do an accept and a refusal.
  */
 export function commandKey(command: RegistryCommand): string {
+  if (isNetworkCommand(command)) return networkCommandKey(command);
   switch (command.kind) {
     case "resolve-hostname":
       return `${command.kind} ${command.name}`;
@@ -72,6 +76,7 @@ export class RequestSigner {
 
 /** The request of a command by the registered node `local`. */
 export function commandRequest(command: RegistryCommand, local: NodeId, signer: RequestSigner): RegistryMessage {
+  if (isNetworkCommand(command)) return networkRequest(command, local, (text) => signer.sign(text));
   switch (command.kind) {
     case "lookup": {
       // Older registries ignore the two extra fields; ours then also tells the name of a node that asked us.

@@ -19,6 +19,7 @@ import {
 } from "../wire/registry.ts";
 import { isUnicast, parseEndpoint } from "../wire/underlay-address.ts";
 import type { RegistryCommand } from "./commands.ts";
+import { isNetworkCommand, type NetworkEvent, networkAnswer } from "./network-commands.ts";
 
 export type RegistryState = "down" | "connecting" | "registering" | "ok";
 
@@ -63,12 +64,17 @@ export type RegistryEvent =
       readonly publicKey?: Uint8Array;
     }
   | { readonly kind: "handshake-response"; readonly from: NodeId; readonly accepted: boolean; readonly at: WallClock }
+  | NetworkEvent
   | { readonly kind: "command-done"; readonly command: RegistryCommand }
   | { readonly kind: "command-failed"; readonly command: RegistryCommand; readonly error: string }
   | { readonly kind: "state"; readonly state: RegistryState; readonly error?: string };
 
 /** What to tell about a command whose reply came; `reply` has the type that was expected. */
 export function commandEvent(command: RegistryCommand, reply: RegistryMessage): RegistryEvent {
+  if (isNetworkCommand(command)) {
+    const answer = networkAnswer(command, reply);
+    return answer === undefined ? failureEvent(command, BAD_REPLY) : { kind: "network", command, answer };
+  }
   switch (command.kind) {
     case "lookup":
       return lookedUp(command.node, reply);
@@ -85,6 +91,7 @@ export function commandEvent(command: RegistryCommand, reply: RegistryMessage): 
 }
 
 export function failureEvent(command: RegistryCommand, error: string): RegistryEvent {
+  if (isNetworkCommand(command)) return { kind: "network", command, answer: undefined, error };
   switch (command.kind) {
     case "lookup":
       return { kind: "looked-up", node: command.node, result: undefined, error };

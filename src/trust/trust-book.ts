@@ -5,7 +5,7 @@
  */
 import { fromBase64, toBase64 } from "../base/bytes.ts";
 import type { WallClock } from "../base/instant.ts";
-import { type NodeId, nodeId } from "../wire/ids.ts";
+import { type NodeId, networkId, nodeId } from "../wire/ids.ts";
 import { emptyRecord, type TrustRecord, type TrustState } from "./trust-record.ts";
 
 export class TrustBook {
@@ -19,12 +19,21 @@ export class TrustBook {
     return this.#epoch;
   }
 
+  /** Something else that verdicts depend on has changed: the networks that nodes are in. */
+  bumpEpoch(): void {
+    this.#epoch++;
+  }
+
   get(node: NodeId): TrustRecord | undefined {
     return this.#records.get(node);
   }
 
   stateOf(node: NodeId): TrustState {
     return this.#records.get(node)?.state ?? "none";
+  }
+
+  *nodesIn(state: TrustState): Generator<NodeId> {
+    for (const record of this.#records.values()) if (record.state === state) yield record.node;
   }
 
   records(): IterableIterator<TrustRecord> {
@@ -68,6 +77,7 @@ export class TrustBook {
         ask_reason: record.askReason,
         request: record.request === undefined ? null : { reason: record.request.reason, at: record.request.at },
         revocation_untold: record.revocationUntold,
+        ...(record.consentNetwork === undefined ? {} : { consent_network: record.consentNetwork }),
       })),
     };
   }
@@ -106,6 +116,8 @@ function parseRecord(entry: unknown): TrustRecord | undefined {
   const publicKey = typeof public_key === "string" ? fromBase64(public_key) : undefined;
   if (public_key !== null && publicKey?.length !== 32) return undefined;
   if (request !== null && !isRequest(request)) return undefined;
+  const consent_network = (entry as { consent_network?: unknown }).consent_network;
+  if (consent_network !== undefined && !isNetworkNumber(consent_network)) return undefined;
   return {
     node: nodeId(node),
     state: state as TrustState,
@@ -116,11 +128,16 @@ function parseRecord(entry: unknown): TrustRecord | undefined {
     askReason: ask_reason,
     request: request === null ? undefined : { reason: request.reason, at: request.at as WallClock },
     revocationUntold: revocation_untold === true,
+    ...(consent_network === undefined ? {} : { consentNetwork: networkId(consent_network) }),
   };
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function isNetworkNumber(value: unknown): value is number {
+  return typeof value === "number" && Number.isInteger(value) && value > 0 && value <= 0xffff;
 }
 
 function isRequest(value: unknown): value is { reason: string; at: number } {

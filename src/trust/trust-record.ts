@@ -11,7 +11,7 @@
  *   asked, pending, mutual ── the peer revokes ──► revoked-by-peer ── request ──► pending;  ask ──► asked
  */
 import type { WallClock } from "../base/instant.ts";
-import type { NodeId } from "../wire/ids.ts";
+import type { NetworkId, NodeId } from "../wire/ids.ts";
 
 export type TrustState = "none" | "asked" | "pending" | "mutual" | "revoked" | "revoked-by-peer";
 
@@ -36,6 +36,11 @@ export interface TrustRecord {
   readonly request: TrustRequest | undefined;
   /** The peer has not acknowledged our revocation yet. */
   readonly revocationUntold: boolean;
+  /**
+   * The consent of this side came with joining this network, not from a word about the peer: it ends with the shared
+   * membership. Absent when an operator consented to this very peer.
+   */
+  readonly consentNetwork?: NetworkId | undefined;
 }
 
 export function emptyRecord(node: NodeId, now: WallClock): TrustRecord {
@@ -59,10 +64,10 @@ export function consents(record: TrustRecord): boolean {
 
 /** The operator asks. A request that already waits makes it mutual at once. */
 export function ask(record: TrustRecord, reason: string, now: WallClock): TrustRecord {
-  if (record.state === "mutual") return record;
+  if (record.state === "mutual") return record.consentNetwork === undefined ? record : consentedInPerson(record);
   const answersRequest = record.state === "pending";
   return {
-    ...record,
+    ...consentedInPerson(record),
     state: answersRequest ? "mutual" : "asked",
     since: now,
     askReason: reason,
@@ -74,7 +79,27 @@ export function ask(record: TrustRecord, reason: string, now: WallClock): TrustR
 /** The operator approves a waiting request; undefined when none waits. */
 export function approve(record: TrustRecord, now: WallClock): TrustRecord | undefined {
   if (record.request === undefined) return undefined;
-  return { ...record, state: "mutual", since: now, request: undefined, revocationUntold: false };
+  return { ...consentedInPerson(record), state: "mutual", since: now, request: undefined, revocationUntold: false };
+}
+
+/**
+ * The request of a member of a network that this operator joined: joining was the consent (engine/networks.ts). Only a
+ * waiting request is answered so; a tombstone is not touched.
+ */
+export function approveMember(record: TrustRecord, network: NetworkId, now: WallClock): TrustRecord {
+  if (record.state !== "pending") return record;
+  return { ...record, state: "mutual", since: now, request: undefined, consentNetwork: network };
+}
+
+/** The shared membership that stood for this side's consent is over. */
+export function withdrawMember(record: TrustRecord, now: WallClock): TrustRecord {
+  if (record.consentNetwork === undefined) return record;
+  const next = consentedInPerson(record);
+  return consents(record) ? { ...next, state: "none", since: now } : next;
+}
+
+function consentedInPerson(record: TrustRecord): TrustRecord {
+  return record.consentNetwork === undefined ? record : { ...record, consentNetwork: undefined };
 }
 
 /** The operator refuses a waiting request; undefined when none waits. A tombstone stays. */
@@ -87,7 +112,7 @@ export function deny(record: TrustRecord, now: WallClock): TrustRecord | undefin
 /** The operator revokes: the tombstone. */
 export function revoke(record: TrustRecord, now: WallClock): TrustRecord {
   return {
-    ...record,
+    ...consentedInPerson(record),
     state: "revoked",
     epoch: record.epoch + 1,
     since: now,

@@ -6,6 +6,8 @@ export const TCP = { FIN: 1, SYN: 2, RST: 4, PSH: 8, ACK: 16, URG: 32, ECE: 64, 
 export interface IpFields {
   readonly source?: number;
   readonly destination?: number;
+  /** Of both addresses. */
+  readonly network?: number;
   readonly trafficClass?: number;
   readonly flowLabel?: number;
   readonly hopLimit?: number;
@@ -37,6 +39,8 @@ export function ipv6Packet(nextHeader: number, upper: Uint8Array, fields: IpFiel
   view.setUint32(20, fields.source ?? 1);
   packet.set([0xfd, 0x50, 0x49, 0x4c, 0x4f, 0x54], 24);
   view.setUint32(36, fields.destination ?? 2);
+  view.setUint16(14, fields.network ?? 0);
+  view.setUint16(30, fields.network ?? 0);
   packet.set(upper, 40);
   return packet;
 }

@@ -7,6 +7,7 @@ import { formatEndpoint } from "../../src/base/endpoint.ts";
 import { type Instant, instant, type WallClock } from "../../src/base/instant.ts";
 import { BeaconClient } from "../../src/beacon/client.ts";
 import { Engine, type EngineEvent } from "../../src/engine/engine.ts";
+import { NO_NETWORKS, type StoredNetworks } from "../../src/engine/networks.ts";
 import { RegistryClient } from "../../src/registry/client.ts";
 import { BeaconServer } from "../../src/rendezvous/beacon.ts";
 import { MemoryStore } from "../../src/rendezvous/memory-store.ts";
@@ -22,6 +23,7 @@ import { whole } from "./inner-packets.ts";
 import { seededBytes } from "./seeded-bytes.ts";
 
 const BEACON: Endpoint = { address: "192.0.2.1", port: 9001 };
+export const ADMIN_TOKEN = "the operator's own token";
 const WALL_START = 1_760_000_000_000;
 
 export interface Conditions {
@@ -46,7 +48,7 @@ export class SimNetwork {
   registryIsUp = true;
   readonly crypto: PortableCrypto;
   readonly #random: (length: number) => Uint8Array;
-  readonly #store = new MemoryStore();
+  readonly store = new MemoryStore();
   readonly #registry: RegistryServer;
   readonly #beacon = new BeaconServer();
   #queue: { at: number; order: number; act: () => void }[] = [];
@@ -58,10 +60,11 @@ export class SimNetwork {
     this.#random = seededBytes(seed);
     this.crypto = new PortableCrypto(this.#random);
     this.#registry = new RegistryServer({
-      store: this.#store,
+      store: this.store,
       crypto: this.crypto,
       startedAt: this.now,
       startedAtWall: this.wall,
+      adminToken: ADMIN_TOKEN,
     });
   }
 
@@ -171,6 +174,8 @@ export class SimNode {
   client!: RegistryClient;
   plane!: PortableDataPlane;
   book = new TrustBook();
+  /** As kept on disk. */
+  networks: StoredNetworks = NO_NETWORKS;
   isUp = false;
   reachesRegistry = true;
   readonly #network: SimNetwork;
@@ -216,6 +221,7 @@ export class SimNode {
         allowLegacyKeys: false,
         beaconEndpoint: BEACON,
         endpoints: this.#endpoints,
+        networks: this.networks,
       },
       {
         crypto,
@@ -236,6 +242,7 @@ export class SimNode {
   kill(): void {
     this.isUp = false;
     this.#endpoints = this.engine.knownEndpoints();
+    this.networks = JSON.parse(JSON.stringify(this.engine.networks.toStored()));
     this.book = TrustBook.fromJson(JSON.parse(JSON.stringify(this.book.toJson())))!;
   }
 
