@@ -12,6 +12,7 @@
 #include "lock.h"
 #include "loop.h"
 #include "plane.h"
+#include "relay.h"
 
 enum { MAX_ARGUMENTS = 10, HELD_ARRAYS = 7 };
 
@@ -542,5 +543,5 @@ NAPI_MODULE_INIT() {
         napi_set_named_property(env, exports, FUNCTIONS[i].name, function) != napi_ok)
       return NULL;
   }
-  return exports;
+  return relay_export(env, exports) ? exports : NULL;
 }

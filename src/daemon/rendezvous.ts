@@ -21,6 +21,7 @@ import { BINARY_PREAMBLE } from "../wire/registry-binary.ts";
 import { type BeaconPort, BeaconSocket, type BeaconSocketCounters } from "./beacon-socket.ts";
 import { bindError } from "./bind-error.ts";
 import { CompatListener, type CompatStats } from "./compat-listener.ts";
+import { NativeBeaconPort } from "./native-beacon-port.ts";
 import { type AdminServer, type RendezvousHealth, startAdminServer } from "./rendezvous-admin.ts";
 import { formatMetrics } from "./rendezvous-metrics.ts";
 
@@ -33,6 +34,8 @@ export interface RendezvousOptions {
   readonly beaconLimits?: Partial<BeaconLimits>;
   /** The relay serves only nodes that proved their numbers. */
   readonly relayProvenOnly?: boolean;
+  /** Relays by node:dgram even where the C shim is built. */
+  readonly portableRelay?: boolean;
   readonly connectionLimits?: Partial<FrameServerLimits>;
   /** Unix socket for health, metrics and backups. */
   readonly admin?: string;
@@ -78,8 +81,7 @@ export async function runRendezvous(options: RendezvousOptions): Promise<Rendezv
 async function openSockets(options: RendezvousOptions, store: SqliteStore): Promise<Rendezvous> {
   const certificate = options.tls === undefined ? undefined : loadTlsCertificate(options.tls);
   const crypto = new NodeCrypto();
-  const beacon = new BeaconSocket(options.beacon, beaconServer(options, store, crypto));
-  await beacon.bind();
+  const beacon = await openBeacon(options, beaconServer(options, store, crypto));
   const registry = new RegistryListener(options, store, (node) => beacon.notify(node));
   let registryEndpoint: Endpoint;
   try {
@@ -130,6 +132,23 @@ async function openSockets(options: RendezvousOptions, store: SqliteStore): Prom
     },
   };
 }
+
+/** The C shim relays several times as much; where it is not built, node:dgram does it. */
+async function openBeacon(options: RendezvousOptions, server: BeaconServer): Promise<BeaconPort> {
+  const portable = () => new BeaconSocket(options.beacon, server);
+  let port: BeaconPort = options.portableRelay === true ? portable() : new NativeBeaconPort(options.beacon, server);
+  try {
+    await port.bind();
+  } catch (cause) {
+    if (port instanceof BeaconSocket || !(cause instanceof PilotError) || !SHIM_UNUSABLE.has(cause.code)) throw cause;
+    port = portable();
+    await port.bind();
+  }
+  return port;
+}
+
+/** Not built; or no IPv6 sockets on this machine, which the shim needs also for IPv4. */
+const SHIM_UNUSABLE: ReadonlySet<string> = new Set(["shim_missing", "address_unusable"]);
 
 function beaconServer(options: RendezvousOptions, store: SqliteStore, crypto: NodeCrypto): BeaconServer {
   return new BeaconServer({
@@ -198,7 +217,7 @@ function probeProblem(store: SqliteStore): string | null {
 function openCompat(
   options: RendezvousOptions,
   store: SqliteStore,
-  beacon: BeaconSocket,
+  beacon: BeaconPort,
   certificate: TlsCertificate | undefined,
 ): CompatListener | undefined {
   if (options.compat === undefined || certificate === undefined) return undefined;

@@ -10,6 +10,9 @@ import { PilotError } from "../base/pilot-error.ts";
 /** A data plane inside the shim. */
 export type PlaneHandle = object & { readonly brand: "plane" };
 
+/** A relay socket inside the shim. */
+export type RelayHandle = object & { readonly brand: "relay" };
+
 /** A number below zero is -errno. */
 type Result = number;
 
@@ -77,6 +80,22 @@ export interface NativeShim {
   ): void;
   /** The locked descriptor. */
   lockFile(path: string): Result;
+
+  // The relay of a beacon; `native-relay.ts` knows what the arrays hold.
+  relayOpen(
+    address: string,
+    port: number,
+    arena: Uint8Array,
+    rows: Int32Array,
+    nextSlots: Int32Array,
+    onReady: () => void,
+  ): RelayHandle | Result;
+  relayPort(relay: RelayHandle): Result;
+  /** Rows filled + 65,536 × slots used. */
+  relayReceive(relay: RelayHandle, slots: number): Result;
+  relaySend(relay: RelayHandle, rows: number): number;
+  relayFailed(relay: RelayHandle): number;
+  relayClose(relay: RelayHandle): void;
 
   // The parts by themselves, and planes without device and socket: for tests.
   crc32(bytes: Uint8Array): number;

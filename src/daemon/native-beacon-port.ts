@@ -1,0 +1,206 @@
+/**
+ * The beacon's socket by the C shim: relayed frames are judged by the run, not one by one, and never copied. What was
+ * received waits in its slot of the arena, in the fair queue, until it is sent or dropped; when slots run out, the
+ * longest queue gives up its oldest. Receiving goes before sending, so that what must be dropped is dropped here, by
+ * rule, and not by the system's buffer, where the loudest wins.
+ */
+import type { Endpoint } from "../base/endpoint.ts";
+import { now } from "../io/clock.ts";
+import { SystemError } from "../io/native.ts";
+import { NativeRelay, RELAY_BATCH, RELAY_ROW, RELAY_ROW_WORDS, RELAY_SLOT_BYTES } from "../io/native-relay.ts";
+import { type BeaconDatagram, type BeaconServer, isConnection } from "../rendezvous/beacon.ts";
+import { RelayQueue } from "../rendezvous/relay-queue.ts";
+import { BEACON, NOTIFY_HANDSHAKES, relayToDelivery } from "../wire/beacon.ts";
+import { type NodeId, nodeId } from "../wire/ids.ts";
+import type { BeaconPort, BeaconSocketCounters } from "./beacon-socket.ts";
+import { bindError } from "./bind-error.ts";
+import { addressWords, EndpointCache } from "./endpoint-cache.ts";
+
+/** Datagrams of one slot that go to one endpoint. */
+interface Run {
+  readonly slot: number;
+  readonly offset: number;
+  readonly length: number;
+  readonly segment: number;
+  readonly sender: number;
+  readonly form: number;
+  readonly to: Endpoint;
+}
+
+export class NativeBeaconPort implements BeaconPort {
+  readonly server: BeaconServer;
+  sendToConnection: (to: Endpoint, datagram: Uint8Array) => void = () => {};
+  readonly #asked: Endpoint;
+  readonly #relay = new NativeRelay();
+  readonly #sources = new EndpointCache();
+  readonly #queue = new RelayQueue<Run>();
+  /** Answers of the beacon's own; bounded by MAX_URGENT. */
+  #urgent: Run[] = [];
+  /** Taken from the queues and handed to the system, which had no room. */
+  #unsent: Run[] = [];
+  #queueFull = 0;
+  #isPumpDue = false;
+
+  constructor(asked: Endpoint, server: BeaconServer) {
+    this.#asked = asked;
+    this.server = server;
+  }
+
+  get endpoint(): Endpoint {
+    return { address: this.#asked.address, port: this.#relay.port };
+  }
+
+  async bind(): Promise<void> {
+    try {
+      this.#relay.open(this.#asked, () => this.#pump());
+    } catch (cause) {
+      if (cause instanceof SystemError) throw bindError("beacon", "UDP", this.#asked, cause);
+      throw cause;
+    }
+  }
+
+  notify(node: NodeId): void {
+    const datagram = this.server.notify(node, NOTIFY_HANDSHAKES, now());
+    if (datagram !== undefined) this.#dispatch(datagram);
+  }
+
+  handleDatagram(datagram: Uint8Array, source: Endpoint): void {
+    for (const reply of this.server.handleDatagram(datagram, source, now())) this.#dispatch(reply);
+  }
+
+  stats(): BeaconSocketCounters {
+    const { bytes, items, flows } = this.#queue;
+    return { queuedBytes: bytes, queuedFrames: items, queuedFlows: flows, queueFull: this.#queueFull };
+  }
+
+  async close(): Promise<void> {
+    this.#relay.close();
+  }
+
+  /** One turn: what the system holds goes into the queues, then some of the queues goes out. */
+  #pump(): void {
+    this.#isPumpDue = false;
+    for (let batch = 0; batch < RECEIVE_BATCHES; batch++) {
+      this.#makeRoom();
+      const rows = this.#relay.receive();
+      for (let row = 0; row < rows; row++) this.#handleRow(row * RELAY_ROW_WORDS);
+      if (rows === 0) break;
+    }
+    const isMore = this.#sendSome();
+    if (isMore) this.#pumpSoon();
+  }
+
+  #pumpSoon(): void {
+    if (this.#isPumpDue) return;
+    this.#isPumpDue = true;
+    setImmediate(() => this.#pump());
+  }
+
+  /** One message of the system's can hold many runs, so dropping one may not free its slot. */
+  #makeRoom(): void {
+    while (this.#relay.freeSlots < RELAY_BATCH) {
+      const run = this.#queue.dropLongest();
+      if (run === undefined) return;
+      this.#drop(run);
+    }
+  }
+
+  #handleRow(at: number): void {
+    const { rows } = this.#relay;
+    const slot = rows[at + RELAY_ROW.SLOT]!;
+    const source = this.#sources.find(rows, at + RELAY_ROW.ADDRESS, rows[at + RELAY_ROW.PORT]!);
+    if (rows[at + RELAY_ROW.FORM] === BEACON.RELAY) return this.#handleRun(at, source);
+    const offset = rows[at + RELAY_ROW.OFFSET]!;
+    const datagram = this.#relay.arena.slice(offset, offset + rows[at + RELAY_ROW.LENGTH]!);
+    this.#relay.release(slot);
+    if (source !== undefined) this.handleDatagram(datagram, source);
+  }
+
+  #handleRun(at: number, source: Endpoint | undefined): void {
+    const { rows } = this.#relay;
+    const slot = rows[at + RELAY_ROW.SLOT]!;
+    const length = rows[at + RELAY_ROW.LENGTH]!;
+    const segment = rows[at + RELAY_ROW.SEGMENT]!;
+    const sender = rows[at + RELAY_ROW.SENDER]! >>> 0;
+    const pair = { sender: nodeId(sender), destination: nodeId(rows[at + RELAY_ROW.DESTINATION]! >>> 0) };
+    const size = { frames: Math.ceil(length / segment), bytes: length };
+    const route = source === undefined ? undefined : this.server.routeRelay(pair, source, size, now());
+    if (route === undefined) return this.#relay.release(slot);
+    const form = route.extended ? BEACON.RELAY_DELIVER_TO : BEACON.RELAY_DELIVER;
+    const run = { slot, offset: rows[at + RELAY_ROW.OFFSET]!, length, segment, sender, form, to: route.to };
+    if (isConnection(route.to)) return this.#deliverOverConnection(run);
+    for (const dropped of this.#queue.push(route.flow, run, length)) this.#drop(dropped);
+  }
+
+  #deliverOverConnection({ slot, offset, length, segment, form, to }: Run): void {
+    for (let at = offset; at < offset + length; at += segment) {
+      const datagram = this.#relay.arena.slice(at, Math.min(at + segment, offset + length));
+      this.sendToConnection(to, relayToDelivery(datagram, form === BEACON.RELAY_DELIVER_TO));
+    }
+    this.#relay.release(slot);
+  }
+
+  /** An answer, or a frame that came over a connection: its bytes are not in the arena yet. */
+  #dispatch({ to, bytes, flow }: BeaconDatagram): void {
+    if (isConnection(to)) return this.sendToConnection(to, bytes);
+    const slot = bytes.length > RELAY_SLOT_BYTES || bytes.length === 0 ? undefined : this.#relay.takeSlot();
+    if (slot === undefined || (flow === undefined && this.#urgent.length >= MAX_URGENT)) {
+      if (slot !== undefined) this.#relay.release(slot);
+      this.#queueFull++;
+      return;
+    }
+    const offset = slot * RELAY_SLOT_BYTES;
+    this.#relay.arena.set(bytes, offset);
+    const run = { slot, offset, length: bytes.length, segment: bytes.length, sender: 0, form: 0, to };
+    if (flow === undefined) this.#urgent.push(run);
+    else for (const dropped of this.#queue.push(flow, run, bytes.length)) this.#drop(dropped);
+    this.#pumpSoon();
+  }
+
+  /** True when there is more to send and the system has room for it. */
+  #sendSome(): boolean {
+    for (let batch = 0; batch < SEND_BATCHES; batch++) {
+      const runs = this.#nextRuns();
+      if (runs.length === 0) return false;
+      for (const [index, run] of runs.entries()) this.#writeRow(run, index * RELAY_ROW_WORDS);
+      const done = this.#relay.send(runs.length);
+      for (let index = 0; index < done; index++) this.#relay.release(runs[index]!.slot);
+      this.#unsent = runs.slice(done);
+      if (done < runs.length) return false; // the socket tells when it has room
+    }
+    return true;
+  }
+
+  #nextRuns(): Run[] {
+    const runs = this.#unsent;
+    this.#unsent = [];
+    runs.push(...this.#urgent.splice(0, RELAY_BATCH - Math.min(RELAY_BATCH, runs.length)));
+    while (runs.length < RELAY_BATCH) {
+      const run = this.#queue.pop();
+      if (run === undefined) break;
+      runs.push(run);
+    }
+    return runs;
+  }
+
+  #writeRow(run: Run, at: number): void {
+    const { rows } = this.#relay;
+    rows[at + RELAY_ROW.OFFSET] = run.offset;
+    rows[at + RELAY_ROW.LENGTH] = run.length;
+    rows[at + RELAY_ROW.SEGMENT] = run.segment;
+    rows[at + RELAY_ROW.SENDER] = run.sender;
+    rows[at + RELAY_ROW.FORM] = run.form;
+    rows.set(addressWords(run.to), at + RELAY_ROW.ADDRESS);
+    rows[at + RELAY_ROW.PORT] = run.to.port;
+  }
+
+  #drop(run: Run): void {
+    this.#queueFull += Math.ceil(run.length / run.segment);
+    this.#relay.release(run.slot);
+  }
+}
+
+/** Batches before what was received is sent on: enough to empty the system's buffer when senders are fast. */
+const RECEIVE_BATCHES = 4;
+const SEND_BATCHES = 4;
+const MAX_URGENT = 128;
