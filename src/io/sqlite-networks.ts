@@ -4,8 +4,9 @@
  */
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 import type { WallClock } from "../base/instant.ts";
-import { type Invite, type JoinRule, MAX_NETWORKS, type NetworkRecord, type NewNetwork } from "../rendezvous/store.ts";
+import type { Invite, JoinRule, NetworkRecord, NewNetwork } from "../rendezvous/store.ts";
 import { type NetworkId, type NodeId, networkId, nodeId } from "../wire/ids.ts";
+import { MAX_NETWORKS } from "../wire/registry.ts";
 
 /** Numbers given out are never given out again (AUTOINCREMENT). */
 export const NETWORK_SCHEMA = `

@@ -4,16 +4,8 @@
  */
 import { toHex } from "../base/bytes.ts";
 import { type NetworkId, type NodeId, networkId, nodeId } from "../wire/ids.ts";
-import {
-  type InboxItem,
-  type Invite,
-  MAX_NETWORKS,
-  type NetworkRecord,
-  type NewNetwork,
-  type NewNode,
-  type NodeRecord,
-  type Store,
-} from "./store.ts";
+import { MAX_NETWORKS } from "../wire/registry.ts";
+import type { InboxItem, Invite, NetworkRecord, NewNetwork, NewNode, NodeRecord, Store } from "./store.ts";
 
 export class MemoryStore implements Store {
   readonly #maxNodes: number;

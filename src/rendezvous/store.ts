@@ -69,8 +69,6 @@ export interface Invite {
   readonly at: WallClock;
 }
 
-export const MAX_NETWORKS = 4096;
-
 export interface Store {
   /** Bounded: undefined when no more nodes fit. Numbers start at 1, rise, and are never given out twice. */
   addNode(node: NewNode): NodeId | undefined;

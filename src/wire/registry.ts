@@ -10,6 +10,8 @@ import { type NetworkId, type NodeId, networkId, nodeId } from "./ids.ts";
 export const MAX_FRAME_BYTES = 4 * 1024 * 1024;
 
 export const MAX_JUSTIFICATION_CHARS = 1024;
+/** So many a registry of ours holds: their list fits into a frame that every client accepts. */
+export const MAX_NETWORKS = 4096;
 /** Of a network's join token. */
 export const MAX_TOKEN_CHARS = 256;
 export const MAX_TAGS = 10;
