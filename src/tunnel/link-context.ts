@@ -29,8 +29,19 @@ export type LinkEvent =
   | { readonly kind: "keepalive-due"; readonly link: Link }
   | { readonly kind: "hello-due"; readonly link: Link }
   | { readonly kind: "notice-due"; readonly link: Link }
+  | { readonly kind: "mtu-probe-due"; readonly link: Link }
+  | { readonly kind: "mtu-check-due"; readonly link: Link }
   /** These packets will not get through: tell the programs that sent them. */
   | { readonly kind: "unreachable"; readonly link: Link; readonly packets: readonly StagedPacket[] };
+
+/** Timers that run for others, and what these are told. */
+export const TIMER_EVENTS = {
+  keepalive: "keepalive-due",
+  "hello-retry": "hello-due",
+  "notice-retry": "notice-due",
+  "mtu-probe": "mtu-probe-due",
+  "mtu-check": "mtu-check-due",
+} as const;
 
 export interface LinkContext {
   readonly dataPlane: DataPlane;

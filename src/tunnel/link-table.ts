@@ -75,6 +75,11 @@ export class LinkTable {
     return this.#byIndex[this.linkOfKey[keySlot] ?? -1];
   }
 
+  /** Looks through all: for what happens rarely. */
+  ofEndpointSlot(endpointSlot: number): Link | undefined {
+    return this.#byIndex[this.sendEndpoint.indexOf(endpointSlot)];
+  }
+
   links(): IterableIterator<Link> {
     return this.#byNode.values();
   }

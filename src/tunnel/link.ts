@@ -22,7 +22,7 @@ import type { NodeId } from "../wire/ids.ts";
 import type { CandidateOrigin } from "./candidates.ts";
 import type { StagedPacket } from "./data-plane.ts";
 import { PILA_FLAG, type PilaFlag, pilaFlags } from "./key-exchange.ts";
-import type { LinkContext } from "./link-context.ts";
+import { type LinkContext, TIMER_EVENTS } from "./link-context.ts";
 import { Path, type PathEffect } from "./path.ts";
 import type { Session } from "./session.ts";
 import { Sessions } from "./sessions.ts";
@@ -220,6 +220,7 @@ export class Link {
     this.#usage.note();
     this.#timers.stop("keepalive");
     this.#timers.setIfStopped("upkeep", after(now, this.#upkeepMs()));
+    this.#timers.setIfStopped("mtu-check", after(now, MTU_CHECK_MS));
     if (this.path.isRelayed) this.#timers.setIfStopped("direct-retry", after(now, DIRECT_RETRY_MS));
     if (!this.#timers.isSet("reply-due")) this.#timers.set("reply-due", after(now, REPLY_DUE_MS));
   }
@@ -254,7 +255,7 @@ export class Link {
   }
 
   /** Starts a timer that the bridge conversation owns; the engine is told when it fires. */
-  schedule(timer: "hello-retry" | "notice-retry", at: Instant): void {
+  schedule(timer: "hello-retry" | "notice-retry" | "mtu-probe", at: Instant): void {
     this.#timers.set(timer, at);
   }
 
@@ -287,24 +288,20 @@ export class Link {
         return this.#retryExchange(now);
       case "exchange-refuse":
         return this.#refuseStaged(now);
-      case "keepalive":
-        return this.#context.emit({ kind: "keepalive-due", link: this });
       case "reply-due":
         return this.#probe(now);
       case "direct-retry":
         return this.#tryDirect(now);
       case "upkeep":
         return this.#keepUp(now);
-      case "hello-retry":
-        return this.#context.emit({ kind: "hello-due", link: this });
-      case "notice-retry":
-        return this.#context.emit({ kind: "notice-due", link: this });
       case "next-expires":
         if (this.#sessions.next !== undefined) this.#sessions.remove(this.#sessions.next);
         this.#sessions.next = undefined;
         return;
       case "previous-expires":
         return this.#sessions.retirePrevious();
+      default:
+        return this.#context.emit({ kind: TIMER_EVENTS[timer], link: this });
     }
   }
 
@@ -580,6 +577,8 @@ const REFUSE_MS = 3_000;
 const REPLY_DUE_MS = 1_500;
 const PROBE_MS = 700;
 const MAX_PROBES = 20;
+/** How soon after the first packet, and how often while packets go, traffic is looked at. */
+const MTU_CHECK_MS = 1_000;
 const KEEPALIVE_MS = 1_000;
 /** A session that opened a frame within this time works. */
 const ALIVE_MS = 1_500;

@@ -25,6 +25,10 @@ export const LINK_TIMERS = [
   "upkeep",
   /** Repeat a revocation notice that was not acknowledged. */
   "notice-retry",
+  /** The answers to path-MTU probes should be here. */
+  "mtu-probe",
+  /** Data has been flowing: look whether big packets get through. */
+  "mtu-check",
 ] as const;
 
 export type LinkTimer = (typeof LINK_TIMERS)[number];
