@@ -7,6 +7,7 @@ import { DEFAULT_CONTROL_PATH, EXIT, type ExitCode } from "../control/api.ts";
 import { VERSION } from "../control/version.ts";
 import { declareAddr } from "./addr.ts";
 import { Context, type Declare, type Environment, examples, type Perform } from "./context.ts";
+import { declareNetcheck } from "./netcheck.ts";
 import { parseGlobalOptions } from "./parse-options.ts";
 import { declarePeers } from "./peers.ts";
 import { declarePing } from "./ping.ts";
@@ -25,6 +26,7 @@ const COMMANDS: readonly Declare[] = [
   declarePeers,
   declareAddr,
   declarePing,
+  declareNetcheck,
   declareWhois,
   declareTrust,
   declareRendezvous,

@@ -17,6 +17,7 @@ export const declareRendezvous: Declare = (program, perform) => {
     .description("run a registry and a beacon, in the foreground")
     .option("--registry <ADDR:PORT>", "address of this machine for the registry (TCP)")
     .option("--beacon <ADDR:PORT>", "address of this machine for the beacon (UDP)")
+    .option("--beacon-probe <ADDR:PORT>", "second address or port (UDP), by which netcheck sees what a NAT does")
     .option("--compat <ADDR:PORT>", "address for nodes whose network blocks UDP (TLS, usually port 443)")
     .option("--tls-cert <FILE>", "certificate, with its chain, in PEM form")
     .option("--tls-key <FILE>", "its private key")
@@ -34,6 +35,7 @@ export interface RendezvousOptions {
   readonly registry: Endpoint;
   readonly beacon: Endpoint;
   readonly stateDir: string;
+  readonly beaconProbe?: Endpoint;
   readonly compat?: Endpoint;
   readonly tls?: TlsOptions;
   /** Unix socket for health, metrics and backups. */
@@ -113,11 +115,21 @@ export function parseRendezvousOptions(input: Input): Omit<RendezvousOptions, "o
   };
   const admin = checked.take(parsePath("--admin", raw.admin ?? defaultAdminPath(options.stateDir)), "");
   const relayMbit = checked.take(parseWhole("--relay-limit", raw.relayLimit ?? 10_000, 1, 1_000_000), 1);
+  const beaconProbe =
+    raw.beaconProbe === undefined
+      ? {}
+      : { beaconProbe: checked.take(parseBindAddress("--beacon-probe", raw.beaconProbe), UNBOUND) };
   const compat = raw.compat === undefined ? undefined : checked.take(parseBindAddress("--compat", raw.compat), UNBOUND);
   const tls = checked.take(parseTls(raw, options.stateDir, [options.registry, options.beacon, compat]), undefined);
   checked.end();
   const relay = { admin, beaconLimits: { relayBytes: relayLimit(relayMbit) } };
-  return { ...options, ...relay, ...(compat === undefined ? {} : { compat }), ...(tls === undefined ? {} : { tls }) };
+  return {
+    ...options,
+    ...relay,
+    ...beaconProbe,
+    ...(compat === undefined ? {} : { compat }),
+    ...(tls === undefined ? {} : { tls }),
+  };
 }
 
 /** A fifth of a second's bytes at once, and never less than a few superdatagrams. */

@@ -23,6 +23,7 @@ export interface ControlMethods {
   peers: { request: EmptyRequest; reply: PeersReply };
   addr: { request: AddrRequest; reply: AddrReply };
   ping: { request: PingRequest; reply: PingReply };
+  netcheck: { request: EmptyRequest; reply: NetcheckReply };
   whois: { request: WhoisRequest; reply: WhoisReply };
   "trust/ask": { request: TrustAskRequest; reply: TrustAskReply };
   "trust/pending": { request: EmptyRequest; reply: TrustPendingReply };
@@ -48,6 +49,7 @@ export interface ControlBackend {
   peers(request: EmptyRequest, signal: AbortSignal): Promise<PeersReply>;
   addr(request: AddrRequest, signal: AbortSignal): Promise<AddrReply>;
   ping(request: PingRequest, signal: AbortSignal): Promise<PingReply>;
+  netcheck(request: EmptyRequest, signal: AbortSignal): Promise<NetcheckReply>;
   whois(request: WhoisRequest, signal: AbortSignal): Promise<WhoisReply>;
   trustAsk(request: TrustAskRequest, signal: AbortSignal): Promise<TrustAskReply>;
   trustPending(request: EmptyRequest, signal: AbortSignal): Promise<TrustPendingReply>;
@@ -193,6 +195,54 @@ export interface PingReply {
   readonly sent: number;
   readonly received: number;
   readonly path: PeerPath;
+}
+
+/**
+ * RFC 4787 §4.1 and §5. A beacon's second port tells them apart only so far: on the same address it cannot tell
+ * endpoint-independent from address-dependent, on another address it cannot tell the two stricter ones apart.
+ */
+export type NatBehaviour =
+  | "endpoint-independent"
+  | "endpoint-independent-or-address-dependent"
+  | "address-dependent-or-stricter"
+  | "address-and-port-dependent"
+  | "none"
+  | "unknown";
+
+export interface Reachability {
+  /** What was tried; null when there is nothing to try. */
+  readonly address: string | null;
+  readonly reachable: boolean;
+  readonly latencyMs: number | null;
+  readonly error: string | null;
+}
+
+/** What the network lets through, looked at when asked. */
+export interface NetcheckReply {
+  readonly udp: {
+    /** A datagram to the beacon was answered. */
+    readonly out: boolean;
+    /** The probe's endpoint as the beacon saw it. */
+    readonly endpoint: string | null;
+  };
+  readonly nat: {
+    /** Null: not known. */
+    readonly present: boolean | null;
+    readonly mapping: NatBehaviour;
+    readonly filtering: NatBehaviour;
+    readonly hairpin: boolean | null;
+  };
+  /** Bytes; null when it is not known. */
+  readonly mtu: { readonly toBeacon: number | null };
+  readonly registry: Reachability;
+  /** Over UDP. */
+  readonly beacon: Reachability;
+  /** The way around blocked UDP; `proxy` is what HTTPS_PROXY names. */
+  readonly fallback: Reachability & { readonly proxy: string | null };
+  /** What the daemon uses now. */
+  readonly transport: "udp" | "tcp";
+  /** This machine's clock minus the registry's, which tells whole seconds; null before its first heartbeat. */
+  readonly clockSkewMs: number | null;
 }
 
 export const MAX_PING_COUNT = 100;

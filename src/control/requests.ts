@@ -68,6 +68,7 @@ const METHODS: { readonly [M in ControlMethod]: MethodRow<M> } = {
     // Looking the peer up comes before the first and may take as long as any other call.
     deadlineMs: (request) => request.count * request.timeoutMs + DEFAULT_DEADLINE_MS,
   },
+  netcheck: { parse: parseEmpty, invoke: (backend, request, signal) => backend.netcheck(request, signal) },
   whois: { parse: parseWhois, invoke: (backend, request, signal) => backend.whois(request, signal) },
   "trust/ask": { parse: parseTrustAsk, invoke: (backend, request, signal) => backend.trustAsk(request, signal) },
   "trust/pending": { parse: parseEmpty, invoke: (backend, request, signal) => backend.trustPending(request, signal) },

@@ -12,6 +12,7 @@ import type {
   AddrRequest,
   ControlBackend,
   EmptyRequest,
+  NetcheckReply,
   PeerIdentity,
   PeerRequest,
   PeerStatus,
@@ -41,6 +42,7 @@ import { formatOverlayAddress, formatPilotAddress } from "../wire/address.ts";
 import { type NodeId, networkId } from "../wire/ids.ts";
 import type { CompatLink } from "./compat-link.ts";
 import type { Driver } from "./driver.ts";
+import { netcheck } from "./netcheck.ts";
 import type { NodeMemory } from "./node-memory.ts";
 import { nodeInText } from "./peer-text.ts";
 import { transportProblems } from "./transport-problems.ts";
@@ -60,6 +62,7 @@ export interface BackendParts {
   readonly state: StateDirectory;
   /** The way to the beacon when UDP is blocked. */
   readonly compat: CompatLink | undefined;
+  readonly beaconEndpoint: Endpoint | undefined;
 }
 
 export class Backend implements ControlBackend {
@@ -176,6 +179,14 @@ export class Backend implements ControlBackend {
       received: replies.filter((reply) => reply.rttMs !== null).length,
       path: facts?.path ?? "none",
     };
+  }
+
+  async netcheck(_request: EmptyRequest, signal: AbortSignal): Promise<NetcheckReply> {
+    const { options, engine, client, crypto, beaconEndpoint } = this.#parts;
+    const { registry, beacon, compat } = options;
+    const { transport } = engine.beaconWay;
+    const found = { registry, beacon, compat, beaconEndpoint, transport };
+    return await netcheck({ ...found, client, crypto, mtuToBeacon: null }, signal);
   }
 
   async trustAsk(request: TrustAskRequest, signal: AbortSignal): Promise<TrustAskReply> {

@@ -18,6 +18,7 @@ import { type RegistryLimits, RegistryServer } from "../rendezvous/registry.ts";
 import { Conversation } from "../rendezvous/request-context.ts";
 import { encodeRegistryFrame, MAX_FRAME_BYTES } from "../wire/registry.ts";
 import { BINARY_PREAMBLE } from "../wire/registry-binary.ts";
+import { BeaconProbePort } from "./beacon-probe-port.ts";
 import { type BeaconPort, BeaconSocket, type BeaconSocketCounters } from "./beacon-socket.ts";
 import { bindError } from "./bind-error.ts";
 import { CompatListener, type CompatStats } from "./compat-listener.ts";
@@ -39,6 +40,8 @@ export interface RendezvousOptions {
   readonly connectionLimits?: Partial<FrameServerLimits>;
   /** Unix socket for health, metrics and backups. */
   readonly admin?: string;
+  /** A second port of the beacon, by which nodes see what their NAT does. */
+  readonly beaconProbe?: Endpoint;
   /** Where nodes come whose network blocks UDP; needs `tls`. */
   readonly compat?: Endpoint;
   readonly tls?: TlsSource;
@@ -90,26 +93,34 @@ async function openSockets(options: RendezvousOptions, store: SqliteStore): Prom
     await beacon.close();
     throw cause;
   }
+  const probes = options.beaconProbe === undefined ? undefined : new BeaconProbePort(options.beaconProbe);
   let compat: CompatListener | undefined;
   let compatEndpoint: Endpoint | undefined;
+  try {
+    await probes?.bind();
+  } catch (cause) {
+    await Promise.all([registry.close(), beacon.close()]);
+    throw cause;
+  }
+  if (probes !== undefined) beacon.server.answerProbe = (request, source) => probes.answer(request, source);
   try {
     compat = openCompat(options, store, beacon, certificate);
     compatEndpoint = await compat?.listen();
   } catch (cause) {
-    await Promise.all([registry.close(), beacon.close()]);
+    await Promise.all([registry.close(), beacon.close(), probes?.close()]);
     throw bindError("compat", "TCP", options.compat!, cause);
   }
   let admin: AdminServer | undefined;
   try {
     admin = await openAdmin(options, { store, registry, beacon, registryEndpoint });
   } catch (cause) {
-    await Promise.all([registry.close(), beacon.close(), compat?.close()]);
+    await Promise.all([registry.close(), beacon.close(), compat?.close(), probes?.close()]);
     throw cause;
   }
   let closing: Promise<void> | undefined;
   const close = async (): Promise<void> => {
     await admin?.close();
-    await Promise.all([registry.close(), beacon.close(), compat?.close()]);
+    await Promise.all([registry.close(), beacon.close(), compat?.close(), probes?.close()]);
     store.close();
   };
   return {

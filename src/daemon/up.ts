@@ -108,6 +108,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
   const backend = new Backend({
     ...{ options, engine, client, connection, book, memory, identity, crypto, listen, state },
     compat,
+    beaconEndpoint,
   });
   const driver: Driver = new Driver(engine, plane, {
     handleEvent: (event) => backend.handleEvent(event),

@@ -15,7 +15,7 @@ import type { Crypto } from "../base/crypto.ts";
 import { type Endpoint, formatEndpoint, sameEndpoint } from "../base/endpoint.ts";
 import { after, type Deadline, earlier, type Instant, instant } from "../base/instant.ts";
 import type { NodeId } from "../wire/ids.ts";
-import { parseRegistryMessage, type RegistryMessage, signedText } from "../wire/registry.ts";
+import { integerField, parseRegistryMessage, type RegistryMessage, signedText } from "../wire/registry.ts";
 import {
   commandKey,
   commandRequest,
@@ -85,6 +85,7 @@ export class RegistryClient {
   #registerBackoffMs = FIRST_BACKOFF_MS;
   #heartbeatAt: Instant = instant(0);
   #heartbeatFailures = 0;
+  #serverTime: { readonly unixS: number | undefined; readonly at: Instant } | undefined;
   #pollAt: Instant = instant(0);
   #expectUntil: Instant = instant(0);
   #queueResumesAt: Instant = instant(0);
@@ -102,6 +103,11 @@ export class RegistryClient {
 
   get state(): RegistryState {
     return this.#state;
+  }
+
+  /** The registry's clock, in whole seconds, as of its last answer to a heartbeat; undefined before the first. */
+  get serverTime(): { readonly unixS: number | undefined; readonly at: Instant } | undefined {
+    return this.#serverTime;
   }
 
   /** Why the state is not `ok`, when something said why. */
@@ -310,6 +316,7 @@ export class RegistryClient {
       case "heartbeat":
         this.#heartbeatFailures = 0;
         this.#heartbeatAt = after(this.#now, HEARTBEAT_MS);
+        this.#serverTime = { unixS: integerField(reply, "time"), at: this.#now };
         return;
       case "poll":
         this.#pollAt = after(this.#now, this.#now < this.#expectUntil ? EXPECTING_POLL_MS : POLL_MS);

@@ -19,6 +19,7 @@ import {
   parseNodeToBeacon,
   relayToDelivery,
 } from "../wire/beacon.ts";
+import { type ProbeRequest, parseProbe } from "../wire/beacon-probe.ts";
 import type { NodeId } from "../wire/ids.ts";
 import { BeaconNodes, PROOF_LIFE_MS } from "./beacon-nodes.ts";
 import { type NodeProofParts, NodeProofs } from "./node-proofs.ts";
@@ -95,6 +96,8 @@ export interface BeaconCounters {
 export class BeaconServer {
   readonly counters: BeaconCounters = { ...NO_COUNTS };
   readonly ledger = new RelayLedger();
+  /** Set by who has a second port: what this port answers, if it is the one to answer. */
+  answerProbe: ((request: ProbeRequest, source: Endpoint) => Uint8Array | undefined) | undefined;
   readonly #frameLimits: SourceLimits;
   readonly #byteLimits: SourceLimits;
   readonly #controlLimits: SourceLimits;
@@ -126,8 +129,8 @@ export class BeaconServer {
     const message = parseNodeToBeacon(datagram);
     if (message?.kind === "relay") return this.#relay(datagram, message, source, now);
     this.counters.received++;
-    if (message === undefined) return this.#dropped("malformed");
     if (!this.#controlLimits.take(sourceKey(source.address), now)) return this.#limited("limitedControl");
+    if (message === undefined) return this.#probe(datagram, source);
     return message.kind === "discover"
       ? this.#discover(message, source, now)
       : this.#punch(message.requester, message.target, source, now);
@@ -173,6 +176,12 @@ export class BeaconServer {
   notify(node: NodeId, notice: number, now: Instant): BeaconDatagram | undefined {
     const known = this.#nodes.find(node, now);
     return known?.extended ? { to: known.endpoint, bytes: encodeNotify(notice) } : undefined;
+  }
+
+  #probe(datagram: Uint8Array, source: Endpoint): readonly BeaconDatagram[] {
+    const request = parseProbe(datagram);
+    if (request === undefined || isConnection(source)) return this.#dropped("malformed");
+    return datagrams([[source, this.answerProbe?.(request, source)]]);
   }
 
   #relay(datagram: Uint8Array, message: Relay, source: Endpoint, now: Instant): readonly BeaconDatagram[] {
