@@ -14,10 +14,11 @@ import { backupStore } from "../io/store-backup.ts";
 import { loadTlsCertificate, type TlsCertificate, type TlsSource } from "../io/tls-certificate.ts";
 import { type BeaconCounters, type BeaconLimits, BeaconServer } from "../rendezvous/beacon.ts";
 import { handleBinaryRequest } from "../rendezvous/binary-conversation.ts";
+import { expectedSignature } from "../rendezvous/expected-signature.ts";
 import { type RegistryLimits, RegistryServer } from "../rendezvous/registry.ts";
 import { Conversation } from "../rendezvous/request-context.ts";
-import { encodeRegistryFrame, MAX_FRAME_BYTES } from "../wire/registry.ts";
-import { BINARY_PREAMBLE } from "../wire/registry-binary.ts";
+import { encodeRegistryFrame, MAX_FRAME_BYTES, parseRegistryMessage, type RegistryMessage } from "../wire/registry.ts";
+import { BINARY, BINARY_PREAMBLE, parseBinaryRequest } from "../wire/registry-binary.ts";
 import { BeaconProbePort } from "./beacon-probe-port.ts";
 import { type BeaconPort, BeaconSocket, type BeaconSocketCounters } from "./beacon-socket.ts";
 import { bindError } from "./bind-error.ts";
@@ -25,6 +26,7 @@ import { CompatListener, type CompatStats } from "./compat-listener.ts";
 import { NativeBeaconPort } from "./native-beacon-port.ts";
 import { type AdminServer, type RendezvousHealth, startAdminServer } from "./rendezvous-admin.ts";
 import { formatMetrics } from "./rendezvous-metrics.ts";
+import { VerifiedSignatures } from "./verified-signatures.ts";
 
 export interface RendezvousOptions {
   readonly registry: Endpoint;
@@ -254,6 +256,7 @@ class RegistryListener {
   readonly #store: SqliteStore;
   readonly #server: RegistryServer;
   readonly #frames: FrameServer;
+  readonly #signatures = new VerifiedSignatures();
   readonly #notify: (node: Parameters<BeaconServer["notify"]>[0]) => void;
   /** A request of this turn failed half way: nothing of the turn may be committed. */
   #failure: unknown;
@@ -268,7 +271,7 @@ class RegistryListener {
     this.#notify = notify;
     this.#server = new RegistryServer({
       store,
-      crypto: new NodeCrypto(),
+      crypto: this.#signatures,
       startedAt: now(),
       startedAtWall: wallNow(),
       ...(options.adminToken === undefined ? {} : { adminToken: options.adminToken }),
@@ -318,8 +321,17 @@ class RegistryListener {
         isBinary = BINARY_PREAMBLE.every((byte, index) => first[index] === byte);
         return isBinary ? BINARY_PREAMBLE.length : 0;
       },
+      prepareFrame: (payload) => this.#prepare(payload, isBinary, conversation),
       handleFrame: (payload) => this.#handle(payload, isBinary, conversation),
     };
+  }
+
+  /** Lets another thread check the signature of a frequent request, for a source that keeps to its rate. */
+  #prepare(payload: Uint8Array, isBinary: boolean, conversation: Conversation): Promise<void> | undefined {
+    if (conversation.isThrottled) return undefined;
+    const message = isBinary ? parseBinaryMessage(payload) : parseRegistryMessage(fromUtf8(payload) ?? "");
+    const expected = message === undefined ? undefined : expectedSignature(message, this.#store);
+    return expected === undefined ? undefined : this.#signatures.checkAhead(expected);
   }
 
   #handle(payload: Uint8Array, isBinary: boolean, conversation: Conversation): Uint8Array | undefined {
@@ -356,6 +368,12 @@ class RegistryListener {
     }
     for (let node = this.#server.pollNotice(); node !== undefined; node = this.#server.pollNotice()) this.#notify(node);
   }
+}
+
+function parseBinaryMessage(payload: Uint8Array): RegistryMessage | undefined {
+  const request = parseBinaryRequest(payload);
+  if (request?.type === BINARY.JSON) return parseRegistryMessage(request.text);
+  return request?.message;
 }
 
 /** From a flush that a disk's cache takes at once to a disk in trouble. */

@@ -16,6 +16,8 @@ import { formatIp, parseIp } from "../wire/underlay-address.ts";
 export interface FrameConversation {
   /** One payload in, one whole reply frame out; undefined ends the connection. */
   handleFrame(payload: Uint8Array): Uint8Array | undefined;
+  /** Called once before `handleFrame`; a promise, which never rejects, delays this connection until it is settled. */
+  prepareFrame?(payload: Uint8Array): Promise<void> | undefined;
   /** Looks at the first bytes before they are taken for a frame: how many to skip, or undefined to wait for more. */
   skipPreamble(peek: (length: number) => Uint8Array | undefined): number | undefined;
   /** The last request was one too many for its source: let it wait. */
@@ -101,6 +103,7 @@ export class FrameServer {
       decoder: new FrameDecoder(this.#options.maxFrameBytes),
       isPreamblePast: false,
       waitsFor: "nothing",
+      prepared: undefined,
       countedBytes: 0,
       deadline: "idle",
       timer: setTimeout(() => socket.destroy(), this.#limits.idleMs),
@@ -136,7 +139,7 @@ export class FrameServer {
   #serveSome(connection: Connection): number {
     if (!this.#skipPreamble(connection)) return 0;
     for (let served = 0; served < REQUESTS_PER_TURN; served++) {
-      const payload = connection.decoder.next();
+      const payload = this.#nextPrepared(connection);
       if (payload === undefined) return served;
       const reply = connection.conversation.handleFrame(payload);
       if (reply === undefined) {
@@ -148,6 +151,21 @@ export class FrameServer {
       if (connection.conversation.isThrottled) return served + 1;
     }
     return REQUESTS_PER_TURN;
+  }
+
+  /** The next request, unless there is none or it must be prepared first. */
+  #nextPrepared(connection: Connection): Uint8Array | undefined {
+    const prepared = connection.prepared;
+    connection.prepared = undefined;
+    if (prepared !== undefined) return prepared;
+    const payload = connection.decoder.next();
+    const preparation = payload === undefined ? undefined : connection.conversation.prepareFrame?.(payload);
+    if (preparation === undefined) return payload;
+    connection.prepared = payload;
+    connection.waitsFor = "preparation";
+    connection.socket.pause();
+    void preparation.then(() => this.#resume(connection));
+    return undefined;
   }
 
   #skipPreamble(connection: Connection): boolean {
@@ -247,7 +265,9 @@ interface Connection {
   readonly decoder: FrameDecoder;
   isPreamblePast: boolean;
   /** Why its requests are not looked at just now. */
-  waitsFor: "nothing" | "turn" | "drain";
+  waitsFor: "nothing" | "turn" | "drain" | "preparation";
+  /** Taken out of the decoder and being prepared, or ready. */
+  prepared: Uint8Array | undefined;
   /** What of its buffer stands in #unfinishedBytes. */
   countedBytes: number;
   deadline: "idle" | "frame";

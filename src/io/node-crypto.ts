@@ -63,6 +63,19 @@ export class NodeCrypto implements Crypto {
       return false; // a public key that OpenSSL cannot decode
     }
   }
+
+  /** The same on libuv's threads. */
+  ed25519VerifyElsewhere(publicKey: Uint8Array, message: Uint8Array, signature: Uint8Array): Promise<boolean> {
+    if (publicKey.length !== 32 || signature.length !== 64 || hasSmallOrder(publicKey)) return Promise.resolve(false);
+    return new Promise((resolve) => {
+      try {
+        const key = importPublic(SPKI_ED25519, publicKey);
+        verify(null, message, key, signature, (error, result) => resolve(error === null && result));
+      } catch {
+        resolve(false);
+      }
+    });
+  }
 }
 
 function importPrivate(derPrefix: Uint8Array, raw: Uint8Array): KeyObject {
