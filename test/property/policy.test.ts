@@ -1,0 +1,114 @@
+/** The compiled policy against the plain reading of its rules, and the parser against any text. */
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import type { WallClock } from "../../src/base/instant.ts";
+import { CompiledPolicy, NO_RULE } from "../../src/policy/compiled-policy.ts";
+import { firstMatch } from "../../src/policy/evaluate.ts";
+import { parsePolicy } from "../../src/policy/parse-policy.ts";
+import type { FlowFacts } from "../../src/policy/rule.ts";
+import { networkId, nodeId } from "../../src/wire/ids.ts";
+
+const wall = (ms: number) => ms as WallClock;
+const key = (letter: string) => `SHA256:${letter.repeat(43)}`;
+const NAMES = ["bob", "carol", "toString"];
+
+const selectorText = fc.oneof(
+  fc.constant("trusted"),
+  fc.constantFrom("bob", "carol.pilot", "constructor"),
+  fc.nat(3).map((node) => `1:0001.0000.000${node}`),
+  fc.nat(3).map((node) => `0:0000.0000.000${node}`),
+  fc.nat(2).map((network) => `network:${network}`),
+  fc.constantFrom("A", "B").map((letter) => `key:${key(letter)}`),
+);
+const port = fc.oneof(fc.constantFrom(0, 1, 22, 80, 443, 65_535), fc.nat(65_535), fc.nat(12));
+const range = fc.tuple(port, port).map(([a, b]) => (a === b ? `${a}` : `${Math.min(a, b)}-${Math.max(a, b)}`));
+const ports = fc.array(range, { minLength: 1, maxLength: 4 }).map((list) => list.join(","));
+const end = fc.oneof(
+  { weight: 4, arbitrary: fc.constant("") },
+  fc.integer({ min: 1, max: 9 }).map((seconds) => ` for ${seconds}s`),
+);
+const ruleText = fc
+  .tuple(
+    fc.constantFrom("allow", "deny"),
+    fc.constantFrom("in", "out"),
+    fc.oneof(
+      fc.constantFrom("tcp", "udp", "icmp", "any"),
+      fc.tuple(fc.constantFrom("tcp", "udp"), ports).map(([protocol, list]) => `${protocol} ${list}`),
+    ),
+    selectorText,
+    end,
+  )
+  .map(([action, direction, what, peer, until]) => {
+    return `${action} ${direction} ${what} ${direction === "in" ? "from" : "to"} ${peer}${until}`;
+  });
+const flow: fc.Arbitrary<FlowFacts> = fc.record({
+  direction: fc.constantFrom("in" as const, "out" as const),
+  protocol: fc.constantFrom(6, 17, 58, 50, 132),
+  port,
+  node: fc.nat(3).map(nodeId),
+  network: fc.nat(2).map(networkId),
+  name: fc.constantFrom(undefined, ...NAMES),
+  fingerprint: fc.constantFrom(undefined, key("A"), key("B"), key("C")),
+});
+
+describe("the compiled policy", () => {
+  it("names the same rule as reading the rules one after the other, at every moment", () => {
+    fc.assert(
+      fc.property(
+        fc.array(ruleText, { maxLength: 40 }),
+        fc.array(flow, { minLength: 1, maxLength: 40 }),
+        fc.nat(10_000),
+        (lines, flows, at) => {
+          const { rules, problems } = parsePolicy([{ file: "f", text: lines.join("\n"), writtenAt: wall(0) }]);
+          expect(problems).toEqual([]);
+          expect(rules).toHaveLength(lines.length);
+          const compiled = new CompiledPolicy(rules, wall(at));
+          for (const one of flows) {
+            expect(compiled.decide(one)).toBe(firstMatch(rules, one, wall(at)) ?? NO_RULE);
+          }
+          const ends = rules.flatMap((rule) => (rule.until !== undefined && rule.until > at ? [rule.until] : []));
+          expect(compiled.expiresAt).toBe(ends.length === 0 ? undefined : Math.min(...ends));
+        },
+      ),
+      { numRuns: 300 },
+    );
+  });
+});
+
+describe("the parser", () => {
+  const anyWord = fc.oneof(
+    fc.constantFrom("default", "deny", "allow", "test", "in", "out", "tcp", "any", "80", "80-", "from", "to", "until"),
+    fc.constantFrom("for", "2h", "2030-02-30", "trusted", "user:ann", "limit", "__proto__", "constructor", "#", "\t"),
+    fc.constantFrom("0:0000", "network:x", "key:", ",", "-", "99999999999999999999", "\u2028", "\ud800"),
+    fc.string({ maxLength: 12 }),
+  );
+  const anyText = fc
+    .array(fc.array(anyWord, { maxLength: 10 }), { maxLength: 12 })
+    .map((lines) => lines.map((words) => words.join(" ")).join("\n"));
+
+  it("takes any text without throwing, and each line is a rule, a test, a default, empty or a problem with its place", () => {
+    fc.assert(
+      fc.property(fc.oneof(anyText, fc.string()), (text) => {
+        const { rules, tests, problems } = parsePolicy([{ file: "f", text, writtenAt: wall(0) }]);
+        const lines = text.split(/\r\n|\r|\n/);
+        for (const { file, line, column, message, hint } of problems) {
+          expect(file).toBe("f");
+          expect(line).toBeGreaterThanOrEqual(1);
+          expect(line).toBeLessThanOrEqual(lines.length);
+          expect(column).toBeGreaterThanOrEqual(1);
+          expect(column).toBeLessThanOrEqual(lines[line - 1]!.length + 1);
+          expect(message).not.toBe("");
+          expect(hint).not.toBe("");
+        }
+        const told = new Set([...rules, ...tests].map((part) => part.source.line));
+        for (const problem of problems) expect(told.has(problem.line)).toBe(false);
+        lines.forEach((line, index) => {
+          const words = line.replace(/#.*$/s, "").trim();
+          if (words === "" || /^default\s+deny$/.test(words)) return;
+          expect(told.has(index + 1) || problems.some((problem) => problem.line === index + 1)).toBe(true);
+        });
+      }),
+      { numRuns: 1_000 },
+    );
+  });
+});
