@@ -26,6 +26,8 @@ export type BeaconEvent =
   | { readonly kind: "observed"; readonly endpoint: Endpoint }
   /** A peer wants to reach us, or we it: open the way to this endpoint. */
   | { readonly kind: "punch"; readonly endpoint: Endpoint }
+  /** The beacon believes that we are where we are: from now on it relays for us there. */
+  | { readonly kind: "accepted" }
   /** Handshakes wait at the registry. */
   | { readonly kind: "notify" };
 
@@ -42,6 +44,7 @@ export class BeaconClient {
   /** Discoveries since the last reply. */
   #unanswered = 0;
   #repliedAt: Instant | undefined;
+  #discoveredAt: Instant | undefined;
   readonly #punches: TokenBucket;
   /** Bounded by MAX_OUTBOX: what does not fit is dropped, like any datagram. */
   #outbox: Uint8Array[] = [];
@@ -82,6 +85,11 @@ export class BeaconClient {
     this.#discover(now);
   }
 
+  /** Something is silent, and a mapping that changed may be why: ask again unless that was done just now. */
+  suspect(now: Instant): void {
+    if (this.#discoveredAt === undefined || after(this.#discoveredAt, SUSPECT_GAP_MS) <= now) this.rediscover(now);
+  }
+
   /** `datagram` came from the beacon's address. */
   handleDatagram(datagram: Uint8Array, now: Instant): void {
     const message = parseBeaconToNode(datagram);
@@ -97,6 +105,7 @@ export class BeaconClient {
       this.#prove(message.cookie, now);
     } else if (message?.kind === "proof-accepted") {
       this.#discoverAt = after(now, this.#keepaliveMs());
+      if (!this.#events.some((event) => event.kind === "accepted")) this.#events.push({ kind: "accepted" });
     }
   }
 
@@ -134,6 +143,7 @@ export class BeaconClient {
    * the first reply it repeats quickly; with one it keeps NAT mappings open that live for 30 s.
    */
   #discover(now: Instant): void {
+    this.#discoveredAt = now;
     this.#send(encodeDiscover(this.#localNode, false));
     this.#send(this.#encodeExtended());
     const retryMs = FIRST_RETRY_MS * 2 ** Math.min(this.#unanswered, 5);
@@ -173,6 +183,7 @@ const KEEPALIVE_SPREAD_MS = 5000;
 /** A beacon can name any endpoint; this many punches are all that honest traffic needs. */
 const PUNCHES_PER_SECOND = 5;
 const PUNCH_BURST = 50;
+const SUSPECT_GAP_MS = 2_000;
 const MAX_OUTBOX = 256;
 const NO_COOKIE = new Uint8Array(PROOF_COOKIE_BYTES);
 const PROOF_RETRY_MS = 1000;

@@ -456,6 +456,8 @@ export class Engine {
       case "observed":
         if (this.beaconWay.transport === "udp") this.paths.handleObserved(event.endpoint, now);
         return;
+      case "accepted":
+        return this.paths.handleAccepted(now);
     }
   }
 

@@ -35,6 +35,7 @@ export class Paths {
   #relayKind: RelayKind = "relay";
   #local: readonly LocalAddress[] = [];
   #observed: Endpoint | undefined;
+  #recheckedAt: Instant | undefined;
   readonly #punches: TokenBucket;
   /** Key: target endpoint. Bound: MAX_TARGETS, oldest out; every target that is forgotten was limited by `#punches`. */
   readonly #targets = new BoundedMap<string, TokenBucket>(MAX_TARGETS);
@@ -102,6 +103,12 @@ export class Paths {
     if (before !== undefined && !sameEndpoint(before, endpoint)) this.#recheckLinks(now);
   }
 
+  /** What was asked through the relay before the beacon knew our new place was not passed on. */
+  handleAccepted(now: Instant): void {
+    if (this.#recheckedAt !== undefined && now - this.#recheckedAt < ACCEPTED_WITHIN_MS) this.#recheckLinks(now);
+    this.#recheckedAt = undefined;
+  }
+
   /** What the registry says of where a peer is; LAN addresses count only where they can mean the same network. */
   handleResolved(node: NodeId, endpoint: Endpoint | undefined, lan: readonly Endpoint[], now: Instant): void {
     const link = this.#parts.links().get(node);
@@ -119,6 +126,7 @@ export class Paths {
   /** The peer is wanted: its side of the NATs must open too. */
   requestPunch(node: NodeId, now: Instant): void {
     this.#requested.set(node, now);
+    this.#parts.beacon?.suspect(now);
     this.#parts.beacon?.requestPunch(node);
   }
 
@@ -148,6 +156,7 @@ export class Paths {
 
   /** The first links ask at once, the others within a second, so that a node with many peers sends no burst. */
   #recheckLinks(now: Instant): void {
+    this.#recheckedAt = now;
     let position = 0;
     for (const link of this.#parts.links().links()) {
       link.handleUnderlayChange(Math.min(position++ * RECHECK_STEP_MS, RECHECK_SPREAD_MS), now);
@@ -239,5 +248,6 @@ const MAX_REQUESTS = 64;
 /** Links that one punch command may concern. */
 const MAX_PUNCHED = 4;
 const PUNCH_WAIT_MS = 3_000;
+const ACCEPTED_WITHIN_MS = 2_000;
 const RECHECK_STEP_MS = 5;
 const RECHECK_SPREAD_MS = 1_000;

@@ -46,7 +46,7 @@ export class LabNat {
 
   async create(kind: NatKind): Promise<void> {
     await this.#run("sysctl", "-q", "-w", "net.ipv4.ip_forward=1");
-    await this.#run("ip", "link", "add", "lan0", "type", "bridge");
+    await this.#run("ip", "link", "add", "lan0", "address", `02:00:00:00:78:0${this.#subnet}`, "type", "bridge");
     await this.#run("ip", "addr", "add", `192.168.${this.#subnet}.1/24`, "dev", "lan0");
     await this.#run("ip", "link", "set", "dev", "lan0", "up");
     await this.become(kind);
@@ -83,7 +83,7 @@ export class LabNat {
   async block(outerAddress: string | undefined): Promise<void> {
     const block = outerAddress === undefined ? "" : `ip saddr ${outerAddress} drop\nip daddr ${outerAddress} drop`;
     const rules = `table ip block\ndelete table ip block
-      table ip block { chain forward { type filter hook forward priority -10\n${block}\n} }`;
+      table ip block {\nchain forward {\ntype filter hook forward priority -10\n${block}\n}\n}\n`;
     await checked(this.#lab.exec(this.#router, "nft", ["-f", "-"], { input: rules }));
   }
 

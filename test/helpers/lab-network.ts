@@ -82,7 +82,8 @@ export class LabNetwork {
 
   async #wireSwitch(): Promise<void> {
     const net = this.namespaceOf(NET);
-    await ip(net, "link", "add", "br0", "type", "bridge");
+    // Without an address of its own a bridge takes the lowest of its ports, another one whenever a host is unplugged.
+    await ip(net, "link", "add", "br0", "address", "02:00:00:00:77:01", "type", "bridge");
     await this.#giveAddresses(NET, "br0");
     for (const host of this.hosts) {
       const names = ["name", "eth0", "netns", this.namespaceOf(host), "type", "veth", "peer", "name", `to-${host}`];
