@@ -13,10 +13,14 @@ import {
   randomBytes as systemRandomBytes,
   verify,
 } from "node:crypto";
+import { BoundedMap } from "../base/bounded-map.ts";
 import { concatBytes, fromHex, toHex } from "../base/bytes.ts";
 import type { Crypto, KeyPair } from "../base/crypto.ts";
 
 export class NodeCrypto implements Crypto {
+  /** Ed25519 keys as OpenSSL has them, by their bytes: importing costs a quarter of a check. Bounded, oldest use goes. */
+  readonly #verifyingKeys = new BoundedMap<string, KeyObject>(MAX_VERIFYING_KEYS);
+
   randomBytes(length: number): Uint8Array {
     return plain(systemRandomBytes(length));
   }
@@ -56,9 +60,9 @@ export class NodeCrypto implements Crypto {
   }
 
   ed25519Verify(publicKey: Uint8Array, message: Uint8Array, signature: Uint8Array): boolean {
-    if (publicKey.length !== 32 || signature.length !== 64 || hasSmallOrder(publicKey)) return false;
+    if (publicKey.length !== 32 || signature.length !== 64) return false;
     try {
-      return verify(null, message, importPublic(SPKI_ED25519, publicKey), signature);
+      return verify(null, message, this.#verifyingKey(publicKey), signature);
     } catch {
       return false; // a public key that OpenSSL cannot decode
     }
@@ -66,15 +70,29 @@ export class NodeCrypto implements Crypto {
 
   /** The same on libuv's threads. */
   ed25519VerifyElsewhere(publicKey: Uint8Array, message: Uint8Array, signature: Uint8Array): Promise<boolean> {
-    if (publicKey.length !== 32 || signature.length !== 64 || hasSmallOrder(publicKey)) return Promise.resolve(false);
+    if (publicKey.length !== 32 || signature.length !== 64) return Promise.resolve(false);
     return new Promise((resolve) => {
       try {
-        const key = importPublic(SPKI_ED25519, publicKey);
+        const key = this.#verifyingKey(publicKey);
         verify(null, message, key, signature, (error, result) => resolve(error === null && result));
       } catch {
         resolve(false);
       }
     });
+  }
+
+  /** Throws for what is no key, or a key under which anybody can sign. */
+  #verifyingKey(publicKey: Uint8Array): KeyObject {
+    const name = Buffer.from(publicKey).toString("latin1");
+    const known = this.#verifyingKeys.get(name);
+    if (known !== undefined) {
+      this.#verifyingKeys.touch(name);
+      return known;
+    }
+    if (hasSmallOrder(publicKey)) throw new Error("a key of small order");
+    const key = importPublic(SPKI_ED25519, publicKey);
+    this.#verifyingKeys.set(name, key);
+    return key;
   }
 }
 
@@ -102,6 +120,8 @@ function hasSmallOrder(publicKey: Uint8Array): boolean {
   y[31]! &= 0x7f;
   return SMALL_ORDER_Y.has(toHex(y));
 }
+
+const MAX_VERIFYING_KEYS = 4096;
 
 const PKCS8_ED25519 = fromHex("302e020100300506032b657004220420")!;
 const PKCS8_X25519 = fromHex("302e020100300506032b656e04220420")!;
