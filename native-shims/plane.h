@@ -76,7 +76,7 @@ enum counter {
 enum key_stat { RX_BYTES, TX_BYTES, KEY_RX_PACKETS, KEY_TX_PACKETS, KEY_STAT_COUNT };
 
 /* Words of the small array in which the shim shows its state to JavaScript without a call. */
-enum status_word { STATUS_SEND_BLOCKED, STATUS_HAS_USO, STATUS_RECEIVE_LEFT, STATUS_WORDS = 4 };
+enum status_word { STATUS_SEND_BLOCKED, STATUS_HAS_USO, STATUS_RECEIVE_LEFT, STATUS_TOO_LONG, STATUS_WORDS = 4 };
 
 /* ---- formats ---- */
 

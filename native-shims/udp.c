@@ -8,8 +8,9 @@
  * A full socket (EAGAIN, ENOBUFS) leaves the rest in the queue until the socket is writable; meanwhile JavaScript stops
  * reading the TUN. The queue is bounded: what finds no room is dropped by the caller and counted. A message that the
  * kernel refuses for a reason of its own (no route, too big) is counted and skipped. Where runs are refused, frames
- * go one by one: for good if the device cannot do them (EIO), for frames of that size if the path's MTU is smaller
- * (EINVAL; the kernel fragments single datagrams, never runs).
+ * go one by one: for good if the device cannot do them (EIO), for frames of that size if the device's MTU is smaller
+ * (EINVAL). Nothing is ever fragmented on the way: JavaScript finds the path's MTU by probes (so ICMP, which anybody can
+ * forge, has no say), and is told which endpoint's frame the kernel refused as too long (EMSGSIZE).
  *
  * Receiving: recvmmsg into slots of the inbound arena, each big enough for the largest datagram; UDP_GRO lets the kernel
  * hand over a run as one message with the segment size beside it.
@@ -58,11 +59,19 @@ static void set_buffer(int fd, int forced, int plain, int bytes) {
     setsockopt(fd, SOL_SOCKET, plain, &bytes, sizeof bytes);
 }
 
+/* DF on every datagram. A kernel that cannot do it fragments, which costs the probes their meaning but no packet. */
+static void forbid_fragments(int fd) {
+  int v4 = IP_PMTUDISC_PROBE, v6 = IPV6_PMTUDISC_PROBE;
+  setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &v4, sizeof v4);
+  setsockopt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &v6, sizeof v6);
+}
+
 static int open_socket(const struct sockaddr_in6 *bind_to) {
   int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1, off = 0;
   if (fd < 0) return -errno;
   set_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, RECEIVE_BUFFER);
   set_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, SEND_SOCKET_BUFFER);
+  forbid_fragments(fd);
   setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on); /* an older kernel hands over single datagrams */
   if (setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) == 0 &&
       bind(fd, (const struct sockaddr *)bind_to, sizeof *bind_to) == 0)
@@ -253,6 +262,7 @@ static bool after_error(struct plane *plane, const struct vector *vector, int er
     plane->endpoints[message->endpoint_slot].largest_run = (uint16_t)(message->frame_bytes - 1);
     return true;
   }
+  if (error == EMSGSIZE) plane->status[STATUS_TOO_LONG] = message->endpoint_slot + 1;
   count_of(plane, SEND_FAILED, vector->frames[0]);
   advance(plane, vector, 0);
   return true;

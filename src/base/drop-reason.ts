@@ -21,6 +21,8 @@ export const DROP_REASONS = [
   "beacon-spoofed",
   "unknown-bridge-message",
   "unhandled-virtual-packet",
+  "bad-fragment",
+  "fragments-lost",
   // Inner packets, both directions.
   "malformed-packet",
   "not-ipv6",

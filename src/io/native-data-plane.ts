@@ -68,6 +68,13 @@ export class NativeDataPlane implements DataPlane {
     return this.#status[STATUS.RECEIVE_LEFT] !== 0;
   }
 
+  /** The endpoint slot whose frame the kernel refused as too long since the last call; -1 for none. */
+  takeTooLong(): number {
+    const slot = this.#status[STATUS.TOO_LONG]! - 1;
+    this.#status[STATUS.TOO_LONG] = 0;
+    return slot;
+  }
+
   /** True when the kernel takes runs of UDP packets through the TUN (Linux 6.2 and later). */
   get hasUdpSegmentation(): boolean {
     return this.#status[STATUS.HAS_USO] !== 0;

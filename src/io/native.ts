@@ -116,7 +116,7 @@ export const IN_ARENA_BYTES = 32 * (65536 + 1088);
 /** Bytes of a sealed frame around its virtual packet. */
 export const SEALED_OVERHEAD_BYTES = 36;
 /** Words of the array in which the shim shows its state. */
-export const STATUS = { SEND_BLOCKED: 0, HAS_USO: 1, RECEIVE_LEFT: 2 } as const;
+export const STATUS = { SEND_BLOCKED: 0, HAS_USO: 1, RECEIVE_LEFT: 2, TOO_LONG: 3 } as const;
 export const STATUS_WORDS = 4;
 
 /** A system call that failed; `code` is the errno's name, as in Node's own errors. */

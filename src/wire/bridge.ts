@@ -1,6 +1,6 @@
 /**
  * What two pilot-tun nodes say to each other on virtual port 41, beside IPv6 packets: hello, keepalive, revoked, path-MTU
- * probe. Byte layouts and rules stand in docs/bridge-protocol.md, which this file implements.
+ * probe, fragments. Byte layouts and rules stand in docs/bridge-protocol.md, which this file implements.
  * The first half-byte of the payload tells them apart: 6 is an IPv6 packet, 0 a message whose type is the first byte.
  * Bytes after the known fields are ignored, so that later versions can append.
  */
@@ -15,14 +15,23 @@ export const BRIDGE_OVERHEAD_BYTES = 70;
 
 export const INSTANCE_BYTES = 8;
 
-export type BridgeMessage = Hello | Revocation | Keepalive | MtuMessage;
+/** What a fragment costs beyond its bytes. */
+export const FRAGMENT_HEADER_BYTES = 8;
+
+export type BridgeMessage = Hello | Revocation | Keepalive | MtuMessage | FragmentMessage;
+
+/** Bits of a hello's `features`. */
+export const FEATURE = {
+  /** The sender puts fragments together. */
+  FRAGMENTS: 0x00000001,
+} as const;
 
 export interface Hello {
   /** An ack has the same body and is not answered. */
   readonly kind: "hello" | "hello-ack";
   /** The sender trusts the receiver: packets may pass as far as it is concerned. */
   readonly consents: boolean;
-  /** 32 bits, one per optional ability; none is defined yet. */
+  /** 32 bits, one per optional ability: FEATURE. */
   readonly features: number;
   /** Bytes of the largest inner packet the sender takes. */
   readonly mtu: number;
@@ -47,6 +56,16 @@ export interface MtuMessage {
   /** Bytes of the probe's payload, so of the inner packet it stands for. */
   readonly size: number;
   readonly id: number;
+}
+
+/** A piece of an inner packet that is longer than the path's frames. */
+export interface FragmentMessage {
+  readonly kind: "fragment";
+  readonly id: number;
+  readonly offset: number;
+  readonly more: boolean;
+  /** Parsed: borrowed from the payload. */
+  readonly bytes: Uint8Array;
 }
 
 /** A type this version does not know: counted and ignored. */
@@ -76,6 +95,8 @@ export function encodeBridgeMessage(message: BridgeMessage): Uint8Array {
     case "mtu-probe":
     case "mtu-answer":
       return encodeMtuMessage(message);
+    case "fragment":
+      return encodeFragment(message);
   }
 }
 
@@ -98,6 +119,8 @@ export function parseBridgeMessage(payload: Uint8Array): BridgeMessage | Unknown
       return parseMtuMessage(payload, "mtu-probe");
     case TYPE.MTU_ANSWER:
       return parseMtuMessage(payload, "mtu-answer");
+    case TYPE.FRAGMENT:
+      return parseFragment(payload);
     default:
       return { kind: "unknown", type };
   }
@@ -158,6 +181,30 @@ function parseMtuMessage(bytes: Uint8Array, kind: MtuMessage["kind"]): MtuMessag
   return { kind, size, id: readU32(bytes, 4) };
 }
 
+function encodeFragment({ id, offset, more, bytes }: FragmentMessage): Uint8Array {
+  const message = new Uint8Array(FRAGMENT_HEADER_BYTES + bytes.length);
+  message[0] = TYPE.FRAGMENT;
+  message[1] = more ? MORE_FRAGMENTS : 0;
+  writeU16(message, 2, offset);
+  writeU32(message, 4, id);
+  message.set(bytes, FRAGMENT_HEADER_BYTES);
+  return message;
+}
+
+/** A fragment of nothing is none, and one that ends behind the longest packet is of no packet. */
+function parseFragment(bytes: Uint8Array): FragmentMessage | undefined {
+  if (bytes.length <= FRAGMENT_HEADER_BYTES) return undefined;
+  const offset = readU16(bytes, 2);
+  if (offset + bytes.length - FRAGMENT_HEADER_BYTES > 0xffff) return undefined;
+  return {
+    kind: "fragment",
+    id: readU32(bytes, 4),
+    offset,
+    more: (bytes[1]! & MORE_FRAGMENTS) !== 0,
+    bytes: bytes.subarray(FRAGMENT_HEADER_BYTES),
+  };
+}
+
 const TYPE = {
   HELLO: 1,
   HELLO_ACK: 2,
@@ -166,6 +213,7 @@ const TYPE = {
   MTU_PROBE: 5,
   MTU_ANSWER: 6,
   REVOKED_ACK: 7,
+  FRAGMENT: 8,
 } as const;
 
 const VERSION = 1;
@@ -173,3 +221,4 @@ const CONSENTS = 0x0001;
 const HELLO_BYTES = 22;
 const REVOCATION_BYTES = 8;
 const MTU_MESSAGE_BYTES = 8;
+const MORE_FRAGMENTS = 0x01;
