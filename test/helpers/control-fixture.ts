@@ -37,6 +37,8 @@ export const BOB_STATUS: PeerStatus = {
   lastHandshakeAgoS: 75,
   lastReceivedAgoS: 12,
   kind: "pilot-tun",
+  mtuBytes: 1360,
+  pathMtuBytes: 1500,
   note: "",
 };
 
@@ -53,6 +55,8 @@ export const NAMELESS_STATUS: PeerStatus = {
   lastHandshakeAgoS: null,
   lastReceivedAgoS: null,
   kind: "unknown",
+  mtuBytes: null,
+  pathMtuBytes: null,
   note: "asked 3m ago",
 };
 
@@ -68,7 +72,7 @@ export const STATUS: StatusReply = {
   listen: "0.0.0.0:4000",
   publicKey: "AAAA",
   registry: { state: "connected", address: "registry.example:9000", error: null, sinceS: 90 },
-  beacon: { state: "ok", address: "registry.example:9001", observed: "198.51.100.23:41113" },
+  beacon: { state: "ok", address: "registry.example:9001", observed: "198.51.100.23:41113", transport: "udp" },
   peers: [BOB_STATUS, NAMELESS_STATUS],
   pending: 1,
   drops: { replayed: 3, "not-trusted": 12 },
@@ -87,6 +91,16 @@ export function fakeBackend(replace: Partial<ControlBackend> = {}): ControlBacke
       sent: count,
       received: count,
       path: "direct",
+    }),
+    netcheck: async () => ({
+      udp: { out: true, endpoint: "198.51.100.23:41114" },
+      nat: { present: true, mapping: "endpoint-independent", filtering: "endpoint-independent", hairpin: false },
+      mtu: { toBeacon: 1500 },
+      registry: { address: "registry.example:9000", reachable: true, latencyMs: 4, error: null },
+      beacon: { address: "registry.example:9001", reachable: true, latencyMs: 4, error: null },
+      fallback: { address: null, reachable: false, latencyMs: null, error: null, proxy: null },
+      transport: "udp",
+      clockSkewMs: 12,
     }),
     whois: async () => ({ ...BOB, fingerprint: "SHA256:abc", trust: "mutual", self: false }),
     trustAsk: async () => ({ peer: BOB, trust: "asked", delivered: "registry" }),

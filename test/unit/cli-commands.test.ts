@@ -51,7 +51,7 @@ describe("status", () => {
         drops: {},
         problems: [],
         registry: { state: "down", address: "registry.example:9000", error: "refused", sinceS: 4 },
-        beacon: { state: "waiting", address: "registry.example:9001", observed: null },
+        beacon: { state: "waiting", address: "registry.example:9001", observed: null, transport: "udp" },
       }),
     });
     expect(out).toContain("address    (none yet)\nnode       (no hostname), -, number -\nunderlay   0.0.0.0:4000\n");
