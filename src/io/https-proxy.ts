@@ -119,7 +119,7 @@ function readStatus(socket: Socket, signal: AbortSignal): Promise<number> {
 }
 
 function parseProxy(text: string): HttpsProxy | undefined {
-  const url = URL.parse(/^[a-z]+:\/\//i.test(text) ? text : `http://${text}`);
+  const url = URL.parse(text.includes("://") ? text : `http://${text}`);
   if (url === null || (url.protocol !== "http:" && url.protocol !== "https:") || url.hostname === "") return undefined;
   const isTls = url.protocol === "https:";
   const credentials = decoded(`${url.username}:${url.password}`);

@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Environment, StopSignal } from "../../src/cli/context.ts";
 import { run } from "../../src/cli/program.ts";
-import type { ControlBackend, PeerIdentity, PeerStatus, StatusReply } from "../../src/control/api.ts";
+import type { ControlBackend, NetcheckReply, PeerIdentity, PeerStatus, StatusReply } from "../../src/control/api.ts";
 import { type ControlServer, startControlServer } from "../../src/control/server.ts";
 
 export const BOB: PeerIdentity = {
@@ -79,6 +79,23 @@ export const STATUS: StatusReply = {
   problems: [{ code: "clock_unsynced", message: "the clock is not synchronised", hint: "start a time service" }],
 };
 
+export const NETCHECK: NetcheckReply = {
+  udp: { out: true, endpoint: "198.51.100.23:41113" },
+  nat: { present: true, mapping: "endpoint-independent", filtering: "address-dependent-or-stricter", hairpin: false },
+  mtu: { toBeacon: null },
+  registry: { address: "registry.example:9000", reachable: true, latencyMs: 41, error: null },
+  beacon: { address: "registry.example:9001", reachable: true, latencyMs: 22.4, error: null },
+  fallback: {
+    address: "wss://registry.example/v1/compat",
+    reachable: false,
+    latencyMs: null,
+    error: "connect ECONNREFUSED 192.0.2.1:443",
+    proxy: "proxy.example:3128",
+  },
+  transport: "udp",
+  clockSkewMs: 300,
+};
+
 /** Answers every method; `replace` some of them. */
 export function fakeBackend(replace: Partial<ControlBackend> = {}): ControlBackend {
   return {
@@ -92,16 +109,7 @@ export function fakeBackend(replace: Partial<ControlBackend> = {}): ControlBacke
       received: count,
       path: "direct",
     }),
-    netcheck: async () => ({
-      udp: { out: true, endpoint: "198.51.100.23:41114" },
-      nat: { present: true, mapping: "endpoint-independent", filtering: "endpoint-independent", hairpin: false },
-      mtu: { toBeacon: 1500 },
-      registry: { address: "registry.example:9000", reachable: true, latencyMs: 4, error: null },
-      beacon: { address: "registry.example:9001", reachable: true, latencyMs: 4, error: null },
-      fallback: { address: null, reachable: false, latencyMs: null, error: null, proxy: null },
-      transport: "udp",
-      clockSkewMs: 12,
-    }),
+    netcheck: async () => NETCHECK,
     whois: async () => ({ ...BOB, fingerprint: "SHA256:abc", trust: "mutual", self: false }),
     trustAsk: async () => ({ peer: BOB, trust: "asked", delivered: "registry" }),
     trustPending: async () => ({

@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { PilotError } from "../../src/base/pilot-error.ts";
 import { run } from "../../src/cli/program.ts";
 import type { ControlBackend } from "../../src/control/api.ts";
-import { CapturedProcess, fakeBackend, runCli, STATUS, withServer } from "../helpers/control-fixture.ts";
+import { CapturedProcess, fakeBackend, NETCHECK, runCli, STATUS, withServer } from "../helpers/control-fixture.ts";
 
 async function answerOf(argv: readonly string[], replace: Partial<ControlBackend> = {}): Promise<string> {
   const { code, out, err } = await runCli(argv, fakeBackend(replace));
@@ -51,11 +51,12 @@ describe("status", () => {
         drops: {},
         problems: [],
         registry: { state: "down", address: "registry.example:9000", error: "refused", sinceS: 4 },
-        beacon: { state: "waiting", address: "registry.example:9001", observed: null, transport: "udp" },
+        beacon: { state: "waiting", address: "registry.example:9001", observed: null, transport: "tcp" },
       }),
     });
     expect(out).toContain("address    (none yet)\nnode       (no hostname), -, number -\nunderlay   0.0.0.0:4000\n");
     expect(out).toContain("registry   down for 4 s, registry.example:9000 (refused)\n");
+    expect(out).toContain("beacon     waiting, registry.example:9001, over TCP\n");
     expect(out).toContain("requests   (none)\ndrops      (none)\n");
     expect(out).toMatch(/\npeers {6}\(none\)\n$/);
   });
@@ -96,6 +97,40 @@ describe("status", () => {
     expect(await escapes(terminal, "--no-color")).toBe(false);
     expect(await escapes(terminal, "--json")).toBe(false);
     expect(await escapes(dumb)).toBe(false);
+  });
+});
+
+describe("netcheck", () => {
+  it("says what works, what does not and why", async () => {
+    expect(await answerOf(["netcheck"])).toBe(
+      lines(
+        "UDP out   yes, seen from outside as 198.51.100.23:41113",
+        "NAT       mapping endpoint-independent, filtering address-dependent-or-stricter",
+        "hairpin   no",
+        "MTU       not known",
+        "registry  ok in 41 ms, registry.example:9000",
+        "beacon    ok in 22 ms, registry.example:9001",
+        "fallback  not reached, wss://registry.example/v1/compat (connect ECONNREFUSED 192.0.2.1:443), through the proxy proxy.example:3128",
+        "clock     agrees with the registry's",
+      ),
+    );
+  });
+
+  it("says that UDP is blocked and what is used instead, and how far the clocks are apart", async () => {
+    const blocked = async () => ({
+      ...NETCHECK,
+      udp: { out: false, endpoint: null },
+      nat: { present: null, mapping: "unknown", filtering: "unknown", hairpin: null } as const,
+      transport: "tcp" as const,
+      clockSkewMs: -61_000,
+    });
+    const out = await answerOf(["netcheck"], { netcheck: blocked });
+    expect(out).toContain("UDP out   blocked, using TCP\nNAT       not known\nhairpin   not known\n");
+    expect(out).toContain("clock     61 s behind the registry's\n");
+  });
+
+  it("has the reply itself as JSON", async () => {
+    expect(JSON.parse(await answerOf(["netcheck", "--json"]))).toEqual({ schema: "pilot-tun/1", ...NETCHECK });
   });
 });
 

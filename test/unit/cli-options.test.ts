@@ -14,7 +14,7 @@ import {
   parseWhole,
 } from "../../src/cli/parse-options.ts";
 import { run } from "../../src/cli/program.ts";
-import { type RendezvousOptions, rendezvous } from "../../src/cli/rendezvous.ts";
+import { parseRendezvousOptions, type RendezvousOptions, rendezvous } from "../../src/cli/rendezvous.ts";
 import { parseUpOptions, up } from "../../src/cli/up.ts";
 import type { UpOptions } from "../../src/daemon/up-options.ts";
 import { CapturedProcess } from "../helpers/control-fixture.ts";
@@ -202,6 +202,26 @@ describe("up", () => {
     });
   });
 
+  it("reads where the way around blocked UDP is, or that there is none", () => {
+    const compatOf = (more: object) => {
+      const options = { ...DEFAULTS, ...WHERE, ...more };
+      return parseUpOptions(contextOf(new CapturedProcess()), { args: [], options }).compat;
+    };
+    const pin = `${"AB:".repeat(31)}AB`;
+    expect(compatOf({ compat: "wss://relay.example:8443", compatFingerprint: pin })).toEqual({
+      host: "relay.example",
+      port: 8443,
+      path: "/v1/compat",
+      fingerprint: "ab".repeat(32),
+    });
+    expect(compatOf({ compat: "wss://[2001:db8::1]/other" })).toMatchObject({ host: "2001:db8::1", path: "/other" });
+    expect(compatOf({ compat: "relay.example" })).toMatchObject({ host: "relay.example", port: 443 });
+    expect(compatOf({ compat: false })).toBeUndefined();
+    for (const wrong of [{ compat: "ws://x" }, { compat: "https://x" }, { compatFingerprint: "abc" }]) {
+      expect(() => compatOf(wrong)).toThrow(/compat/);
+    }
+  });
+
   it("leaves to the daemon what was not given", () => {
     const options = parseUpOptions(contextOf(new CapturedProcess()), { args: [], options: { ...DEFAULTS, ...WHERE } });
     expect(options).toMatchObject({ hostname: undefined, listen: undefined, public: false, allowLegacyKeys: false });
@@ -273,6 +293,31 @@ describe("up", () => {
     }));
     expect(code).toBe(0);
     expect(JSON.parse(captured.out)).toEqual({ schema: "pilot-tun/1", ...READY });
+  });
+});
+
+describe("rendezvous with TLS", () => {
+  const raw = { registry: "0.0.0.0:9000", beacon: "0.0.0.0:9001", state: "/srv/rv" };
+  const parse = (more: object) => parseRendezvousOptions({ args: [], options: { ...raw, ...more } });
+
+  it("takes a certificate from files, or makes one for the addresses it is bound to", () => {
+    const files = { compat: "192.0.2.1:443", tlsCert: "/c.pem", tlsKey: "/k.pem", beaconProbe: "192.0.2.2:9002" };
+    expect(parse(files)).toMatchObject({
+      compat: { address: "192.0.2.1", port: 443 },
+      beaconProbe: { address: "192.0.2.2", port: 9002 },
+      tls: { kind: "files", certFile: "/c.pem", keyFile: "/k.pem" },
+    });
+    expect(parse({ compat: "192.0.2.1:443", tlsSelfSigned: true }).tls).toEqual({
+      kind: "self-signed",
+      stateDir: "/srv/rv",
+      names: ["0.0.0.0", "192.0.2.1"],
+    });
+  });
+
+  it("refuses half a certificate, two of them, and a compat endpoint without", () => {
+    const wrong = [{ compat: "0.0.0.0:443" }, { tlsCert: "/c" }, { tlsKey: "/k" }];
+    for (const more of wrong) expect(() => parse(more)).toThrow(/TLS|belong together/);
+    expect(() => parse({ tlsSelfSigned: true, tlsCert: "/c", tlsKey: "/k" })).toThrow(/excludes/);
   });
 });
 
