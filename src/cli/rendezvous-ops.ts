@@ -5,7 +5,7 @@
 import { join } from "node:path";
 import type { Command } from "commander";
 import { EXIT, type ExitCode, SCHEMA } from "../control/api.ts";
-import { type Context, examples, type Input, type Perform } from "./context.ts";
+import { type Action, type Context, examples, type Input, type Perform } from "./context.ts";
 import { bytes, counted } from "./format.ts";
 import { Checked, parsePath } from "./parse-options.ts";
 
@@ -17,33 +17,31 @@ export function defaultAdminPath(stateDir: string): string {
 }
 
 export function declareRendezvousOperations(rendezvous: Command, perform: Perform): void {
-  rendezvous.enablePositionalOptions();
-  withSocket(rendezvous.command("health"))
+  // --state and --admin are options of `rendezvous` itself, which takes them wherever they stand.
+  const withParents = (action: Action): ReturnType<Perform> =>
+    perform((context, input) => action(context, { ...input, options: { ...rendezvous.opts(), ...input.options } }));
+  rendezvous
+    .command("health")
     .description("whether the running rendezvous works: exit code 0 or 1")
     .addHelpText("after", examples("pilot-tun rendezvous health --state ./rv", "pilot-tun rendezvous health --json"))
-    .action(perform(health));
-  withSocket(rendezvous.command("metrics"))
+    .action(withParents(health));
+  rendezvous
+    .command("metrics")
     .description("counters of the running rendezvous, for Prometheus")
     .addHelpText("after", examples("pilot-tun rendezvous metrics > /var/lib/node_exporter/rendezvous.prom"))
-    .action(perform(metrics));
-  withSocket(rendezvous.command("backup"))
+    .action(withParents(metrics));
+  rendezvous
+    .command("backup")
     .description("write its database, as it is at this moment, to one file")
     .argument("<FILE>", "made with mode 0600; an older one is replaced when the new one is complete")
     .addHelpText("after", examples("pilot-tun rendezvous backup /var/backups/rendezvous.db"))
-    .action(perform(backup));
+    .action(withParents(backup));
   rendezvous
     .command("restore")
     .description("put a backup in place of the database of a stopped rendezvous, and keep the old one beside it")
     .argument("<FILE>", "what `rendezvous backup` wrote")
-    .option("--state <DIR>", "registrations and trust pairs", DEFAULT_STATE)
     .addHelpText("after", examples("pilot-tun rendezvous restore /var/backups/rendezvous.db --state ./rv"))
-    .action(perform(restore));
-}
-
-function withSocket(command: Command): Command {
-  return command
-    .option("--admin <SOCKET>", "the rendezvous's admin socket (default: admin.sock in its state directory)")
-    .option("--state <DIR>", "its state directory", DEFAULT_STATE);
+    .action(withParents(restore));
 }
 
 interface Health {

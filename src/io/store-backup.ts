@@ -6,9 +6,9 @@
  * one file, complete or not there. A restore puts such a file in place of the database and keeps the old one beside it;
  * the lock of a running rendezvous stops it.
  */
+import { execFile } from "node:child_process";
 import {
   closeSync,
-  constants,
   copyFileSync,
   existsSync,
   fsyncSync,
@@ -18,10 +18,11 @@ import {
   renameSync,
   rmSync,
 } from "node:fs";
-import { chmod, copyFile, open, rename, rm, stat } from "node:fs/promises";
+import { chmod, open, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { setImmediate } from "node:timers/promises";
+import { promisify } from "node:util";
 import { PilotError } from "../base/pilot-error.ts";
 import { DATABASE_FILE, SCHEMA_VERSION, SqliteStore } from "./sqlite-store.ts";
 
@@ -56,12 +57,20 @@ async function copyFrozen(store: SqliteStore, from: string, to: string): Promise
     const nodes = store.nodeCount();
     await rm(to, { force: true });
     await (await open(to, "wx", 0o600)).close();
-    await copyFile(from, to, constants.COPYFILE_FICLONE);
+    await copyElsewhere(from, to);
     await chmod(to, 0o600);
     return nodes;
   } finally {
     store.thawFile();
   }
+}
+
+/**
+ * By another process: when a process closes any descriptor of a file, it loses its locks on it (fcntl(2)), and the lock
+ * is what keeps a second rendezvous away from the database.
+ */
+async function copyElsewhere(from: string, to: string): Promise<void> {
+  await promisify(execFile)("cp", ["--reflink=auto", "--", from, to]);
 }
 
 /** The copy must not ask for a write-ahead log beside it, which would not travel with it. */

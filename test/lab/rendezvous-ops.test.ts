@@ -1,0 +1,73 @@
+/** A rendezvous in operation: what it proves, measures and keeps while real nodes relay through it. */
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, it } from "vitest";
+import { LAUNCHER, Lab, waitUntil } from "../helpers/lab.ts";
+
+let lab: Lab;
+
+beforeEach(async () => {
+  lab = await Lab.create("ops", { hosts: ["a", "b", "c"] });
+  await lab.startRendezvous();
+  await lab.startNode("a");
+  await lab.startNode("b");
+  await lab.trust("a", "b");
+});
+
+afterEach(() => lab?.close());
+
+const state = () => join(lab.folder, "rendezvous");
+
+async function operate(...args: readonly string[]) {
+  const where = ["--state", state()];
+  return await lab.exec(lab.rendezvousHost, LAUNCHER, ["--json", "rendezvous", ...args, ...where]);
+}
+
+async function metric(line: RegExp): Promise<number> {
+  const { metrics } = JSON.parse((await operate("metrics")).stdout);
+  return Number(line.exec(metrics)?.[1] ?? 0);
+}
+
+const ping = (count: number) =>
+  lab.exec("a", "ping", ["-6", "-c", String(count), "-i", "0.2", "-W", "2", lab.overlay("b")]);
+
+/** From now on the two reach each other through the relay only. */
+async function blockDirect(): Promise<void> {
+  const rules = (peer: string) =>
+    `add table inet ops; add chain inet ops out { type filter hook output priority 0; }; add rule inet ops out ip daddr ${lab.network.addressOf(peer)} udp dport 1-65535 drop`;
+  for (const [host, peer] of [
+    ["a", "b"],
+    ["b", "a"],
+  ] as const) {
+    expect((await lab.exec(host, "nft", [rules(peer)])).code).toBe(0);
+  }
+}
+
+it("a relayed pair shows in the metrics, and a third host's claim does not redirect it", async () => {
+  expect(JSON.parse((await operate("health")).stdout)).toMatchObject({ healthy: true, beacon: { provenNodes: 2 } });
+  await blockDirect();
+  await waitUntil("the relay", async () => (await ping(1)).stdout.includes("1 received"), 60_000);
+
+  const node = lab.node("b").node;
+  const claim = `const s=require('dgram').createSocket('udp4');const d=Buffer.alloc(5);d[0]=8;d.writeUInt32BE(${node},1);
+    const [h,p]='${lab.beacon}'.split(':');let n=0;const t=setInterval(()=>{s.send(d,+p,h);if(++n===20){clearInterval(t);s.close()}},20)`;
+  const before = await metric(/beacon_unproven_moves_total (\d+)/);
+  expect((await lab.exec("c", process.execPath, ["-e", claim])).code).toBe(0);
+  expect(await metric(/beacon_unproven_moves_total (\d+)/)).toBeGreaterThanOrEqual(before + 15);
+  expect((await ping(3)).stdout).toContain("3 received");
+  const pair = new RegExp(`relay_pair_frames_total\\{sender="${lab.node("a").node}",destination="${node}"\\} (\\d+)`);
+  expect(await metric(pair)).toBeGreaterThan(0);
+}, 120_000);
+
+it("a backup taken while it runs brings everything back", async () => {
+  const file = join(lab.folder, "backup.db");
+  expect(JSON.parse((await operate("backup", file)).stdout)).toMatchObject({ file, nodes: 2 });
+  expect((await lab.exec(lab.rendezvousHost, LAUNCHER, ["rendezvous", "restore", file, "--state", state()])).code).toBe(
+    1,
+  );
+  await lab.rendezvous.stop();
+  expect((await operate("health")).code).toBe(3);
+  expect(JSON.parse((await operate("restore", file)).stdout)).toMatchObject({ nodes: 2 });
+  await lab.startRendezvous();
+  await waitUntil("both nodes", async () => (await metric(/beacon_nodes\{number="proven"\} (\d+)/)) === 2, 60_000);
+  expect((await lab.pilot("a", "addr", "b")).address).toBe(lab.overlay("b"));
+}, 120_000);
