@@ -1,4 +1,5 @@
 /** `pilot-tun up`: the daemon, in the foreground. Checks every option before any of the daemon is loaded. */
+import { Option } from "commander";
 import { type ExitCode, SCHEMA } from "../control/api.ts";
 import type { Running, UpOptions } from "../daemon/up-options.ts";
 import { COMPAT_PATH, COMPAT_PORT } from "../wire/compat.ts";
@@ -33,6 +34,7 @@ export const declareUp: Declare = (program, perform) => {
     .option("--prefix <PREFIX>", "the overlay's IPv6 prefix", "fd50:494c:4f54::/48")
     .option("--mtu <BYTES>", `of the interface, ${MIN_MTU_BYTES} to ${MAX_MTU_BYTES}`, "1360")
     .option("--allow-g1-keys", "also accept the weaker key derivation of Pilot daemons from before April 2026")
+    .addOption(new Option("--plain-only", "be a plain Pilot agent to every peer; for tests").hideHelp())
     .option("--public", "let the registry tell everybody where this node is")
     .addHelpText(
       "after",
@@ -80,6 +82,7 @@ export function parseUpOptions(context: Context, input: Input): Omit<UpOptions, 
     mtu: checked.take(parseWhole("--mtu", raw.mtu, MIN_MTU_BYTES, MAX_MTU_BYTES), 0),
     public: raw.public === true,
     allowLegacyKeys: raw.allowG1Keys === true,
+    plainOnly: raw.plainOnly === true,
   };
   const compat = parseCompat(raw, options.beacon.host, checked);
   checked.end();

@@ -98,6 +98,9 @@ export class Backend implements ControlBackend {
         if (event.node !== undefined) memory.rememberName(event.name, event.node);
         this.#names.settle(event.name, event.node);
         return;
+      case "kinds-changed":
+        this.#keep(() => memory.rememberKinds(engine.knownKinds()));
+        return;
       case "endpoints-changed":
         this.#keep(() => memory.rememberEndpoints(engine.knownEndpoints()));
         return;

@@ -11,6 +11,8 @@ export interface DriverHooks {
   handleEvent(event: EngineEvent): void;
   /** Work of the registry's client that only the edge can do: sending its next request. */
   pumpRegistry(): void;
+  /** Gives the daemon's sockets to plain agents what the engine has for them. */
+  pumpPlain(): void;
 }
 
 export class Driver {
@@ -55,6 +57,7 @@ export class Driver {
     for (let event = engine.pollEvent(); event !== undefined; event = engine.pollEvent())
       this.#hooks.handleEvent(event);
     this.#hooks.pumpRegistry();
+    this.#hooks.pumpPlain();
     this.#arm();
   }
 

@@ -3,6 +3,7 @@
  * others, endpoints of peers. Nothing here grants anything; a lost file costs one registration.
  */
 import type { Endpoint } from "../base/endpoint.ts";
+import type { PeerKind } from "../engine/bridge-conversation.ts";
 import type { Problem, StateDirectory } from "../io/state-directory.ts";
 import { type NodeId, nodeId } from "../wire/ids.ts";
 
@@ -59,6 +60,15 @@ export class NodeMemory {
     this.#save({ ...this.#stored, endpoints: [...endpoints].map(([node, endpoint]) => ({ node, ...endpoint })) });
   }
 
+  /** What peers were when they last showed: a hint. */
+  kinds(): Map<NodeId, PeerKind> {
+    return new Map((this.#stored.kinds ?? []).map(({ node, kind }) => [nodeId(node), kind]));
+  }
+
+  rememberKinds(kinds: ReadonlyMap<NodeId, PeerKind>): void {
+    this.#save({ ...this.#stored, kinds: [...kinds].map(([node, kind]) => ({ node, kind })) });
+  }
+
   nodeNamed(name: string): NodeId | undefined {
     const entry = this.#stored.names.find((known) => known.name === name);
     return entry && nodeId(entry.node);
@@ -82,6 +92,8 @@ interface StoredNode {
   readonly hostname: string | null;
   readonly port: number | null;
   readonly endpoints: readonly { readonly node: number; readonly address: string; readonly port: number }[];
+  /** Absent in files of earlier versions. */
+  readonly kinds?: readonly { readonly node: number; readonly kind: PeerKind }[];
   readonly names: readonly { readonly name: string; readonly node: number }[];
 }
 
@@ -95,7 +107,12 @@ function parseStored(json: unknown): StoredNode | undefined {
     stored.endpoints.every(
       (entry) => isNodeNumber(entry?.node) && typeof entry.address === "string" && isPort(entry.port),
     ) && stored.names.every((entry) => isNodeNumber(entry?.node) && typeof entry.name === "string");
-  return sound ? (stored as StoredNode) : undefined;
+  return sound && areKinds(stored.kinds) ? (stored as StoredNode) : undefined;
+}
+
+function areKinds(kinds: unknown): boolean {
+  if (kinds === undefined) return true;
+  return Array.isArray(kinds) && kinds.every((entry) => isNodeNumber(entry?.node) && KINDS.includes(entry.kind));
 }
 
 function isNodeNumber(value: unknown): value is number {
@@ -106,5 +123,6 @@ function isPort(value: unknown): boolean {
   return typeof value === "number" && Number.isInteger(value) && value > 0 && value <= 65_535;
 }
 
+const KINDS: readonly unknown[] = ["unknown", "pilot-tun", "plain"] satisfies PeerKind[];
 const FILE = "node.json";
 const MAX_NAMES = 4_096;

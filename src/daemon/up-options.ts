@@ -24,6 +24,8 @@ export interface UpOptions {
   readonly public: boolean;
   /** Accept the key derivation of daemons from before April 2026 as well: a downgrade, off by default. */
   readonly allowLegacyKeys: boolean;
+  /** Be a plain Pilot agent to every peer, for tests: only streams, datagrams and pings, no packets. */
+  readonly plainOnly: boolean;
   /** Aborts when the daemon is asked to end before it is ready: it undoes what it did and rejects. */
   readonly signal: AbortSignal;
 }

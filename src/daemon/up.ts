@@ -32,6 +32,7 @@ import { Backend } from "./backend.ts";
 import { CompatLink, type CompatLinkParts } from "./compat-link.ts";
 import { Driver } from "./driver.ts";
 import { NodeMemory } from "./node-memory.ts";
+import { PlainSockets } from "./plain-sockets.ts";
 import type { Running, UpOptions } from "./up-options.ts";
 
 export async function up(options: UpOptions): Promise<Running> {
@@ -89,6 +90,8 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
       beaconEndpoint,
       hasBeaconTcp: options.compat !== undefined,
       endpoints: memory.endpoints(),
+      kinds: memory.kinds(),
+      plainOnly: options.plainOnly,
     },
     {
       crypto,
@@ -110,9 +113,11 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
     compat,
     beaconEndpoint,
   });
+  const plain = new PlainSockets(engine, options.prefix, (act) => driver.input(act));
   const driver: Driver = new Driver(engine, plane, {
     handleEvent: (event) => backend.handleEvent(event),
     pumpRegistry: () => connection.pump(),
+    pumpPlain: () => plain.pump(),
   });
   backend.attach(driver);
   onRegistryInput = () => driver.input(() => {});
@@ -125,6 +130,8 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
     prefix: options.prefix.text,
   });
   driver.start();
+  await plain.listen();
+  undo.add(() => plain.close());
   const watch = new UnderlayWatch(options.tun, ({ local, resumed }) => {
     const matters = driver.input((at) => engine.handleUnderlay(local, resumed, at));
     if (matters) connection.reconnect();

@@ -1,7 +1,8 @@
 /**
  * What two pilot-tun nodes tell each other inside the session, beside packets: hello (what I am, whether I consent, what
  * fits my interface), keepalive, revoked. Written down in docs/bridge-protocol.md. A plain agent stays silent on the
- * port: after a few unanswered hellos the peer counts as one, until its keys change.
+ * port: after a few unanswered hellos the peer counts as one, until it speaks on the port after all. What an earlier run
+ * learned is where we start; what is observed replaces it.
  */
 import type { DropReason } from "../base/drop-reason.ts";
 import { after, type Instant } from "../base/instant.ts";
@@ -24,10 +25,18 @@ export interface BridgeParts {
   heardRevokedAck(node: NodeId, now: Instant): void;
   /** The largest inner packet the peer takes became known. */
   heardMtu(link: Link, mtuBytes: number): void;
+  /** What peers were in an earlier run. */
+  readonly kinds: ReadonlyMap<NodeId, PeerKind>;
+  /** What the peer is was observed, and is not what it was taken for. */
+  kindChanged(node: NodeId, now: Instant): void;
+  /** True makes this node a plain agent: it never says hello and is deaf on the port. */
+  readonly plainOnly: boolean;
 }
 
 interface PeerFacts {
   kind: PeerKind;
+  /** False: only what an earlier run says. */
+  isObserved: boolean;
   hellosSent: number;
 }
 
@@ -36,8 +45,16 @@ export class BridgeConversation {
   /** Key: node. Bound: as many as there are links; removed with `forget`. */
   readonly #peers = new Map<NodeId, PeerFacts>();
 
+  /** Key: node. Bound: trust records; what each was when it last showed, a hint for the next start. */
+  readonly #kinds: Map<NodeId, PeerKind>;
+
   constructor(parts: BridgeParts) {
     this.#parts = parts;
+    this.#kinds = new Map(parts.kinds);
+  }
+
+  get kinds(): ReadonlyMap<NodeId, PeerKind> {
+    return this.#kinds;
   }
 
   kindOf(node: NodeId): PeerKind {
@@ -57,10 +74,7 @@ export class BridgeConversation {
   helloDue(link: Link, now: Instant): void {
     const facts = this.#facts(link.node);
     const delayMs = HELLO_RETRY_MS[facts.hellosSent];
-    if (delayMs === undefined) {
-      facts.kind = "plain";
-      return;
-    }
+    if (delayMs === undefined || this.#parts.plainOnly) return this.#setKind(link.node, "plain", now);
     facts.hellosSent++;
     this.#send(link, this.#hello(link.node, "hello"));
     link.schedule("hello-retry", after(now, delayMs));
@@ -81,6 +95,7 @@ export class BridgeConversation {
   }
 
   handle(link: Link, payload: Uint8Array, now: Instant): DropReason | undefined {
+    if (this.#parts.plainOnly) return "unhandled-virtual-packet";
     const message = parseBridgeMessage(payload);
     if (message === undefined) return "bad-virtual-packet";
     switch (message.kind) {
@@ -110,10 +125,26 @@ export class BridgeConversation {
   }
 
   #heardHello(link: Link, hello: Extract<BridgeMessage, { kind: "hello" | "hello-ack" }>, now: Instant): void {
-    this.#facts(link.node).kind = "pilot-tun";
+    this.#setKind(link.node, "pilot-tun", now);
     link.unschedule("hello-retry");
     this.#parts.heardMtu(link, hello.mtu);
     this.#parts.heardConsent(link.node, hello.consents, now);
+  }
+
+  /** An inner packet of a peer that was not taken for a pilot-tun; false when this node wants none. */
+  heardPacket(link: Link, now: Instant): boolean {
+    if (this.#parts.plainOnly) return false;
+    this.#setKind(link.node, "pilot-tun", now);
+    return true;
+  }
+
+  #setKind(node: NodeId, kind: PeerKind, now: Instant): void {
+    const facts = this.#facts(node);
+    if (facts.kind === kind && facts.isObserved) return;
+    facts.kind = kind;
+    facts.isObserved = true;
+    this.#kinds.set(node, kind);
+    this.#parts.kindChanged(node, now);
   }
 
   #hello(node: NodeId, kind: "hello" | "hello-ack"): BridgeMessage {
@@ -122,6 +153,7 @@ export class BridgeConversation {
   }
 
   #send(link: Link, message: BridgeMessage): boolean {
+    if (this.#parts.plainOnly) return false;
     return link.sendVirtual(
       encodeVirtualPacket({
         flags: 0,
@@ -141,7 +173,9 @@ export class BridgeConversation {
   #facts(node: NodeId): PeerFacts {
     let facts = this.#peers.get(node);
     if (facts === undefined) {
-      facts = { kind: "unknown", hellosSent: 0 };
+      // That it was a pilot-tun is no reason to lose packets should it be one no more: only "plain" is believed.
+      const kind = this.#kinds.get(node) === "plain" ? "plain" : "unknown";
+      facts = { kind, isObserved: false, hellosSent: 0 };
       this.#peers.set(node, facts);
     }
     return facts;

@@ -29,6 +29,10 @@ export interface EngineOptions {
   readonly hasBeaconTcp?: boolean;
   /** Endpoints of peers from an earlier run. */
   readonly endpoints: ReadonlyMap<NodeId, Endpoint>;
+  /** What peers were in an earlier run. */
+  readonly kinds?: ReadonlyMap<NodeId, PeerKind>;
+  /** Be a plain agent to every peer: say no hello, take no packets, speak streams, datagrams and pings alone. */
+  readonly plainOnly?: boolean;
   /** Memberships from an earlier run. */
   readonly networks?: StoredNetworks;
 }
@@ -44,6 +48,7 @@ export interface EngineParts {
 export type EngineEvent =
   | { readonly kind: "trust-changed" }
   | { readonly kind: "endpoints-changed" }
+  | { readonly kind: "kinds-changed" }
   | { readonly kind: "networks-changed" }
   | NetworkEvent
   /** A connection to the beacon shall be open, or not. */

@@ -12,35 +12,35 @@ import { type Endpoint, type LocalAddress, sameEndpoint } from "../base/endpoint
 import { after, type Deadline, earlier, type Instant, type WallClock } from "../base/instant.ts";
 import type { BeaconEvent } from "../beacon/client.ts";
 import { FlowTable } from "../policy/flow-table.ts";
-import { NOT_CONNECTED } from "../registry/client.ts";
 import type { RegistryEvent } from "../registry/events.ts";
 import { Routes } from "../routing/routes.ts";
 import { consents } from "../trust/trust-record.ts";
-import { KEY_STAT, KEY_STAT_COUNT, MAX_LINKS, type StagedPacket } from "../tunnel/data-plane.ts";
+import { MAX_LINKS, type StagedPacket } from "../tunnel/data-plane.ts";
 import type { Link } from "../tunnel/link.ts";
 import type { LinkEvent } from "../tunnel/link-context.ts";
 import { LinkTable, type Transmit } from "../tunnel/link-table.ts";
 import { encodeAddressBytes } from "../wire/address.ts";
-import { BRIDGE_PORT } from "../wire/bridge.ts";
 import { type NetworkId, type NodeId, networkId } from "../wire/ids.ts";
-import { PORT, PROTOCOL, parseVirtualPacket } from "../wire/virtual-packet.ts";
 import { BeaconWay } from "./beacon-way.ts";
-import { BridgeConversation, bridgeHeader } from "./bridge-conversation.ts";
+import { BridgeConversation, bridgeHeader, type PeerKind } from "./bridge-conversation.ts";
 import { Datagrams } from "./datagrams.ts";
 import { DirectHandshakes } from "./direct-handshakes.ts";
 import type { EngineEvent, EngineOptions, EngineParts, LinkFacts } from "./engine-ports.ts";
 import { Inbound } from "./inbound.ts";
 import { Introductions } from "./introductions.ts";
 import { keyChangeProblem } from "./key-change.ts";
+import { LinkHistory } from "./link-history.ts";
 import { Networks, NO_NETWORKS } from "./networks.ts";
 import { NodeStreams } from "./node-streams.ts";
 import { Outbound } from "./outbound.ts";
 import { Paths } from "./paths.ts";
 import { Pings } from "./pings.ts";
+import { PlainAgents } from "./plain/plain-agents.ts";
 import { addPlaneDrops } from "./plane-drops.ts";
 import { Refusals } from "./refusals.ts";
 import { RevocationNotices } from "./revocation-notices.ts";
 import { Strangers } from "./strangers.ts";
+import { VirtualPackets } from "./virtual-packets.ts";
 
 export type { EngineEvent, EngineOptions, EngineParts, LinkFacts } from "./engine-ports.ts";
 
@@ -50,6 +50,8 @@ export class Engine {
   readonly introductions: Introductions;
   readonly networks: Networks;
   readonly paths: Paths;
+  /** Local programs' connections with peers that are no pilot-tun; the edge lends it sockets. */
+  readonly plain: PlainAgents;
   /** UDP or TCP to the beacon; the edge reports what became of the connection. */
   readonly beaconWay: BeaconWay;
   readonly #options: EngineOptions;
@@ -69,8 +71,7 @@ export class Engine {
   readonly #peerMtu: Int32Array;
   readonly #transmits: Transmit[] = [];
   readonly #events: EngineEvent[] = [];
-  /** Key: node. Bound: trust records; what was measured under keys that are gone. */
-  readonly #pastTraffic = new Map<NodeId, Float64Array>();
+  readonly #history: LinkHistory;
   /** Key: node. Bound: trust records; the last proved endpoint, kept for the next start. */
   readonly #endpoints: Map<NodeId, Endpoint>;
   /** Key: code. Bound: one per code and pinned peer. */
@@ -122,10 +123,16 @@ export class Engine {
       {
         local: options.node,
         randomBytes: (length) => parts.crypto.randomBytes(length),
-        send: (node, packet) => void this.#links.get(node)?.sendVirtual(packet),
+        send: (...packet) => this.plain.sendStreamPacket(...packet),
       },
       now,
     );
+    this.plain = new PlainAgents({
+      ...{ local: this.node, links: this.#links, streams: this.#streams, pings: this.#pings },
+      ...{ refusals: this.#refusals, crypto: parts.crypto, trust: parts.trust, drops: this.#drops },
+      addressOf: (node) => this.addressOf(node),
+      kindOf: (node) => this.#bridge.kindOf(node),
+    });
     this.#direct = new DirectHandshakes({
       local,
       crypto: parts.crypto,
@@ -141,6 +148,7 @@ export class Engine {
       links: this.#links,
       routes: this.routes,
       networks: this.networks,
+      plain: this.plain,
       trust: parts.trust,
       drops: this.#drops,
     };
@@ -156,10 +164,18 @@ export class Engine {
       beaconEndpoint: () => this.paths.beaconEndpoint,
       heardBeacon: (datagram, source, at) => this.beaconWay.handleDatagram(datagram, source, at),
     });
+    this.#history = new LinkHistory({
+      relay: () => options.beaconEndpoint,
+      rttMs: (of) => this.#pings.rttMs(of),
+      kindOf: (of) => this.#bridge.kindOf(of),
+      addTranslated: (of, sum) => this.plain.addTraffic(of, sum),
+    });
+    const virtual = new VirtualPackets({ ...shared, pings: this.#pings, bridge: this.#bridge, streams: this.#streams });
     this.#inbound = new Inbound({
       ...shared,
       mtuBytes: options.mtuBytes,
-      handleVirtual: (link, packet, at) => this.#handleVirtual(link, packet, at),
+      heardPacket: (link, at) => this.#bridge.heardPacket(link, at),
+      handleVirtual: (link, packet, at) => virtual.handle(link, packet, at),
       handleDatagram: (datagram, source, relayed, at) => datagrams.handle(datagram, source, relayed, at),
     });
     this.introductions.resume(now);
@@ -193,6 +209,7 @@ export class Engine {
     this.networks.handleTimeout(now);
     this.#streams.handleTimeout(now);
     this.#direct.handleTimeout(now);
+    this.plain.handleTimeout(now);
     this.#parts.beacon?.handleTimeout(now);
     this.beaconWay.handleTimeout(now);
     this.#settle(now);
@@ -256,7 +273,7 @@ export class Engine {
   }
 
   pollTunPacket(): Uint8Array | undefined {
-    return this.#refusals.pollPacket();
+    return this.#refusals.pollPacket() ?? this.plain.pollTunPacket();
   }
 
   pollEvent(): EngineEvent | undefined {
@@ -268,6 +285,7 @@ export class Engine {
     first = earlier(first, this.networks.pollTimeout());
     first = earlier(first, this.#streams.pollTimeout());
     first = earlier(first, this.#direct.pollTimeout());
+    first = earlier(first, this.plain.pollTimeout());
     first = earlier(first, this.beaconWay.pollTimeout());
     return earlier(first, this.#parts.beacon?.pollTimeout());
   }
@@ -280,27 +298,18 @@ export class Engine {
 
   linkFacts(node: NodeId): LinkFacts | undefined {
     const link = this.#links.get(node);
-    if (link === undefined) return undefined;
-    const traffic = this.#traffic(link);
-    return {
-      path: link.isUp ? link.path.kind : "none",
-      endpoint: link.path.isRelayed ? this.#options.beaconEndpoint : link.path.direct,
-      rttMs: this.#pings.rttMs(node),
-      rxBytes: traffic[KEY_STAT.RX_BYTES]!,
-      txBytes: traffic[KEY_STAT.TX_BYTES]!,
-      rxPackets: traffic[KEY_STAT.RX_PACKETS]!,
-      txPackets: traffic[KEY_STAT.TX_PACKETS]!,
-      establishedAt: link.establishedAt,
-      lastReceivedAt: link.lastReceivedAt,
-      isUp: link.isUp,
-      kind: this.#bridge.kindOf(node),
-    };
+    return link && this.#history.facts(link);
   }
 
   beaconFacts(now: Instant): { state: "ok" | "waiting" | "down"; observed: Endpoint | undefined } {
     const { repliedAt, observed } = this.#parts.beacon ?? {};
     if (repliedAt === undefined) return { state: "waiting", observed: undefined };
     return { state: after(repliedAt, BEACON_SILENCE_MS) > now ? "ok" : "down", observed };
+  }
+
+  /** What peers are: a hint for the next start. */
+  knownKinds(): ReadonlyMap<NodeId, PeerKind> {
+    return this.#bridge.kinds;
   }
 
   /** Endpoints worth keeping for the next start. */
@@ -361,21 +370,10 @@ export class Engine {
     for (let pong = this.#pings.pollPong(); pong !== undefined; pong = this.#pings.pollPong()) {
       this.#events.push({ kind: "pong", pong });
     }
+    for (let echo = this.#pings.pollEchoAnswer(); echo !== undefined; echo = this.#pings.pollEchoAnswer()) {
+      this.plain.handleEchoAnswer(echo);
+    }
     if (this.#parts.trust.takeChanged()) this.#events.push({ kind: "trust-changed" });
-  }
-
-  #handleVirtual(link: Link, bytes: Uint8Array, now: Instant): DropReason | undefined {
-    const packet = parseVirtualPacket(bytes);
-    if (packet === undefined) return "bad-virtual-packet";
-    if (packet.protocol === PROTOCOL.CONTROL) return this.#pings.handle(link, packet, now);
-    if (packet.protocol === PROTOCOL.DATAGRAM && packet.destinationPort === BRIDGE_PORT) {
-      return this.#bridge.handle(link, packet.payload, now);
-    }
-    if (packet.protocol === PROTOCOL.STREAM) {
-      const mayOpen = packet.destinationPort === PORT.HANDSHAKE || this.#parts.trust.stateOf(link.node) === "mutual";
-      return this.#streams.handlePacket(link.node, packet, mayOpen, now);
-    }
-    return "unhandled-virtual-packet";
   }
 
   #handleLink(event: LinkEvent, now: Instant): void {
@@ -388,6 +386,7 @@ export class Engine {
         this.#direct.linkUp(link.node, now);
         this.#notices.reset(link.node);
         this.#notices.send(link, now);
+        this.plain.linkUp(link.node, now);
         return;
       case "down":
         this.#peerMtu[link.index] = this.#options.mtuBytes;
@@ -420,6 +419,7 @@ export class Engine {
         return;
       case "unreachable":
         this.#refuseStaged(event.packets, now);
+        this.plain.linkUnreachable(link.node);
         return;
     }
   }
@@ -438,7 +438,7 @@ export class Engine {
     if (event.kind === "registered") this.introductions.registered(now);
     this.networks.handleRegistry(event, now);
     if (event.kind === "network") this.#events.push(event);
-    if (event.kind === "looked-up") this.#strangers.answered(event.node, existence(event), now);
+    this.#strangers.handleRegistry(event, now);
     if (event.kind === "hostname") {
       this.#events.push({ kind: "hostname", name: event.name, node: event.node, error: event.error });
     }
@@ -459,13 +459,6 @@ export class Engine {
       case "accepted":
         return this.paths.handleAccepted(now);
     }
-  }
-
-  #traffic(link: Link): Float64Array {
-    const sum = link.traffic();
-    const past = this.#pastTraffic.get(link.node);
-    if (past !== undefined) for (let i = 0; i < KEY_STAT_COUNT; i++) sum[i] = sum[i]! + past[i]!;
-    return sum;
   }
 
   #rememberEndpoint(link: Link): void {
@@ -503,6 +496,12 @@ export class Engine {
       heardRevokedAck: (node, now) => this.#revocationHeard(node, now),
       heardMtu: (link, mtuBytes) => {
         this.#peerMtu[link.index] = Math.max(MIN_MTU_BYTES, Math.min(mtuBytes, this.#options.mtuBytes));
+      },
+      plainOnly: this.#options.plainOnly ?? false,
+      kinds: this.#options.kinds ?? new Map(),
+      kindChanged: (node, now) => {
+        this.#events.push({ kind: "kinds-changed" });
+        this.plain.kindChanged(node, now);
       },
     });
   }
@@ -562,8 +561,9 @@ export class Engine {
   #closeLink(node: NodeId, now: Instant): void {
     const link = this.#links.get(node);
     if (link === undefined) return;
-    this.#pastTraffic.set(node, this.#traffic(link));
+    this.#history.keep(link);
     this.#peerMtu[link.index] = this.#options.mtuBytes;
+    this.plain.linkClosed(link);
     this.#links.close(node);
     this.#bridge.forget(node);
     this.#pings.forget(node);
@@ -582,13 +582,9 @@ export class Engine {
     if (link === undefined) return 0;
     const flows = this.#flows.cut(link.index, Math.floor(this.#wall(now) / 1000), LIVE_FLOW_S);
     this.#refusals.cut(flows);
+    this.plain.cut(node, now);
     return flows.length;
   }
-}
-
-function existence(event: { readonly result: unknown; readonly error?: string | undefined }): boolean | undefined {
-  if (event.result !== undefined) return true;
-  return event.error === NOT_CONNECTED ? undefined : false;
 }
 
 const MAX_SETTLE_ROUNDS = 16;

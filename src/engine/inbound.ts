@@ -16,6 +16,7 @@ import type { LinkTable } from "../tunnel/link-table.ts";
 import { IPV6_HEADER_BYTES, NEXT_HEADER } from "../wire/ipv6.ts";
 import { clampMss, MIN_TCP_HEADER_BYTES, TCP, TCP_FLAG } from "../wire/tcp.ts";
 import type { Networks } from "./networks.ts";
+import { MODE, type PlainAgents } from "./plain/plain-agents.ts";
 
 export interface InboundParts {
   readonly dataPlane: DataPlane;
@@ -23,9 +24,12 @@ export interface InboundParts {
   readonly links: LinkTable;
   readonly routes: Routes;
   readonly networks: Networks;
+  readonly plain: PlainAgents;
   readonly trust: TrustBook;
   readonly drops: DropCounters;
   readonly mtuBytes: number;
+  /** The peer sends packets though it was not taken for a pilot-tun; false when this node takes none. */
+  heardPacket(link: Link, now: Instant): boolean;
   /** A whole virtual packet of an authenticated peer that is not bridge data; borrowed. */
   handleVirtual(link: Link, packet: Uint8Array, now: Instant): DropReason | undefined;
   /** A datagram that is no opened frame; borrowed. `relayed`: the wrapper was taken off. */
@@ -96,12 +100,17 @@ export class Inbound {
     if (length < IPV6_HEADER_BYTES) return "malformed-packet";
     if (length > this.#parts.mtuBytes) return "too-big";
 
+    const { modes, connections } = this.#parts.plain;
+    if (modes[link.index] !== MODE.WHOLE && !this.#parts.heardPacket(link, now)) return "peer-kind";
+
     // 3. A flow of this very peer that we know under today's trust, or one we look at now.
     const key = this.#key;
     key.remoteOffset = offset + 8;
     key.localOffset = offset + 24;
     key.protocol = this.#arena[offset + 6]!;
     key.ports = portsOf(this.#view, offset, length, key.protocol, "source-is-remote");
+    // Only our own NAT may reach the listener behind which connections to plain agents end.
+    if (key.protocol === NEXT_HEADER.TCP && key.ports >>> 16 === connections.listenerPort) return "peer-kind";
     let flow = this.#inPrefix(offset) ? flows.find(key) : -1;
     if (flow < 0 || !flows.isCurrent(flow, trust.epoch) || flows.linkOf(flow) !== link.index) {
       const admitted = this.#admit(link, offset, now, nowS);

@@ -11,7 +11,7 @@ import type { StreamEvent } from "../stream/stream-event.ts";
 import type { StreamOptions } from "../stream/stream-options.ts";
 import { type ListenMode, StreamTable, type TableEvent } from "../stream/stream-table.ts";
 import { type NodeId, networkId, type PilotAddress } from "../wire/ids.ts";
-import { encodeVirtualPacket, FLAG, PROTOCOL, type VirtualPacket } from "../wire/virtual-packet.ts";
+import { encodeVirtualPacket, FLAG, PORT, PROTOCOL, type VirtualPacket } from "../wire/virtual-packet.ts";
 
 export interface StreamOwner {
   /** A SYN came to a port that asks. */
@@ -21,11 +21,14 @@ export interface StreamOwner {
   handleStreamEvent(stream: Stream, event: StreamEvent, now: Instant): void;
 }
 
+/** "trust": talk of the daemons themselves. "question": a program's, to be answered soon if the far side lives. */
+export type StreamPurpose = "trust" | "question" | "other";
+
 export interface NodeStreamsParts {
   readonly local: NodeId;
   randomBytes(length: number): Uint8Array;
   /** Seals and sends; without a key the packet is lost, and repeated like any lost packet. */
-  send(node: NodeId, packet: Uint8Array, payloadBytes: number, wantsAnswer: boolean, now: Instant): void;
+  send(node: NodeId, packet: Uint8Array, purpose: StreamPurpose, payloadBytes: number, now: Instant): void;
 }
 
 export class NodeStreams {
@@ -108,9 +111,7 @@ export class NodeStreams {
     for (let out = this.#table.pollPacket(); out !== undefined; out = this.#table.pollPacket()) {
       happened = true;
       const packet = { ...out.packet, protocol: PROTOCOL.STREAM, source, destination: out.remote };
-      const bytes = packet.payload.length;
-      const wantsAnswer = bytes > 0 || (packet.flags & FLAG.SYN) !== 0;
-      this.#parts.send(out.remote.node, encodeVirtualPacket(packet), bytes, wantsAnswer, now);
+      this.#parts.send(out.remote.node, encodeVirtualPacket(packet), purposeOf(packet), packet.payload.length, now);
     }
     return happened;
   }
@@ -124,6 +125,11 @@ export class NodeStreams {
     else if (event.kind === "accepted") owner.handleAccepted(stream, now);
     else owner.handleStreamEvent(stream, event.event, now);
   }
+}
+
+function purposeOf({ sourcePort, destinationPort, payload, flags }: VirtualPacket): StreamPurpose {
+  if (sourcePort === PORT.HANDSHAKE || destinationPort === PORT.HANDSHAKE) return "trust";
+  return payload.length > 0 || (flags & FLAG.SYN) !== 0 ? "question" : "other";
 }
 
 function backbone(node: NodeId): PilotAddress {

@@ -3,18 +3,21 @@
  * writes into each the key slot to seal with and the endpoint slot to send to, or DROP. Nothing here copies a packet that
  * can go at once.
  */
+import { readU32 } from "../base/bytes.ts";
 import type { DropCounters, DropReason } from "../base/drop-reason.ts";
 import type { Instant, WallClock } from "../base/instant.ts";
 import { portsOf } from "../policy/flow-key.ts";
 import type { FlowKeySource, FlowTable } from "../policy/flow-table.ts";
 import type { Routes } from "../routing/routes.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
-import { type DataPlane, DROP, OUT, ROW_WORDS } from "../tunnel/data-plane.ts";
+import { type DataPlane, DROP, LOOPBACK, OUT, ROW_WORDS, type StagedPacket } from "../tunnel/data-plane.ts";
 import type { LinkTable } from "../tunnel/link-table.ts";
 import type { NodeId } from "../wire/ids.ts";
 import { IPV6_HEADER_BYTES, NEXT_HEADER } from "../wire/ipv6.ts";
 import { clampMss, MIN_TCP_HEADER_BYTES, TCP, TCP_FLAG } from "../wire/tcp.ts";
 import type { Networks } from "./networks.ts";
+import { MODE, type PlainAgents } from "./plain/plain-agents.ts";
+import type { NatBinding } from "./plain/tcp-nat.ts";
 import type { Refusals } from "./refusals.ts";
 
 export interface OutboundParts {
@@ -25,6 +28,7 @@ export interface OutboundParts {
   readonly networks: Networks;
   readonly trust: TrustBook;
   readonly refusals: Refusals;
+  readonly plain: PlainAgents;
   readonly drops: DropCounters;
   /** Per link index: the largest inner packet the peer takes. */
   readonly peerMtu: Int32Array;
@@ -74,6 +78,8 @@ export class Outbound {
     key.remoteOffset = offset + 24;
     key.protocol = this.#arena[offset + 6]!;
     key.ports = portsOf(this.#view, offset, length, key.protocol, "source-is-local");
+    const ofDaemon = this.#findDaemonSide(offset);
+    if (ofDaemon !== undefined) return this.#sendToProgram(row, offset, ofDaemon);
     let flow = this.#inPrefix(offset) ? flows.find(key) : -1;
     if (flow < 0 || !flows.isCurrent(flow, trust.epoch)) {
       const admitted = this.#admit(offset, length, now, nowS);
@@ -96,7 +102,15 @@ export class Outbound {
       this.#followTcp(row, offset, flow, mtuBytes);
     }
 
-    // 4. A key to seal with, or a place to wait for one.
+    // 4. A plain agent takes no packets: translated for it, or copied as long as nobody knows whether it is one.
+    if (this.#parts.plain.modes[link] !== MODE.WHOLE) {
+      const verdict = this.#parts.plain.handlePacket(links.at(link)!, this.#packetOf(row), now);
+      if (verdict === "loopback") this.#rows[row + OUT.KEY_SLOT] = LOOPBACK;
+      if (verdict === "loopback" || verdict === "taken") return undefined;
+      if (verdict !== "whole") return verdict;
+    }
+
+    // 5. A key to seal with, or a place to wait for one.
     const keySlot = links.sendKey[link]!;
     if (keySlot < 0) return this.#stage(row, link, now);
     this.#rows[row + OUT.KEY_SLOT] = keySlot;
@@ -159,22 +173,57 @@ export class Outbound {
   }
 
   #stage(row: number, linkIndex: number, now: Instant): DropReason | undefined {
-    const rows = this.#rows;
-    const offset = rows[row + OUT.OFFSET]!;
-    const evicted = this.#parts.links.at(linkIndex)!.stage(
-      {
-        bytes: this.#arena.slice(offset, offset + rows[row + OUT.LENGTH]!),
-        gsoType: rows[row + OUT.GSO_TYPE]!,
-        gsoSize: rows[row + OUT.GSO_SIZE]!,
-        csumStart: rows[row + OUT.CSUM_START]!,
-        csumOffset: rows[row + OUT.CSUM_OFFSET]!,
-        headerLength: rows[row + OUT.HEADER_LENGTH]!,
-      },
-      now,
-    );
+    const packet = this.#packetOf(row);
+    const evicted = this.#parts.links.at(linkIndex)!.stage({ ...packet, bytes: packet.bytes.slice() }, now);
     if (evicted > 0) this.#parts.drops.count("staging-full", evicted);
     return undefined;
   }
+
+  /** Its bytes are borrowed. */
+  #packetOf(row: number): StagedPacket {
+    const rows = this.#rows;
+    const offset = rows[row + OUT.OFFSET]!;
+    return {
+      bytes: this.#arena.subarray(offset, offset + rows[row + OUT.LENGTH]!),
+      gsoType: rows[row + OUT.GSO_TYPE]!,
+      gsoSize: rows[row + OUT.GSO_SIZE]!,
+      csumStart: rows[row + OUT.CSUM_START]!,
+      csumOffset: rows[row + OUT.CSUM_OFFSET]!,
+      headerLength: rows[row + OUT.HEADER_LENGTH]!,
+    };
+  }
+
+  /** The daemon's own end of a connection to a plain agent: no program sent it, so nobody need be allowed to. */
+  #findDaemonSide(offset: number): NatBinding | undefined {
+    const { plain, routes } = this.#parts;
+    if (this.#key.protocol !== NEXT_HEADER.TCP || plain.connections.nat.isEmpty) return undefined;
+    const node = routes.ownerOf(this.#arena, offset + 24);
+    if (node === undefined || !routes.isLocal(this.#arena, offset + 8)) return undefined;
+    return plain.daemonSide(node, this.#key.ports >>> 16, this.#key.ports & 0xffff);
+  }
+
+  /** Turned around, and what a later reset of the program must carry is kept. */
+  #sendToProgram(row: number, offset: number, binding: NatBinding): undefined {
+    const packet = this.#packetOf(row);
+    this.#parts.plain.turnAround(packet.bytes, binding, packet.csumStart !== 0);
+    this.#rows[row + OUT.KEY_SLOT] = LOOPBACK;
+    const key = this.#key;
+    key.remoteOffset = offset + 8;
+    key.localOffset = offset + 24;
+    key.ports = portsOf(this.#view, offset, packet.bytes.length, key.protocol, "source-is-remote");
+    const flow = this.#parts.flows.find(key);
+    if (flow >= 0) this.#parts.flows.noteNextSeq(flow, nextSequence(packet.bytes));
+    return undefined;
+  }
+}
+
+/** What follows this TCP packet; also of a superpacket. */
+function nextSequence(packet: Uint8Array): number {
+  const tcp = IPV6_HEADER_BYTES;
+  const headerBytes = (packet[tcp + TCP.DATA_OFFSET]! >>> 4) * 4;
+  const flags = packet[tcp + TCP.FLAGS]!;
+  const ends = (flags & TCP_FLAG.SYN ? 1 : 0) + (flags & TCP_FLAG.FIN ? 1 : 0);
+  return (readU32(packet, tcp + TCP.SEQUENCE) + packet.length - tcp - headerBytes + ends) | 0;
 }
 
 /** IPv6 and TCP headers without options: what a segment costs beyond its payload. */

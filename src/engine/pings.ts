@@ -17,13 +17,28 @@ export interface Pong {
   readonly rttMs: number;
 }
 
+/** An ICMPv6 echo request of a local program that travels as a control ping. */
+export interface ProgramEcho {
+  readonly identifier: number;
+  readonly sequence: number;
+  readonly payload: Uint8Array;
+}
+
+export interface EchoAnswer {
+  readonly node: NodeId;
+  readonly echo: ProgramEcho;
+  /** As the far side sent it back. */
+  readonly payload: Uint8Array;
+}
+
 export class Pings {
   readonly #local: NodeId;
   /** Key: sequence number. Bound: MAX_PENDING, the oldest request is given up. */
-  readonly #pending = new BoundedMap<number, { node: NodeId; sentAt: Instant; direct: boolean }>(MAX_PENDING);
+  readonly #pending = new BoundedMap<number, PendingPing>(MAX_PENDING);
   /** Key: node. Bound: as many as there are links; removed with `forget`. */
   readonly #rttMs = new Map<NodeId, number>();
   readonly #pongs: Pong[] = [];
+  readonly #echoAnswers: EchoAnswer[] = [];
   #sequence = 0;
 
   constructor(local: NodeId) {
@@ -43,6 +58,15 @@ export class Pings {
   send(link: Link, now: Instant): number | undefined {
     const { packet, sequence } = this.#request(link.node, now);
     return link.sendVirtual(packet) ? sequence : undefined;
+  }
+
+  /** Asks on behalf of a program; the payload is the caller's to give away. */
+  sendEcho(link: Link, echo: ProgramEcho, now: Instant): void {
+    link.sendVirtual(this.#request(link.node, now, false, echo).packet);
+  }
+
+  pollEchoAnswer(): EchoAnswer | undefined {
+    return this.#echoAnswers.shift();
   }
 
   /** Sends a request under one particular key, to see whether the peer holds it too. */
@@ -96,14 +120,18 @@ export class Pings {
     const rttMs = now - request.sentAt;
     if (request.direct) link.handleProbeAnswer(request.sentAt, now);
     this.#rttMs.set(link.node, rttMs);
+    if (request.echo !== undefined) {
+      this.#echoAnswers.push({ node: link.node, echo: request.echo, payload: packet.payload.slice() });
+      return undefined;
+    }
     this.#pongs.push({ node: link.node, sequence: packet.sequence, rttMs });
     if (this.#pongs.length > MAX_PENDING) this.#pongs.shift();
     return undefined;
   }
 
-  #request(node: NodeId, now: Instant, direct = false): { packet: Uint8Array; sequence: number } {
+  #request(node: NodeId, now: Instant, direct = false, echo?: ProgramEcho): { packet: Uint8Array; sequence: number } {
     this.#sequence = (this.#sequence + 1) >>> 0;
-    this.#pending.set(this.#sequence, { node, sentAt: now, direct });
+    this.#pending.set(this.#sequence, { node, sentAt: now, direct, echo });
     const packet = encodeVirtualPacket({
       flags: 0,
       protocol: PROTOCOL.CONTROL,
@@ -114,12 +142,20 @@ export class Pings {
       sequence: this.#sequence,
       acknowledgement: 0,
       window: 0,
-      payload: new Uint8Array(0),
+      payload: echo?.payload ?? NO_PAYLOAD,
     });
     return { packet, sequence: this.#sequence };
   }
 }
 
+interface PendingPing {
+  readonly node: NodeId;
+  readonly sentAt: Instant;
+  readonly direct: boolean;
+  readonly echo: ProgramEcho | undefined;
+}
+
+const NO_PAYLOAD = new Uint8Array(0);
 const CONTROL_PORT = 0;
 const SOURCE_PORT = 49_151; // below the ephemeral range that streams draw from
 const MAX_PENDING = 4_096;

@@ -5,6 +5,8 @@
  */
 import { BoundedMap } from "../base/bounded-map.ts";
 import { after, type Deadline, type Instant } from "../base/instant.ts";
+import { NOT_CONNECTED } from "../registry/client.ts";
+import type { RegistryEvent } from "../registry/events.ts";
 import type { NodeId } from "../wire/ids.ts";
 
 export interface StrangersParts {
@@ -40,6 +42,10 @@ export class Strangers {
     this.#parts.lookup(node);
   }
 
+  handleRegistry(event: RegistryEvent, now: Instant): void {
+    if (event.kind === "looked-up") this.answered(event.node, existence(event), now);
+  }
+
   /** `exists` is undefined when the registry could not be asked. */
   answered(node: NodeId, exists: boolean | undefined, now: Instant): void {
     if (exists !== undefined) this.#known.set(node, { exists, until: after(now, exists ? EXISTS_MS : ABSENT_MS) });
@@ -66,6 +72,11 @@ export class Strangers {
     if (exists && this.#parts.mayBelong(packet, node, now)) this.#parts.prohibited(packet, now);
     else this.#parts.noRoute(packet, now);
   }
+}
+
+function existence(event: { readonly result: unknown; readonly error?: string | undefined }): boolean | undefined {
+  if (event.result !== undefined) return true;
+  return event.error === NOT_CONNECTED ? undefined : false;
 }
 
 const MAX_KNOWN = 4_096;

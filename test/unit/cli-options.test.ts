@@ -198,6 +198,7 @@ describe("up", () => {
       mtu: 1360,
       public: true,
       allowLegacyKeys: true,
+      plainOnly: false,
       compat: { host: "registry.example", port: 443, path: "/v1/compat", fingerprint: undefined },
     });
   });

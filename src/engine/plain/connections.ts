@@ -1,0 +1,425 @@
+/**
+ * TCP between local programs and plain agents: which connections there are, and how each begins and ends.
+ *
+ * Out: the program's SYN is held while a stream is dialled to the same port. Established: the SYN goes to the daemon's
+ * listener through the NAT, and the kernel answers the program. Refused: RST at once. No answer: ICMPv6 "unreachable".
+ * In: a stream to port P makes the daemon connect to [L]:P through the NAT, so that the local server sees the agent's own
+ * address; it is accepted when the server accepted, and refused when the server refused.
+ *
+ * A program's packets were judged by trust and policy before they get here, each of them; a stream's SYN was too.
+ */
+import { readU16, readU32, writeU16 } from "../../base/bytes.ts";
+import type { DropReason } from "../../base/drop-reason.ts";
+import { after, type Deadline, type Instant } from "../../base/instant.ts";
+import { DeadlineHeap } from "../../stream/deadline-heap.ts";
+import type { Stream } from "../../stream/stream.ts";
+import type { StreamEvent } from "../../stream/stream-event.ts";
+import type { StagedPacket } from "../../tunnel/data-plane.ts";
+import { transportChecksum } from "../../wire/checksum.ts";
+import type { NodeId } from "../../wire/ids.ts";
+import { IPV6, IPV6_HEADER_BYTES, NEXT_HEADER } from "../../wire/ipv6.ts";
+import { encodeReset, MIN_TCP_HEADER_BYTES, TCP, TCP_FLAG } from "../../wire/tcp.ts";
+import { FIRST_EPHEMERAL_PORT, PORT } from "../../wire/virtual-packet.ts";
+import type { NodeStreams, StreamOwner } from "../node-streams.ts";
+import { Connection } from "./connection.ts";
+import { EchoStreams } from "./echo.ts";
+import type { SocketCommand, SocketEvent } from "./socket-messages.ts";
+import { type NatSide, TcpNat, turnAround } from "./tcp-nat.ts";
+
+export interface ConnectionsParts {
+  readonly streams: NodeStreams;
+  randomBytes(length: number): Uint8Array;
+  /** 16 bytes. */
+  addressOf(node: NodeId): Uint8Array;
+  /** Writes a whole packet to the TUN. */
+  deliver(packet: Uint8Array): void;
+  /** Tells a program that nobody answers. */
+  unreachable(packet: Uint8Array, now: Instant): void;
+  /** Whether the agent may reach this port of ours. */
+  mayReach(node: NodeId, port: number): boolean;
+  /** The number of a node's connections became zero, or one. */
+  changed(node: NodeId): void;
+}
+
+/** What becomes of a program's packet. */
+export type TcpVerdict = "loopback" | "taken" | DropReason;
+
+export class Connections implements StreamOwner {
+  readonly nat = new TcpNat();
+  /** Where the daemon's listener is; undefined until it is open. */
+  listenerPort: number | undefined;
+  readonly #parts: ConnectionsParts;
+  /** Key: id. Bound: MAX_CONNECTIONS; an entry goes when its NAT ports are free again. */
+  readonly #connections = new Map<number, Connection>();
+  /** Bound: the connections. */
+  readonly #byStream = new Map<Stream, Connection>();
+  /** Those that are over, in the order in which they ended. */
+  readonly #over = new Set<Connection>();
+  readonly #echo = new EchoStreams();
+  readonly #deadlines = new DeadlineHeap<Connection>();
+  readonly #commands: SocketCommand[] = [];
+  #lastId = 0;
+
+  constructor(parts: ConnectionsParts) {
+    this.#parts = parts;
+    parts.streams.listenToRest("ask", this);
+  }
+
+  /** Connections that are not over. */
+  get size(): number {
+    return this.#connections.size - this.#over.size;
+  }
+
+  // ---- packets of the TUN
+
+  /** A TCP packet of a program to the agent, allowed; rewritten in place when the verdict is "loopback". */
+  handleProgramPacket(node: NodeId, packet: StagedPacket, now: Instant): TcpVerdict {
+    const { bytes } = packet;
+    const flags = bytes[IPV6_HEADER_BYTES + TCP.FLAGS]!;
+    const isOpening = (flags & (TCP_FLAG.SYN | TCP_FLAG.ACK | TCP_FLAG.RST)) === TCP_FLAG.SYN;
+    const binding = this.nat.find(node, portAt(bytes, TCP.SOURCE_PORT), portAt(bytes, TCP.DESTINATION_PORT));
+    const connection = binding && this.#connections.get(binding.id);
+    if (connection !== undefined && !(isOpening && connection.phase === "over")) {
+      if (connection.phase === "dialing") return "taken"; // a repeated SYN
+      turnAround(bytes, binding!.other, packet.csumStart !== 0);
+      return "loopback";
+    }
+    if (connection !== undefined) this.#remove(connection);
+    if (isOpening) return this.#open(node, packet, now);
+    this.#resetStranger(bytes, flags);
+    return "no-session";
+  }
+
+  /** True for a connection that the NAT knows. */
+  knows(node: NodeId, localPort: number, remotePort: number): boolean {
+    return this.nat.find(node, localPort, remotePort) !== undefined;
+  }
+
+  /** The agent may not talk to us any more, or we not to it: ends all, both ways, now. */
+  cut(node: NodeId, now: Instant): void {
+    for (const connection of [...this.#connections.values()]) {
+      if (connection.node !== node || connection.phase === "over") continue;
+      connection.stream.reset(now);
+      if (connection.syn !== undefined && connection.phase === "dialing") this.#refuseProgram(connection);
+      else this.#breakSocket(connection);
+      this.#end(connection, now);
+    }
+  }
+
+  // ---- streams
+
+  handleRequested(stream: Stream, now: Instant): void {
+    const { node } = stream.remote;
+    const isOurs = stream.localPort === this.listenerPort || this.listenerPort === undefined;
+    if (isOurs || stream.remote.network !== 0 || !this.#parts.mayReach(node, stream.localPort)) {
+      stream.refuse(now);
+      return;
+    }
+    const connection = this.#bind(node, stream, (id) => this.#sidesOfServer(node, stream, id), undefined);
+    if (connection === undefined) {
+      stream.refuse(now);
+      return;
+    }
+    this.#deadlines.set(connection, { at: after(now, CONNECT_LIMIT_MS), reason: "plain-connect" });
+    const remoteAddress = this.#parts.addressOf(node);
+    const { localPort, remotePort } = connection.daemon;
+    this.#commands.push({ kind: "connect", id: connection.id, localPort, remoteAddress, remotePort });
+  }
+
+  handleAccepted(stream: Stream, now: Instant): void {
+    if (this.#echo.has(stream)) this.#echo.handleStreamEvent(stream, { kind: "established" }, now);
+    const connection = this.#byStream.get(stream);
+    connection?.pumpToStream(now);
+    connection?.pumpToProgram(now);
+  }
+
+  handleStreamEvent(stream: Stream, event: StreamEvent, now: Instant): void {
+    if (this.#echo.has(stream)) return this.#echo.handleStreamEvent(stream, event, now);
+    const connection = this.#byStream.get(stream);
+    if (connection === undefined) return;
+    switch (event.kind) {
+      case "established":
+        return this.#handOver(connection, now);
+      case "readable":
+        return connection.pumpToProgram(now);
+      case "writable":
+        return connection.pumpToStream(now);
+      case "ended":
+        return connection.handleAgentEnded(now);
+      case "closed":
+        return this.#handleStreamClosed(connection, now);
+      default:
+        connection.streamIsOver = true;
+        this.#handleStreamFailed(connection, event.kind === "timed-out", now);
+    }
+  }
+
+  // ---- sockets
+
+  /**
+   * Our listener has a connection from this port of the agent's address: its id; undefined: nobody knows it. "connected"
+   * follows when the socket takes commands.
+   */
+  handleSocketAccepted(node: NodeId, remotePort: number): number | undefined {
+    if (this.listenerPort === undefined) return undefined;
+    const binding = this.nat.find(node, this.listenerPort, remotePort);
+    const connection = binding && this.#connections.get(binding.id);
+    if (connection?.phase !== "handed-over") return undefined;
+    connection.phase = "open";
+    this.#deadlines.set(connection, undefined);
+    return connection.id;
+  }
+
+  handleSocketEvent(event: SocketEvent, now: Instant): void {
+    const connection = this.#connections.get(event.id);
+    if (connection === undefined || connection.phase === "over") return;
+    switch (event.kind) {
+      case "connected":
+        return this.#handleConnected(connection, now);
+      case "refused":
+        return this.#handleServerRefused(connection, now);
+      case "data":
+        return connection.handleData(event.bytes, now);
+      case "written":
+        connection.handleWritten(event.byteCount, now);
+        if (connection.streamIsOver) this.#deadlines.set(connection, orphanDeadline(now)); // slow, but alive
+        return;
+      case "ended":
+        connection.handleProgramEnded(now);
+        if (connection.streamIsOver) this.#deadlines.set(connection, orphanDeadline(now));
+        return;
+      case "closed":
+        connection.socketIsGone = true;
+        if (!event.inOrder && !connection.streamIsOver) connection.stream.reset(now);
+        if (!event.inOrder || connection.streamIsOver) this.#end(connection, now);
+        return;
+    }
+  }
+
+  pollCommand(): SocketCommand | undefined {
+    return this.#commands.shift();
+  }
+
+  // ---- time
+
+  pollTimeout(): Deadline | undefined {
+    return this.#deadlines.first()?.deadline;
+  }
+
+  handleTimeout(now: Instant): void {
+    for (let first = this.#deadlines.first(); first !== undefined; first = this.#deadlines.first()) {
+      if (first.deadline.at > now) return;
+      this.#deadlines.set(first.owner, undefined);
+      this.#handleOverdue(first.owner, now);
+    }
+  }
+
+  #handleOverdue(connection: Connection, now: Instant): void {
+    if (connection.phase === "over") return this.#remove(connection);
+    if (connection.phase === "connecting") connection.stream.refuse(now);
+    else connection.stream.reset(now);
+    if (connection.phase === "dialing") this.#parts.unreachable(connection.syn!, now);
+    else this.#breakSocket(connection);
+    this.#end(connection, now);
+  }
+
+  // ---- beginnings
+
+  #open(node: NodeId, packet: StagedPacket, now: Instant): TcpVerdict {
+    const { bytes } = packet;
+    const program = { localPort: portAt(bytes, TCP.SOURCE_PORT), remotePort: portAt(bytes, TCP.DESTINATION_PORT) };
+    if (this.listenerPort === undefined) return this.#tellFull(bytes, now);
+    const stream = this.#parts.streams.dial(this, node, program.remotePort, now, STREAM_OPTIONS);
+    if (stream === undefined) return this.#tellFull(bytes, now);
+    const listener = this.listenerPort;
+    const sides = (): Sides | undefined => {
+      const remotePort = this.nat.freeRemotePort(node, listener, program.localPort);
+      return remotePort === undefined ? undefined : { program, daemon: { localPort: listener, remotePort } };
+    };
+    const connection = this.#bind(node, stream, sides, wholeCopy(packet));
+    if (connection === undefined) {
+      stream.reset(now);
+      return this.#tellFull(bytes, now);
+    }
+    this.#deadlines.set(connection, { at: after(now, DIAL_LIMIT_MS), reason: "plain-dial" });
+    return "taken";
+  }
+
+  #tellFull(packet: Uint8Array, now: Instant): DropReason {
+    this.#parts.unreachable(packet, now);
+    return "no-path";
+  }
+
+  /** The agent's port at its own address if that is free, so that logs show what the agent sees. */
+  #sidesOfServer(node: NodeId, stream: Stream, id: number): Sides | undefined {
+    const remotePort = this.nat.freeRemotePort(node, stream.localPort, stream.remotePort);
+    if (remotePort === undefined) return undefined;
+    const random = readU32(this.#parts.randomBytes(4), 0);
+    const localPort = FIRST_CLIENT_PORT + (id % CLIENT_PORTS);
+    const natPort = this.nat.freeRemotePort(node, localPort, FIRST_EPHEMERAL_PORT + (random % NAT_PORTS));
+    if (natPort === undefined) return undefined;
+    return {
+      program: { localPort: stream.localPort, remotePort },
+      daemon: { localPort, remotePort: natPort },
+    };
+  }
+
+  #bind(
+    node: NodeId,
+    stream: Stream,
+    sides: (id: number) => Sides | undefined,
+    syn: Uint8Array | undefined,
+  ): Connection | undefined {
+    if (this.#connections.size >= MAX_CONNECTIONS)
+      for (const oldest of this.#over) {
+        this.#remove(oldest);
+        break;
+      }
+    const id = ++this.#lastId;
+    const found = this.#connections.size < MAX_CONNECTIONS ? sides(id) : undefined;
+    if (found === undefined || !this.nat.add(node, id, found.program, found.daemon)) return undefined;
+    const connection = new Connection({ id, node, stream, syn, ...found }, (command) => this.#commands.push(command));
+    this.#connections.set(id, connection);
+    this.#byStream.set(stream, connection);
+    this.#parts.changed(node);
+    return connection;
+  }
+
+  /** The far side answered: now the program may have its answer, from the kernel. */
+  #handOver(connection: Connection, now: Instant): void {
+    if (connection.phase !== "dialing") return;
+    connection.phase = "handed-over";
+    const packet = connection.syn!.slice();
+    turnAround(packet, connection.daemon, false);
+    this.#parts.deliver(packet);
+    this.#deadlines.set(connection, { at: after(now, ACCEPT_LIMIT_MS), reason: "plain-accept" });
+  }
+
+  #handleConnected(connection: Connection, now: Instant): void {
+    if (connection.phase === "connecting") {
+      connection.phase = "open";
+      this.#deadlines.set(connection, undefined);
+      connection.stream.accept(now);
+    }
+    connection.pumpToProgram(now);
+  }
+
+  #handleServerRefused(connection: Connection, now: Instant): void {
+    connection.socketIsGone = true;
+    if (connection.stream.localPort === PORT.ECHO) {
+      this.#byStream.delete(connection.stream);
+      this.#echo.take(connection.stream, now);
+    } else {
+      connection.stream.refuse(now);
+    }
+    this.#end(connection, now);
+  }
+
+  // ---- ends
+
+  #handleStreamClosed(connection: Connection, now: Instant): void {
+    connection.streamIsOver = true;
+    if (connection.socketIsGone) return this.#end(connection, now);
+    if (connection.phase !== "open") return this.#deadlines.set(connection, orphanDeadline(now));
+    connection.pumpToProgram(now);
+    connection.pumpToStream(now);
+    this.#deadlines.set(connection, orphanDeadline(now));
+  }
+
+  #handleStreamFailed(connection: Connection, isSilent: boolean, now: Instant): void {
+    if (connection.phase === "dialing") {
+      if (isSilent) this.#parts.unreachable(connection.syn!, now);
+      else this.#refuseProgram(connection);
+    } else {
+      this.#breakSocket(connection);
+    }
+    this.#end(connection, now);
+  }
+
+  /** As the far side's own kernel would refuse the SYN (RFC 9293 §3.10.7.1). */
+  #refuseProgram({ syn }: Connection): void {
+    const acknowledgement = (readU32(syn!, IPV6_HEADER_BYTES + TCP.SEQUENCE) + 1) >>> 0;
+    this.#parts.deliver(encodeReset({ ...answerTo(syn!), sequence: 0, acknowledgement }));
+  }
+
+  /** A packet of a connection from before our start, or long over: its program must not wait. */
+  #resetStranger(packet: Uint8Array, flags: number): void {
+    if ((flags & TCP_FLAG.RST) !== 0 || (flags & TCP_FLAG.ACK) === 0) return;
+    const sequence = readU32(packet, IPV6_HEADER_BYTES + TCP.ACKNOWLEDGEMENT);
+    this.#parts.deliver(encodeReset({ ...answerTo(packet), sequence }));
+  }
+
+  #breakSocket(connection: Connection): void {
+    if (!connection.socketIsGone) this.#commands.push({ kind: "reset", id: connection.id });
+  }
+
+  /** The NAT keeps its ports a while longer: the kernels' last words, and TIME_WAIT. */
+  #end(connection: Connection, now: Instant): void {
+    connection.phase = "over";
+    this.#byStream.delete(connection.stream);
+    this.#over.add(connection);
+    this.#deadlines.set(connection, { at: after(now, LINGER_MS), reason: "plain-linger" });
+  }
+
+  #remove(connection: Connection): void {
+    this.#deadlines.set(connection, undefined);
+    this.#over.delete(connection);
+    this.#byStream.delete(connection.stream);
+    this.#connections.delete(connection.id);
+    this.nat.remove(connection.node, connection.program, connection.daemon);
+    this.#parts.changed(connection.node);
+  }
+}
+
+interface Sides {
+  readonly program: NatSide;
+  readonly daemon: NatSide;
+}
+
+function portAt(packet: Uint8Array, field: number): number {
+  return readU16(packet, IPV6_HEADER_BYTES + field);
+}
+
+/** Addresses and ports of a packet that answers this one. */
+function answerTo(packet: Uint8Array) {
+  return {
+    source: packet.slice(IPV6.DESTINATION, IPV6.DESTINATION + 16),
+    destination: packet.slice(IPV6.SOURCE, IPV6.SOURCE + 16),
+    sourcePort: portAt(packet, TCP.DESTINATION_PORT),
+    destinationPort: portAt(packet, TCP.SOURCE_PORT),
+  };
+}
+
+/** A copy whose checksum is complete. */
+function wholeCopy({ bytes, csumStart }: StagedPacket): Uint8Array {
+  const packet = bytes.slice();
+  if (csumStart === 0) return packet;
+  writeU16(packet, IPV6_HEADER_BYTES + TCP.CHECKSUM, 0);
+  writeU16(packet, IPV6_HEADER_BYTES + TCP.CHECKSUM, transportChecksum(packet, IPV6_HEADER_BYTES, NEXT_HEADER.TCP));
+  return packet;
+}
+
+function orphanDeadline(now: Instant): Deadline {
+  return { at: after(now, ORPHAN_LIMIT_MS), reason: "plain-orphan" };
+}
+
+/** A TCP packet that can be looked at: its header is there. */
+export function isTcpPacket(packet: Uint8Array): boolean {
+  return packet[IPV6.NEXT_HEADER] === NEXT_HEADER.TCP && packet.length >= IPV6_HEADER_BYTES + MIN_TCP_HEADER_BYTES;
+}
+
+/** The program's own kernel has seen to small writes. */
+const STREAM_OPTIONS = { noDelay: true };
+const MAX_CONNECTIONS = 16_384;
+/** How long a program waits for a far side that says nothing; the stream alone would wait 39 s. */
+const DIAL_LIMIT_MS = 15_000;
+const CONNECT_LIMIT_MS = 8_000;
+const ACCEPT_LIMIT_MS = 10_000;
+/** A program that neither reads nor ends, when nobody is left to talk to. */
+const ORPHAN_LIMIT_MS = 60_000;
+/** Linux keeps TIME_WAIT for 60 s. */
+const LINGER_MS = 65_000;
+/** Above what Linux gives to clients by itself (32768 to 60999). */
+const FIRST_CLIENT_PORT = 61_000;
+const CLIENT_PORTS = 4_000;
+const NAT_PORTS = 16_384;

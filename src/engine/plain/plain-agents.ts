@@ -1,0 +1,336 @@
+/**
+ * Plain Pilot agents as ordinary hosts: between their virtual packets and the packets of local programs. TCP becomes streams
+ * (connections.ts), UDP becomes datagrams with the same ports, an echo request becomes a control ping. Nothing here decides
+ * who may talk: outbound packets come from `Outbound` once they are allowed, inbound ones are checked by the caller.
+ *
+ * What happens to a packet for a peer depends on its mode, which the hello conversation sets:
+ *   unknown   the packet goes out whole, and a copy waits in case the peer turns out to be plain;
+ *   plain     it is translated;
+ *   mixed     a pilot-tun to which translated connections are still open (it was plain before): those go on;
+ *   whole     a pilot-tun: nothing to do here.
+ */
+import { readU16 } from "../../base/bytes.ts";
+import type { Crypto } from "../../base/crypto.ts";
+import type { DropCounters, DropReason } from "../../base/drop-reason.ts";
+import { type Deadline, earlier, type Instant } from "../../base/instant.ts";
+import type { TrustBook } from "../../trust/trust-book.ts";
+import { KEY_STAT, KEY_STAT_COUNT, MAX_LINKS, type StagedPacket } from "../../tunnel/data-plane.ts";
+import type { Link } from "../../tunnel/link.ts";
+import type { LinkTable } from "../../tunnel/link-table.ts";
+import { BRIDGE_PORT } from "../../wire/bridge.ts";
+import { encodeEcho, ICMPV6_TYPE } from "../../wire/icmpv6.ts";
+import { type NodeId, networkId } from "../../wire/ids.ts";
+import { IPV6, IPV6_HEADER_BYTES, NEXT_HEADER } from "../../wire/ipv6.ts";
+import { encodeUdpPacket, UDP, UDP_HEADER_BYTES } from "../../wire/udp.ts";
+import {
+  encodeVirtualPacket,
+  MAX_VIRTUAL_PAYLOAD_BYTES,
+  PROTOCOL,
+  type VirtualPacket,
+} from "../../wire/virtual-packet.ts";
+import type { PeerKind } from "../bridge-conversation.ts";
+import type { NodeStreams, StreamPurpose } from "../node-streams.ts";
+import type { EchoAnswer, Pings } from "../pings.ts";
+import type { Refusals } from "../refusals.ts";
+import { Connections, isTcpPacket, type TcpVerdict } from "./connections.ts";
+import { type NatBinding, turnAround } from "./tcp-nat.ts";
+import { WaitingPackets } from "./waiting-packets.ts";
+
+export interface PlainAgentsParts {
+  readonly local: NodeId;
+  readonly links: LinkTable;
+  readonly streams: NodeStreams;
+  readonly pings: Pings;
+  readonly refusals: Refusals;
+  readonly crypto: Crypto;
+  readonly trust: TrustBook;
+  readonly drops: DropCounters;
+  addressOf(node: NodeId): Uint8Array;
+  kindOf(node: NodeId): PeerKind;
+}
+
+export const MODE = { UNKNOWN: 0, WHOLE: 1, PLAIN: 2, MIXED: 3 } as const;
+
+/** "whole": send it as it is. "loopback": it was rewritten and goes back to the TUN. "taken": nothing more to do. */
+export type PlainVerdict = "whole" | TcpVerdict;
+
+export class PlainAgents {
+  /** Per link index: one of MODE. */
+  readonly modes = new Uint8Array(MAX_LINKS);
+  readonly connections: Connections;
+  readonly #parts: PlainAgentsParts;
+  readonly #waiting = new WaitingPackets();
+  readonly #tunPackets: Uint8Array[] = [];
+  /** Key: node. Bound: trust records that had a link; payload bytes and packets, by KEY_STAT. */
+  readonly #traffic = new Map<NodeId, Float64Array>();
+
+  constructor(parts: PlainAgentsParts) {
+    this.#parts = parts;
+    this.connections = new Connections({
+      streams: parts.streams,
+      randomBytes: (length) => parts.crypto.randomBytes(length),
+      addressOf: (node) => parts.addressOf(node),
+      deliver: (packet) => this.#deliver(packet),
+      unreachable: (packet, now) => parts.refusals.unreachable(packet, now),
+      mayReach: (node) => parts.trust.stateOf(node) === "mutual",
+      changed: (node) => this.#refreshMode(node),
+    });
+  }
+
+  // ---- what is known of a peer
+
+  /** The peer's kind was learned. */
+  kindChanged(node: NodeId, now: Instant): void {
+    this.#refreshMode(node);
+    const kind = this.#parts.kindOf(node);
+    if (kind === "pilot-tun") this.#waiting.release(node);
+    if (kind === "plain") this.#releaseTo(node, now);
+  }
+
+  linkUp(node: NodeId, now: Instant): void {
+    this.#refreshMode(node);
+    if (this.#parts.kindOf(node) === "plain") this.#releaseTo(node, now);
+  }
+
+  /** The programs have been told that the peer does not answer. */
+  linkUnreachable(node: NodeId): void {
+    this.#waiting.release(node);
+  }
+
+  /** Ends everything with a peer that may not talk to us any more. */
+  cut(node: NodeId, now: Instant): void {
+    this.#waiting.release(node);
+    this.connections.cut(node, now);
+    this.#parts.streams.flush(now);
+  }
+
+  linkClosed(link: Link): void {
+    this.modes[link.index] = MODE.UNKNOWN;
+    this.#waiting.release(link.node);
+    this.#traffic.delete(link.node); // the caller has added it up
+  }
+
+  // ---- outbound
+
+  /** A packet from the daemon's own end of a connection, which needs no permission; undefined for all others. */
+  daemonSide(node: NodeId, localPort: number, remotePort: number): NatBinding | undefined {
+    const binding = this.connections.nat.find(node, localPort, remotePort);
+    return binding?.side === "daemon" ? binding : undefined;
+  }
+
+  turnAround(packet: Uint8Array, binding: NatBinding, checksumIsPartial: boolean): void {
+    turnAround(packet, binding.other, checksumIsPartial);
+  }
+
+  /** An allowed packet; its bytes are borrowed, and rewritten in place for "loopback". */
+  handlePacket(link: Link, packet: StagedPacket, now: Instant): PlainVerdict {
+    const mode = this.modes[link.index];
+    const { bytes } = packet;
+    if (mode === MODE.PLAIN && readU16(bytes, IPV6.DESTINATION + NETWORK) !== 0) {
+      this.#parts.refusals.unreachable(bytes, now); // agents are reached by their address in network 0 alone
+      return "peer-kind";
+    }
+    if (isTcpPacket(bytes) && (mode === MODE.PLAIN || this.#isKnownConnection(link.node, bytes))) {
+      return link.isUp || this.#isKnownConnection(link.node, bytes)
+        ? this.connections.handleProgramPacket(link.node, packet, now)
+        : this.#wait(link, packet, now);
+    }
+    if (mode === MODE.UNKNOWN) this.#waiting.hold(link.node, packet, now);
+    if (mode !== MODE.PLAIN) return "whole";
+    return link.isUp ? this.#translate(link, packet, now) : this.#wait(link, packet, now);
+  }
+
+  #wait(link: Link, packet: StagedPacket, now: Instant): PlainVerdict {
+    link.connect(now);
+    return this.#waiting.hold(link.node, packet, now) ? "taken" : "staging-full";
+  }
+
+  #translate(link: Link, packet: StagedPacket, now: Instant): PlainVerdict {
+    switch (packet.bytes[IPV6.NEXT_HEADER]) {
+      case NEXT_HEADER.UDP:
+        return this.#sendDatagrams(link, packet, now);
+      case NEXT_HEADER.ICMPV6:
+        return this.#sendPing(link, packet.bytes, now);
+      default:
+        this.#parts.refusals.unreachable(packet.bytes, now);
+        return "peer-kind";
+    }
+  }
+
+  /** A superpacket of the TUN is several datagrams of `gsoSize` bytes. */
+  #sendDatagrams(link: Link, { bytes, gsoType, gsoSize }: StagedPacket, now: Instant): PlainVerdict {
+    const start = IPV6_HEADER_BYTES + UDP_HEADER_BYTES;
+    if (bytes.length < start) return "malformed-packet";
+    const sourcePort = readU16(bytes, IPV6_HEADER_BYTES + UDP.SOURCE_PORT);
+    const destinationPort = readU16(bytes, IPV6_HEADER_BYTES + UDP.DESTINATION_PORT);
+    if (destinationPort === BRIDGE_PORT) {
+      this.#parts.refusals.unreachable(bytes, now);
+      return "peer-kind";
+    }
+    const size = gsoType === 0 ? bytes.length - start : gsoSize;
+    if (size > MAX_VIRTUAL_PAYLOAD_BYTES) {
+      this.#parts.refusals.packetTooBig(bytes, MAX_VIRTUAL_PAYLOAD_BYTES + start, now);
+      return "too-big";
+    }
+    if (size === 0) return "peer-kind"; // an empty datagram is dropped by every daemon
+    for (let at = start; at < bytes.length; at += size) {
+      const payload = bytes.subarray(at, Math.min(at + size, bytes.length));
+      link.sendVirtual(this.#datagram(link.node, sourcePort, destinationPort, payload));
+      this.noteSent(link.node, payload.length);
+    }
+    link.noteSent(now);
+    return "taken";
+  }
+
+  #datagram(node: NodeId, sourcePort: number, destinationPort: number, payload: Uint8Array): Uint8Array {
+    return encodeVirtualPacket({
+      flags: 0,
+      protocol: PROTOCOL.DATAGRAM,
+      source: { network: networkId(0), node: this.#parts.local },
+      destination: { network: networkId(0), node },
+      sourcePort,
+      destinationPort,
+      sequence: 0,
+      acknowledgement: 0,
+      window: 0,
+      payload,
+    });
+  }
+
+  #sendPing(link: Link, bytes: Uint8Array, now: Instant): PlainVerdict {
+    const start = IPV6_HEADER_BYTES + 8;
+    if (bytes.length < start) return "malformed-packet";
+    // An error about a packet of the agent's has no place in its protocol.
+    if (bytes[IPV6_HEADER_BYTES] !== ICMPV6_TYPE.ECHO_REQUEST) return "peer-kind";
+    const identifier = readU16(bytes, IPV6_HEADER_BYTES + 4);
+    const sequence = readU16(bytes, IPV6_HEADER_BYTES + 6);
+    this.#parts.pings.sendEcho(link, { identifier, sequence, payload: bytes.slice(start) }, now);
+    this.noteSent(link.node, bytes.length - start);
+    link.noteSent(now);
+    return "taken";
+  }
+
+  // ---- inbound
+
+  /** A datagram of a peer that may talk to us; its bytes are borrowed. */
+  handleDatagram(link: Link, packet: VirtualPacket): DropReason | undefined {
+    if (packet.payload.length === 0 || packet.destinationPort === 0) return "unhandled-virtual-packet";
+    this.noteReceived(link.node, packet.payload.length);
+    this.#deliver(
+      encodeUdpPacket({
+        source: this.#parts.addressOf(link.node),
+        destination: this.#parts.addressOf(this.#parts.local),
+        sourcePort: packet.sourcePort,
+        destinationPort: packet.destinationPort,
+        payload: packet.payload,
+      }),
+    );
+    return undefined;
+  }
+
+  handleEchoAnswer({ node, echo, payload }: EchoAnswer): void {
+    this.noteReceived(node, payload.length);
+    this.#deliver(
+      encodeEcho({
+        type: ICMPV6_TYPE.ECHO_REPLY,
+        identifier: echo.identifier,
+        sequence: echo.sequence,
+        payload,
+        source: this.#parts.addressOf(node),
+        destination: this.#parts.addressOf(this.#parts.local),
+      }),
+    );
+  }
+
+  pollTunPacket(): Uint8Array | undefined {
+    return this.#tunPackets.shift();
+  }
+
+  // ---- streams
+
+  /** What a stream says to its far side; it repeats what is lost. */
+  sendStreamPacket(node: NodeId, packet: Uint8Array, purpose: StreamPurpose, payloadBytes: number, now: Instant): void {
+    const link = this.#parts.links.get(node);
+    if (link === undefined) return;
+    if (purpose !== "trust" && !link.isUp) link.connect(now);
+    if (!link.sendVirtual(packet) || purpose === "trust") return;
+    this.noteSent(node, payloadBytes);
+    if (purpose === "question") link.noteSent(now);
+    else link.noteUse(now);
+  }
+
+  // ---- time and counts
+
+  pollTimeout(): Deadline | undefined {
+    return earlier(this.#waiting.pollTimeout(), this.connections.pollTimeout());
+  }
+
+  handleTimeout(now: Instant): void {
+    this.connections.handleTimeout(now);
+    for (const node of this.#waiting.overdue(now)) {
+      const packets = this.#waiting.release(node);
+      if (this.#parts.kindOf(node) !== "plain") continue; // they have gone out whole: the link tells of them
+      this.#parts.drops.count("no-path", packets.length);
+      for (const packet of packets) this.#parts.refusals.unreachable(packet.bytes, now);
+    }
+  }
+
+  noteSent(node: NodeId, payloadBytes: number): void {
+    this.#count(node, KEY_STAT.TX_BYTES, KEY_STAT.TX_PACKETS, payloadBytes);
+  }
+
+  noteReceived(node: NodeId, payloadBytes: number): void {
+    this.#count(node, KEY_STAT.RX_BYTES, KEY_STAT.RX_PACKETS, payloadBytes);
+  }
+
+  /** Adds what was translated to what the data plane counted. */
+  addTraffic(node: NodeId, sum: Float64Array): void {
+    const own = this.#traffic.get(node);
+    if (own !== undefined) for (let i = 0; i < KEY_STAT_COUNT; i++) sum[i] = sum[i]! + own[i]!;
+  }
+
+  #count(node: NodeId, bytesAt: number, packetsAt: number, payloadBytes: number): void {
+    if (payloadBytes === 0) return;
+    let own = this.#traffic.get(node);
+    if (own === undefined) {
+      own = new Float64Array(KEY_STAT_COUNT);
+      this.#traffic.set(node, own);
+    }
+    own[bytesAt] = own[bytesAt]! + payloadBytes;
+    own[packetsAt] = own[packetsAt]! + 1;
+  }
+
+  // ---- inside
+
+  #refreshMode(node: NodeId): void {
+    const link = this.#parts.links.get(node);
+    if (link === undefined) return;
+    const kind = this.#parts.kindOf(node);
+    if (kind === "plain") this.modes[link.index] = MODE.PLAIN;
+    else if (kind === "unknown") this.modes[link.index] = MODE.UNKNOWN;
+    else this.modes[link.index] = this.connections.nat.has(node) ? MODE.MIXED : MODE.WHOLE;
+  }
+
+  #releaseTo(node: NodeId, now: Instant): void {
+    const link = this.#parts.links.get(node);
+    if (!link?.isUp) return;
+    for (const packet of this.#waiting.release(node)) {
+      const verdict = this.handlePacket(link, packet, now);
+      if (verdict !== "taken" && verdict !== "loopback" && verdict !== "whole") this.#parts.drops.count(verdict);
+    }
+  }
+
+  #isKnownConnection(node: NodeId, packet: Uint8Array): boolean {
+    const source = readU16(packet, IPV6_HEADER_BYTES);
+    return this.connections.knows(node, source, readU16(packet, IPV6_HEADER_BYTES + 2));
+  }
+
+  #deliver(packet: Uint8Array): void {
+    if (this.#tunPackets.length < MAX_QUEUED) this.#tunPackets.push(packet);
+  }
+}
+
+/** Where an overlay address names its network. */
+const NETWORK = 6;
+/** Written to the TUN at the end of each input; a batch of datagrams is far smaller. */
+const MAX_QUEUED = 65_536;

@@ -1,0 +1,62 @@
+/**
+ * Virtual packets of authenticated peers that are not inner packets: whom each concerns. Control pings and the bridge's own
+ * messages pass without trust (they are how it is agreed on), and so does a stream to the handshake port; every other
+ * stream and datagram needs mutual trust, and without it is dropped without a word (pilot protocol §7.5).
+ */
+import type { DropReason } from "../base/drop-reason.ts";
+import type { Instant } from "../base/instant.ts";
+import type { TrustBook } from "../trust/trust-book.ts";
+import type { Link } from "../tunnel/link.ts";
+import { BRIDGE_PORT } from "../wire/bridge.ts";
+import { PORT, PROTOCOL, parseVirtualPacket, type VirtualPacket } from "../wire/virtual-packet.ts";
+import type { BridgeConversation } from "./bridge-conversation.ts";
+import type { NodeStreams } from "./node-streams.ts";
+import type { Pings } from "./pings.ts";
+import type { PlainAgents } from "./plain/plain-agents.ts";
+
+export interface VirtualPacketParts {
+  readonly pings: Pings;
+  readonly bridge: BridgeConversation;
+  readonly streams: NodeStreams;
+  readonly plain: PlainAgents;
+  readonly trust: TrustBook;
+}
+
+export class VirtualPackets {
+  readonly #parts: VirtualPacketParts;
+
+  constructor(parts: VirtualPacketParts) {
+    this.#parts = parts;
+  }
+
+  /** `bytes` are borrowed. */
+  handle(link: Link, bytes: Uint8Array, now: Instant): DropReason | undefined {
+    const packet = parseVirtualPacket(bytes);
+    if (packet === undefined) return "bad-virtual-packet";
+    switch (packet.protocol) {
+      case PROTOCOL.CONTROL:
+        return this.#parts.pings.handle(link, packet, now);
+      case PROTOCOL.DATAGRAM:
+        return this.#handleDatagram(link, packet, now);
+      case PROTOCOL.STREAM:
+        return this.#handleStream(link, packet, now);
+      default:
+        return "unhandled-virtual-packet";
+    }
+  }
+
+  #handleDatagram(link: Link, packet: VirtualPacket, now: Instant): DropReason | undefined {
+    if (packet.destinationPort === BRIDGE_PORT) return this.#parts.bridge.handle(link, packet.payload, now);
+    return this.#isTrusted(link) ? this.#parts.plain.handleDatagram(link, packet) : "not-trusted";
+  }
+
+  #handleStream(link: Link, packet: VirtualPacket, now: Instant): DropReason | undefined {
+    const isHandshake = packet.destinationPort === PORT.HANDSHAKE;
+    if (!isHandshake) this.#parts.plain.noteReceived(link.node, packet.payload.length);
+    return this.#parts.streams.handlePacket(link.node, packet, isHandshake || this.#isTrusted(link), now);
+  }
+
+  #isTrusted(link: Link): boolean {
+    return this.#parts.trust.stateOf(link.node) === "mutual";
+  }
+}

@@ -1,0 +1,284 @@
+/**
+ * Plain agents as ordinary hosts, with ordinary programs. The far side, b, is a pilot-tun told to be a plain agent: it says
+ * no hello, takes no packets, and speaks nothing but Pilot's streams, datagrams and pings.
+ */
+import { createHash } from "node:crypto";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { connectError } from "../helpers/connect-error.ts";
+import { Lab, type Reply, waitUntil } from "../helpers/lab.ts";
+import type { LabProcess } from "../helpers/lab-process.ts";
+import { seededBytes } from "../helpers/seeded-bytes.ts";
+
+let lab: Lab;
+let body: Buffer;
+
+beforeAll(async () => {
+  lab = await Lab.create("plain");
+  await lab.startRendezvous();
+  await Promise.all([lab.startNode("a"), lab.startNode("b", PLAIN)]);
+  await lab.trust("a", "b");
+  body = Buffer.alloc(100 << 20, Buffer.from(seededBytes(11)(65_521)));
+  mkdirSync(`${lab.folder}/www`);
+  writeFileSync(`${lab.folder}/www/file`, body);
+});
+
+afterAll(() => lab?.close());
+
+describe("a plain agent, seen from a pilot-tun", () => {
+  it("is answered by name and kind, and its packets are counted", async () => {
+    const ping = await lab.exec("a", "ping", ["-6", "-c", "3", "-i", "0.2", "-s", "1000", lab.overlay("b")]);
+    expect(ping.stdout).toContain("3 received");
+    await waitUntil("a to know what b is", async () => (await peerOf("a", "b")).kind === "plain", 6_000);
+    const before = await peerOf("a", "b");
+    const again = await lab.exec("a", "ping", ["-6", "-c", "5", "-i", "0.1", "-s", "1000", lab.overlay("b")]);
+    expect(again.stdout).toContain("5 received");
+    const after = await peerOf("a", "b");
+    expect(after.txBytes - before.txBytes).toBe(5_000);
+    expect(after.rxBytes - before.rxBytes).toBe(5_000);
+    const whois = await lab.pilot("a", "whois", lab.overlay("b"));
+    expect(whois).toMatchObject({ hostname: "b", trust: "mutual" });
+  });
+
+  it.each([
+    ["a", "b"],
+    ["b", "a"],
+  ])("curl on %s fetches 100 MB from %s and sends 100 MB there, byte for byte", async (from, to) => {
+    const server = await startProgram(to, HTTP_SERVER, [`${lab.folder}/www`, `${lab.folder}/put-${to}`]);
+    const url = `http://[${lab.overlay(to)}]:8000/file`;
+    const got = `${lab.folder}/got-${from}`;
+    const down = await lab.exec("" + from, "curl", ["-gsSf", "-m", "60", "-o", got, url], { timeoutMs: 70_000 });
+    expect(down.stderr).toBe("");
+    expect(sha256(readFileSync(got))).toBe(sha256(body));
+    const put = ["-gsSf", "-m", "60", "-T", `${lab.folder}/www/file`, url];
+    const up = await lab.exec(from, "curl", put, { timeoutMs: 70_000 });
+    expect(up.stderr).toBe("");
+    expect(sha256(readFileSync(`${lab.folder}/put-${to}`))).toBe(sha256(body));
+    expect(server.stdout).toContain(`from ${lab.overlay(from)}`); // the address of who asks, not of the daemon
+    await server.stop();
+  });
+
+  it.each([
+    ["a", "b"],
+    ["b", "a"],
+  ])("a half-closed upload from %s to %s gets the answer that comes later", async (from, to) => {
+    const listening = await startProgram(to, COUNTING_SERVER);
+    const args = ["-6", "-N", "-w", "10", lab.overlay(to), "7000"];
+    const sent = await lab.exec(from, "nc", args, { input: "x".repeat(1_000_000) });
+    expect(sent.stdout).toBe("got 1000000\n");
+    await listening.stop();
+  });
+
+  it.each([
+    ["a", "b"],
+    ["b", "a"],
+  ])("UDP datagrams from %s to %s keep their ports and boundaries, and so do the answers", async (from, to) => {
+    const server = await startProgram(to, UDP_SERVER);
+    const { stdout, stderr } = await lab.exec(from, "python3", ["-c", UDP_CLIENT, lab.overlay(to)]);
+    expect(stderr).toBe("");
+    expect(stdout).toBe("answers 5: 1 2 500 1200 1312\n");
+    expect(server.stdout).toContain(`${lab.overlay(from)} 5300`);
+    await server.stop();
+  });
+
+  it.each([
+    ["a", "b"],
+    ["b", "a"],
+  ])("a port of %s's peer %s on which nobody listens refuses at once", async (from, to) => {
+    const startedAt = performance.now();
+    expect(await connectError(lab, from, lab.overlay(to), 9)).toBe("ECONNREFUSED");
+    expect(performance.now() - startedAt).toBeLessThan(1_000); // most of it is the program's own start
+  });
+
+  it.each([
+    ["a", "b"],
+    ["b", "a"],
+  ])("200 connections at once from %s to %s are all answered", async (from, to) => {
+    const server = await startProgram(to, ECHO_SERVER);
+    const args = ["-c", MANY_CLIENTS, lab.overlay(to), "200"];
+    const { stdout, stderr } = await lab.exec(from, "python3", args, { timeoutMs: 40_000 });
+    expect(stderr).toBe("");
+    expect(stdout).toBe("200 of 200\n");
+    await server.stop();
+  });
+
+  it("a slow reader holds the sender back and loses nothing", async () => {
+    const server = await startProgram("b", ENDLESS_SENDER);
+    const reader = await startProgram("a", SLOW_READER, [lab.overlay("b")]);
+    await new Promise((resolve) => setTimeout(resolve, 3_000));
+    const heldAt = await lastNumber(server);
+    await new Promise((resolve) => setTimeout(resolve, 1_000));
+    expect((await lastNumber(server)) - heldAt).toBeLessThan(2 << 20); // it does not go on without the reader
+    expect(heldAt).toBeLessThan(64 << 20);
+    expect(await reader.waitForLine(/^read /, 20_000)).toBe("read 16777216 in order");
+    await server.stop();
+  });
+
+  it.each([
+    ["a", "b"],
+    ["b", "a"],
+  ])("the other end learns it when a program on %s or %s is killed", async (from, to) => {
+    for (const killed of ["client", "server"] as const) {
+      const server = await startProgram(to, WATCHING_SERVER);
+      const client = await startProgram(from, WATCHING_CLIENT, [lab.overlay(to)]);
+      await server.waitForLine(/accepted/);
+      (killed === "client" ? client : server).kill("SIGKILL");
+      const other = killed === "client" ? server : client;
+      expect(await other.waitForLine(/ended by/, 3_000)).toMatch(/ended by (EOF|ConnectionResetError)/);
+      await Promise.all([server.stop(), client.stop()]);
+    }
+  });
+
+  it("the echo port answers without a local program", async () => {
+    const { stdout } = await lab.exec("b", "nc", ["-6", "-N", "-w", "5", lab.overlay("a"), "7"], { input: "hello\n" });
+    expect(stdout).toBe("hello\n");
+  });
+
+  it("keeps working when it becomes a pilot-tun, and when it is plain again", async () => {
+    await lab.stopNode("b");
+    await lab.startNode("b");
+    await waitUntil("a to see the new kind", async () => (await peerOf("a", "b")).kind === "pilot-tun", 15_000);
+    const first = await startProgram("b", COUNTING_SERVER);
+    const sent = await lab.exec("a", "nc", ["-6", "-N", "-w", "10", lab.overlay("b"), "7000"], {
+      input: "x".repeat(5),
+    });
+    expect(sent.stdout).toBe("got 5\n");
+    await first.stop();
+    await lab.stopNode("b");
+    await lab.startNode("b", PLAIN);
+    const second = await startProgram("b", COUNTING_SERVER);
+    await waitUntil("a to see the old kind", async () => (await peerOf("a", "b")).kind === "plain", 20_000);
+    const again = await lab.exec("a", "nc", ["-6", "-N", "-w", "10", lab.overlay("b"), "7000"], {
+      input: "x".repeat(7),
+    });
+    expect(again.stdout).toBe("got 7\n");
+    await second.stop();
+  });
+
+  it("a revocation resets the programs of both sides during a download", async () => {
+    const server = await startProgram("b", ENDLESS_SENDER);
+    const client = await startProgram("a", FAST_READER, [lab.overlay("b")]);
+    await client.waitForLine(/receiving/);
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    const revoked = await lab.pilot("a", "trust", "revoke", "b");
+    expect(revoked.cutFlows).toBeGreaterThanOrEqual(1);
+    for (const program of [server, client]) {
+      expect(await program.waitForLine(/ended by/, 2_000)).toMatch(/ended by (ConnectionResetError|BrokenPipeError)/);
+    }
+    await lab.waitForTrust("b", "a", "revoked-by-peer", 5_000);
+    const { stdout } = await lab.exec("a", "ping", ["-6", "-c", "1", "-W", "1", lab.overlay("b")]);
+    expect(stdout).toContain("Administratively prohibited");
+  });
+});
+
+async function peerOf(host: string, peer: string): Promise<Reply> {
+  const { peers } = await lab.pilot(host, "peers");
+  return peers.find((entry: Reply) => entry.node === lab.node(peer).node);
+}
+
+/** A Python program that says "ready" when it is; its first argument is its own host's overlay address. */
+async function startProgram(host: string, code: string, args: readonly string[] = []): Promise<LabProcess> {
+  const program = lab.spawn(host, "python3", ["-u", "-c", code, lab.overlay(host), ...args]);
+  await program.waitForLine(/ready/, 5_000);
+  return program;
+}
+
+async function lastNumber(program: LabProcess): Promise<number> {
+  return Number(program.stdout.trim().split("\n").at(-1));
+}
+
+function sha256(bytes: Uint8Array): string {
+  return createHash("sha256").update(bytes).digest("hex");
+}
+
+const PLAIN = { extraArgs: ["--plain-only"] };
+
+const LISTEN = `
+import socket, sys, time, threading
+def listen(port):
+    s = socket.socket(socket.AF_INET6); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind((sys.argv[1], port)); s.listen(512); print('ready'); return s
+def watch(act):
+    try:
+        while act(): pass
+        print('ended by EOF')
+    except OSError as error:
+        print('ended by', type(error).__name__)
+`;
+const HTTP_SERVER = `${LISTEN}
+import http.server, os
+class Handler(http.server.SimpleHTTPRequestHandler):
+    def do_PUT(self):
+        left = int(self.headers['Content-Length'])
+        if self.headers.get('Expect'): self.send_response_only(100); self.end_headers()
+        with open(sys.argv[3], 'wb') as f:
+            while left:
+                d = self.rfile.read(min(left, 1 << 16)); f.write(d); left -= len(d)
+        self.send_response(201); self.send_header('Content-Length', '0'); self.end_headers()
+    def log_message(self, *a): print('from', self.client_address[0])
+class Server(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+os.chdir(sys.argv[2]); server = Server((sys.argv[1], 8000), Handler); print('ready'); server.serve_forever()
+`;
+const COUNTING_SERVER = `${LISTEN}
+s = listen(7000); c, _ = s.accept(); n = 0
+while (d := c.recv(65536)): n += len(d)
+time.sleep(0.3); c.sendall(b'got %d\\n' % n); c.close()
+`;
+const UDP_SERVER = `
+import socket, sys
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.bind((sys.argv[1], 5353)); print('ready')
+while True:
+    d, who = s.recvfrom(65536); print(who[0], who[1]); s.sendto(d, who)
+`;
+const UDP_CLIENT = `
+import socket, sys
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.bind(('::', 5300)); s.connect((sys.argv[1], 5353)); s.settimeout(5)
+sizes = []
+for n in (1, 2, 500, 1200, 1312):
+    s.send(bytes([n & 255]) * n); d = s.recv(65536); assert d == bytes([n & 255]) * n; sizes.append(str(len(d)))
+print('answers %d: %s' % (len(sizes), ' '.join(sizes)))
+`;
+const ECHO_SERVER = `${LISTEN}
+def serve(c):
+    while (d := c.recv(4096)): c.sendall(d)
+    c.close()
+s = listen(7100)
+while True: threading.Thread(target=serve, args=(s.accept()[0],), daemon=True).start()
+`;
+const MANY_CLIENTS = `
+import socket, sys
+n = int(sys.argv[2]); sockets = [socket.socket(socket.AF_INET6) for _ in range(n)]
+for s in sockets: s.setblocking(False); s.connect_ex((sys.argv[1], 7100))
+ok = 0
+for i, s in enumerate(sockets): s.settimeout(20); s.sendall(b'%d.' % i)
+for i, s in enumerate(sockets):
+    want = b'%d.' % i; got = b''
+    while len(got) < len(want): got += s.recv(64) or exit('ended')
+    ok += got == want
+print('%d of %d' % (ok, n))
+`;
+const ENDLESS_SENDER = `${LISTEN}
+s = listen(7200); c, _ = s.accept(); sent = 0; block = bytes(range(256)) * 256
+def send():
+    global sent
+    sent += c.send(block[sent % 256:]); print(sent); return True
+watch(send)
+`;
+const SLOW_READER = `
+import socket, sys, time
+c = socket.create_connection((sys.argv[2], 7200)); print('ready'); time.sleep(5); n = 0; right = True
+while n < 16777216:
+    d = c.recv(min(65536, 16777216 - n)); right = right and d == bytes((n + i) & 255 for i in range(len(d))); n += len(d)
+print('read', n, 'in order' if right else 'spoiled')
+`;
+const FAST_READER = `${LISTEN}
+c = socket.create_connection((sys.argv[2], 7200)); print('ready'); c.recv(1); print('receiving')
+watch(lambda: c.recv(65536))
+`;
+const WATCHING_SERVER = `${LISTEN}
+s = listen(7300); c, _ = s.accept(); print('accepted'); watch(lambda: c.recv(1))
+`;
+const WATCHING_CLIENT = `${LISTEN}
+c = socket.create_connection((sys.argv[2], 7300)); c.send(b'x'); print('ready'); watch(lambda: c.recv(1))
+`;
