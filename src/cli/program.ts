@@ -14,6 +14,7 @@ import { declarePing } from "./ping.ts";
 import { refuse } from "./refusal.ts";
 import { declareRendezvous } from "./rendezvous.ts";
 import { declareStatus } from "./status.ts";
+import { declareTrace } from "./trace.ts";
 import { declareTrust } from "./trust.ts";
 import { declareUp } from "./up.ts";
 import { declareVersion } from "./version.ts";
@@ -27,6 +28,7 @@ const COMMANDS: readonly Declare[] = [
   declareAddr,
   declarePing,
   declareNetcheck,
+  declareTrace,
   declareWhois,
   declareTrust,
   declareRendezvous,

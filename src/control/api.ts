@@ -24,6 +24,7 @@ export interface ControlMethods {
   addr: { request: AddrRequest; reply: AddrReply };
   ping: { request: PingRequest; reply: PingReply };
   netcheck: { request: EmptyRequest; reply: NetcheckReply };
+  trace: { request: PeerRequest; reply: TraceReply };
   whois: { request: WhoisRequest; reply: WhoisReply };
   "trust/ask": { request: TrustAskRequest; reply: TrustAskReply };
   "trust/pending": { request: EmptyRequest; reply: TrustPendingReply };
@@ -50,6 +51,7 @@ export interface ControlBackend {
   addr(request: AddrRequest, signal: AbortSignal): Promise<AddrReply>;
   ping(request: PingRequest, signal: AbortSignal): Promise<PingReply>;
   netcheck(request: EmptyRequest, signal: AbortSignal): Promise<NetcheckReply>;
+  trace(request: PeerRequest, signal: AbortSignal): Promise<TraceReply>;
   whois(request: WhoisRequest, signal: AbortSignal): Promise<WhoisReply>;
   trustAsk(request: TrustAskRequest, signal: AbortSignal): Promise<TrustAskReply>;
   trustPending(request: EmptyRequest, signal: AbortSignal): Promise<TrustPendingReply>;
@@ -247,6 +249,36 @@ export interface NetcheckReply {
 
 export const MAX_PING_COUNT = 100;
 export const MAX_PING_TIMEOUT_MS = 60_000;
+
+/** Every way to a peer was just tried; what became of it. */
+export interface TraceReply {
+  readonly peer: PeerIdentity;
+  readonly path: PeerPath;
+  /** Underlay `address:port` where frames go; null when there is no path. */
+  readonly endpoint: string | null;
+  /** Why frames do not go directly: one code, and the same for people; null when they do. */
+  readonly notDirect: { readonly code: TraceReason; readonly message: string } | null;
+  readonly candidates: readonly TraceCandidate[];
+  /** The last changes of the path, newest first. */
+  readonly history: readonly { readonly agoS: number; readonly path: PeerPath; readonly endpoint: string | null }[];
+  /** This node's endpoint as the beacon sees it, and its addresses on its own networks. */
+  readonly observed: string | null;
+  readonly local: readonly string[];
+}
+
+export type TraceReason = "no-session" | "no-candidates" | "no-answer" | "one-way" | "settling";
+
+export interface TraceCandidate {
+  readonly endpoint: string;
+  /** Who named it: the registry (its public or its LAN address), an earlier run, a punch, or a frame of the peer itself. */
+  readonly origin: "registry" | "lan" | "cached" | "punch" | "heard";
+  /** `chosen` carries frames; `answers` works too; `heard` sends to us but our probes are not answered there. */
+  readonly state: "chosen" | "answers" | "heard" | "silent" | "untried";
+  readonly tries: number;
+  readonly triedAgoS: number | null;
+  readonly heardAgoS: number | null;
+  readonly rttMs: number | null;
+}
 
 export interface WhoisRequest {
   /** An overlay IPv6 address. */

@@ -69,6 +69,7 @@ const METHODS: { readonly [M in ControlMethod]: MethodRow<M> } = {
     deadlineMs: (request) => request.count * request.timeoutMs + DEFAULT_DEADLINE_MS,
   },
   netcheck: { parse: parseEmpty, invoke: (backend, request, signal) => backend.netcheck(request, signal) },
+  trace: { parse: parsePeer, invoke: (backend, request, signal) => backend.trace(request, signal) },
   whois: { parse: parseWhois, invoke: (backend, request, signal) => backend.whois(request, signal) },
   "trust/ask": { parse: parseTrustAsk, invoke: (backend, request, signal) => backend.trustAsk(request, signal) },
   "trust/pending": { parse: parseEmpty, invoke: (backend, request, signal) => backend.trustPending(request, signal) },

@@ -22,6 +22,7 @@ import type {
   Problem,
   RevokeReply,
   StatusReply,
+  TraceReply,
   TrustAskReply,
   TrustAskRequest,
   TrustChangeReply,
@@ -45,6 +46,7 @@ import type { Driver } from "./driver.ts";
 import { netcheck } from "./netcheck.ts";
 import type { NodeMemory } from "./node-memory.ts";
 import { nodeInText } from "./peer-text.ts";
+import { traceReply } from "./trace.ts";
 import { transportProblems } from "./transport-problems.ts";
 import type { UpOptions } from "./up-options.ts";
 import { Waiters } from "./waiters.ts";
@@ -190,6 +192,15 @@ export class Backend implements ControlBackend {
     const { transport } = engine.beaconWay;
     const found = { registry, beacon, compat, beaconEndpoint, transport };
     return await netcheck({ ...found, client, crypto, mtuToBeacon: null }, signal);
+  }
+
+  async trace(request: PeerRequest, signal: AbortSignal): Promise<TraceReply> {
+    const { engine } = this.#parts;
+    const node = await this.#findOther(request.peer, signal);
+    this.#demandTrust(node);
+    this.#driver.input((at) => engine.probeEveryWay(node, at));
+    await sleep(TRACE_MS);
+    return traceReply(engine, node, this.#identity(node), now());
   }
 
   async trustAsk(request: TrustAskRequest, signal: AbortSignal): Promise<TrustAskReply> {
@@ -487,6 +498,8 @@ function bookFull(): PilotError {
   );
 }
 
+/** Every way round the world answers within this time. */
+const TRACE_MS = 1_000;
 const ACK_PATIENCE_MS = 1_500;
 const NAME_PATIENCE_MS = 5_000;
 const KEY_POLL_MS = 5;

@@ -7,7 +7,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Environment, StopSignal } from "../../src/cli/context.ts";
 import { run } from "../../src/cli/program.ts";
-import type { ControlBackend, NetcheckReply, PeerIdentity, PeerStatus, StatusReply } from "../../src/control/api.ts";
+import type {
+  ControlBackend,
+  NetcheckReply,
+  PeerIdentity,
+  PeerStatus,
+  StatusReply,
+  TraceReply,
+} from "../../src/control/api.ts";
 import { type ControlServer, startControlServer } from "../../src/control/server.ts";
 
 export const BOB: PeerIdentity = {
@@ -96,6 +103,27 @@ export const NETCHECK: NetcheckReply = {
   clockSkewMs: 300,
 };
 
+export const TRACE: TraceReply = {
+  peer: BOB,
+  path: "relay",
+  endpoint: "203.0.113.1:9001",
+  notDirect: { code: "no-answer", message: "no candidate answers" },
+  candidates: [
+    {
+      endpoint: "198.51.100.7:4000",
+      origin: "registry",
+      state: "silent",
+      tries: 3,
+      triedAgoS: 1,
+      heardAgoS: null,
+      rttMs: null,
+    },
+  ],
+  history: [{ agoS: 12, path: "relay", endpoint: null }],
+  observed: "198.51.100.23:41113",
+  local: ["192.168.1.2"],
+};
+
 /** Answers every method; `replace` some of them. */
 export function fakeBackend(replace: Partial<ControlBackend> = {}): ControlBackend {
   return {
@@ -110,6 +138,7 @@ export function fakeBackend(replace: Partial<ControlBackend> = {}): ControlBacke
       path: "direct",
     }),
     netcheck: async () => NETCHECK,
+    trace: async () => TRACE,
     whois: async () => ({ ...BOB, fingerprint: "SHA256:abc", trust: "mutual", self: false }),
     trustAsk: async () => ({ peer: BOB, trust: "asked", delivered: "registry" }),
     trustPending: async () => ({
