@@ -28,7 +28,7 @@ import type { Session } from "./session.ts";
 import { Sessions } from "./sessions.ts";
 import { Staging } from "./staging.ts";
 import { type LinkTimer, LinkTimers } from "./timers.ts";
-import { DirectSearch, Usage } from "./usage.ts";
+import { DirectSearch, Usage, upkeepMs } from "./usage.ts";
 
 export class Link {
   readonly node: NodeId;
@@ -55,6 +55,8 @@ export class Link {
   readonly #directSearch = new DirectSearch();
   /** Nothing was heard for so long that the way must be tried before a packet is entrusted to it. */
   #dozes = false;
+  /** Our answer is under way that gives the peer its key: what overtakes it, or comes with it, is lost. */
+  #isHeld = false;
   #confirmedAt: Instant | undefined;
 
   constructor(
@@ -151,7 +153,7 @@ export class Link {
     const evicted = this.#staging.add(packet, now);
     this.connect(now);
     this.#usage.note();
-    if (this.#sessions.current !== undefined) this.#timers.setIfStopped("reply-due", now);
+    if (this.#dozes) this.#timers.setIfStopped("reply-due", now);
     this.#timers.setIfStopped("exchange-refuse", after(now, REFUSE_MS));
     return evicted;
   }
@@ -172,6 +174,7 @@ export class Link {
     const session = this.#sessions.install(pila.exchangeKey, now);
     if (session === undefined) return "bad-key-exchange";
     if (flags !== PILA_FLAG.ANSWER) this.#transmitExchange(PILA_FLAG.ANSWER, source, relayed, now);
+    this.#isHeld = flags !== PILA_FLAG.ANSWER && this.#sessions.current === undefined;
     this.#adopt(session, source, relayed, now);
     return undefined;
   }
@@ -210,7 +213,7 @@ export class Link {
     if (session === this.#sessions.next) this.#promoteNext(now);
     this.#timers.stop("reply-due");
     if (session !== this.#sessions.previous) this.#learnPath(relayed, carriesData, now);
-    if (this.#dozes) this.#wake(now);
+    if (this.#dozes || this.#isHeld) this.#wake(now);
     const shows = carriesData && this.#context.wantsKeepalive(this);
     if (shows) this.#timers.setIfStopped("keepalive", after(now, KEEPALIVE_MS));
   }
@@ -219,7 +222,7 @@ export class Link {
   noteSent(now: Instant): void {
     this.#usage.note();
     this.#timers.stop("keepalive");
-    this.#timers.setIfStopped("upkeep", after(now, this.#upkeepMs()));
+    this.#timers.setIfStopped("upkeep", after(now, upkeepMs(this.index)));
     this.#timers.setIfStopped("mtu-check", after(now, MTU_CHECK_MS));
     if (this.path.isRelayed) this.#timers.setIfStopped("direct-retry", after(now, DIRECT_RETRY_MS));
     if (!this.#timers.isSet("reply-due")) this.#timers.set("reply-due", after(now, REPLY_DUE_MS));
@@ -230,7 +233,7 @@ export class Link {
     const session = this.#sessions.current;
     if (session === undefined) return false;
     this.#transmitSealed(session.sendSlot, packet);
-    if (this.#dozes) this.#timers.setIfStopped("reply-due", this.#lastReceivedAt ?? ANY_TIME_AGO);
+    if (this.#dozes) this.#timers.setIfStopped("reply-due", this.#lastReceivedAt ?? instant(0));
     return true;
   }
 
@@ -251,7 +254,7 @@ export class Link {
   /** The operator or a stream uses the link: it is kept open like one that carries packets. */
   noteUse(now: Instant): void {
     this.#usage.note();
-    if (this.#sessions.current !== undefined) this.#timers.setIfStopped("upkeep", after(now, this.#upkeepMs()));
+    if (this.#sessions.current !== undefined) this.#timers.setIfStopped("upkeep", after(now, upkeepMs(this.index)));
   }
 
   /** Starts a timer that the bridge conversation owns; the engine is told when it fires. */
@@ -292,6 +295,8 @@ export class Link {
         return this.#probe(now);
       case "direct-retry":
         return this.#tryDirect(now);
+      case "held":
+        return this.#wake(now);
       case "upkeep":
         return this.#keepUp(now);
       case "next-expires":
@@ -356,12 +361,7 @@ export class Link {
       this.#context.emit({ kind: "proof-wanted", link: this, keySlot: undefined });
       this.#timers.setIfStopped("reply-due", after(now, REPLY_DUE_MS));
     }
-    this.#timers.set("upkeep", after(now, this.#upkeepMs()));
-  }
-
-  /** 20 to 25 s, by link, so that many links do not speak in the same moment; NATs keep a mapping for 30 s or longer. */
-  #upkeepMs(): number {
-    return UPKEEP_MS + ((this.index * 997) % UPKEEP_SPREAD_MS);
+    this.#timers.set("upkeep", after(now, upkeepMs(this.index)));
   }
 
   #doze(): void {
@@ -375,9 +375,11 @@ export class Link {
   /** The way is known again: what waited for that goes out. */
   #wake(now: Instant): void {
     this.#dozes = false;
+    this.#isHeld = false;
+    this.#timers.stop("held");
     this.#publish();
     this.#timers.stop("exchange-refuse");
-    this.#timers.setIfStopped("upkeep", after(now, this.#upkeepMs()));
+    this.#timers.setIfStopped("upkeep", after(now, upkeepMs(this.index)));
     if (this.path.isRelayed) this.#lookForDirect(now);
     this.#flush(now);
   }
@@ -454,11 +456,12 @@ export class Link {
     this.#dozes = false;
     this.#timers.stop("exchange-retry");
     this.#timers.stop("exchange-refuse");
-    this.#timers.setIfStopped("upkeep", after(now, this.#upkeepMs()));
+    this.#timers.setIfStopped("upkeep", after(now, upkeepMs(this.index)));
     this.#publish();
     this.#context.emit({ kind: "up", link: this });
     if (this.path.isRelayed) this.#lookForDirect(now);
-    this.#flush(now);
+    if (this.#isHeld) this.#timers.set("held", after(now, HELD_MS));
+    else this.#flush(now);
   }
 
   #learnPath(relayed: boolean, carriesData: boolean, now: Instant): void {
@@ -560,7 +563,7 @@ export class Link {
 
   /** Writes what the packet path reads: the slots to seal with, or none. */
   #publish(): void {
-    this.#context.sendKey[this.index] = this.#dozes ? -1 : (this.#sessions.current?.sendSlot ?? -1);
+    this.#context.sendKey[this.index] = this.#dozes || this.#isHeld ? -1 : (this.#sessions.current?.sendSlot ?? -1);
     this.#context.sendEndpoint[this.index] = this.#endpointSlot;
   }
 }
@@ -587,12 +590,11 @@ const SAME_KEY_ANSWER_MS = 500;
 const DIRECT_RETRY_MS = 500;
 /** A frame from an unexpected endpoint is answered with a probe at most this often. */
 const CONFIRM_GAP_MS = 100;
-const UPKEEP_MS = 20_000;
-const UPKEEP_SPREAD_MS = 5_000;
 /** Something was heard so lately that the mapping needs no refreshing before the next look. */
 const QUIET_MS = 10_000;
 /** The shortest lifetime of a UDP mapping that is common (RFC 4787 asks for 2 min, conntrack gives 30 s). */
 const MAPPING_LIFE_MS = 30_000;
-const ANY_TIME_AGO = instant(0);
 const NEXT_LIFETIME_MS = 5_000;
+/** Longer than most round trips: the peer says something as soon as it has the key. */
+const HELD_MS = 150;
 const PREVIOUS_LIFETIME_MS = 10_000;

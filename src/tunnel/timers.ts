@@ -21,6 +21,8 @@ export const LINK_TIMERS = [
   "previous-expires",
   /** Frames go through the relay: try the direct way again. */
   "direct-retry",
+  /** The peer should have the key by now, though nothing was heard under it. */
+  "held",
   /** Look whether the link is in use: keep its NAT mappings open, or let it doze. */
   "upkeep",
   /** Repeat a revocation notice that was not acknowledged. */

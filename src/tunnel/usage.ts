@@ -47,6 +47,13 @@ export class DirectSearch {
   }
 }
 
+/** 20 to 25 s, by link, so that many links do not speak in the same moment; NATs keep a mapping for 30 s or longer. */
+export function upkeepMs(linkIndex: number): number {
+  return UPKEEP_MS + ((linkIndex * 997) % UPKEEP_SPREAD_MS);
+}
+
+const UPKEEP_MS = 20_000;
+const UPKEEP_SPREAD_MS = 5_000;
 /** A punch takes a round trip or two, a firewall lifts some day. */
 const DELAYS_MS = [200, 400, 800, 1_500, 3_000, 5_000];
 const ASK_AGAIN_TRIES = 4;
