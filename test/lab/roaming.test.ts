@@ -1,0 +1,237 @@
+import { createHash, randomBytes } from "node:crypto";
+import { mkdirSync, writeFileSync } from "node:fs";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { Lab, type Reply, waitUntil } from "../helpers/lab.ts";
+import { LabNat } from "../helpers/lab-nat.ts";
+
+/** a and c behind one router, b behind another; a third waits for a to move. */
+describe("paths between two hosts behind routers", () => {
+  let lab: Lab;
+  let ofA: LabNat;
+  let ofB: LabNat;
+  let third: LabNat;
+
+  const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+  const peerOf = async (from: string, to: string): Promise<Reply> => {
+    const { peers } = await lab.pilot(from, "peers");
+    return peers.find((peer: Reply) => peer.node === lab.node(to).node);
+  };
+  const waitForPath = async (from: string, to: string, path: string, withinMs: number): Promise<number> => {
+    const start = performance.now();
+    const isSo = async (): Promise<boolean> => (await peerOf(from, to)).path === path;
+    await waitUntil(`${from} to reach ${to} by ${path}`, isSo, withinMs);
+    return performance.now() - start;
+  };
+  const answered = async (from: string, to: string, timeoutS: number): Promise<boolean> => {
+    const { code } = await lab.exec(from, "ping", ["-6", "-q", "-c", "1", "-W", String(timeoutS), lab.overlay(to)]);
+    return code === 0;
+  };
+  /** Pings without end; how long after `at` (performance.now) the first answer to a later ping came, in ms. */
+  const pingAlong = (from: string, to: string) => {
+    const process = lab.spawn(from, "ping", ["-6", "-D", "-i", "0.1", lab.overlay(to)]);
+    return {
+      async firstAnswerAfter(wallMs: number, withinMs: number): Promise<number> {
+        let first: number | undefined;
+        await waitUntil(
+          "an answer",
+          () => {
+            const times = [...process.stdout.matchAll(/^\[(\d+\.\d+)\] \d+ bytes/gm)].map((match) => 1000 * +match[1]!);
+            first = times.find((time) => time > wallMs);
+            return first !== undefined;
+          },
+          withinMs,
+        );
+        return first! - wallMs;
+      },
+      stop: () => process.stop(),
+    };
+  };
+
+  beforeAll(async () => {
+    lab = await Lab.create("roam", { hosts: ["a", "b", "c", "ra", "rb", "rc"] });
+    await lab.startRendezvous();
+    ofA = new LabNat(lab, "ra", 1);
+    ofB = new LabNat(lab, "rb", 2);
+    third = new LabNat(lab, "rc", 3);
+    for (const router of [ofA, ofB, third]) await router.create("port-dependent");
+    await ofA.adopt("a");
+    await ofA.adopt("c");
+    await ofB.adopt("b");
+    for (const host of ["a", "b", "c"]) await lab.startNode(host);
+    await lab.trust("a", "b");
+    await lab.trust("a", "c");
+  });
+  afterAll(() => lab?.close());
+
+  it("two hosts on one LAN reach each other by their LAN addresses", async () => {
+    expect(await answered("a", "c", 5)).toBe(true);
+    await waitForPath("a", "c", "direct", 5_000);
+    await waitUntil(
+      "the LAN's addresses",
+      async () => (await peerOf("a", "c")).endpoint.startsWith("192.168.1."),
+      5_000,
+    );
+    await waitUntil(
+      "the LAN's addresses",
+      async () => (await peerOf("c", "a")).endpoint.startsWith("192.168.1."),
+      5_000,
+    );
+  });
+
+  it("the first ping is answered within 5 s of a cold start, and within 1 s when both are registered", async () => {
+    for (const host of ["a", "b"]) await lab.stopNode(host, "SIGKILL");
+    for (const router of [ofA, ofB]) await router.forget();
+    const cold = performance.now();
+    await Promise.all([lab.startNode("a"), lab.startNode("b")]);
+    expect(await answered("a", "b", 5)).toBe(true);
+    expect(performance.now() - cold).toBeLessThan(5_000);
+
+    await lab.stopNode("a", "SIGKILL");
+    await ofA.forget();
+    await lab.startNode("a");
+    const warm = performance.now();
+    expect(await answered("a", "b", 2)).toBe(true);
+    const tookMs = performance.now() - warm;
+    console.log(`first answer: ${tookMs.toFixed(0)} ms after a restart with both registered`);
+    expect(tookMs).toBeLessThan(1_000);
+  });
+
+  it("a download goes on by relay when direct is blocked, comes back when the block lifts, and is not reset", async () => {
+    await waitForPath("a", "b", "direct", 10_000);
+    const folder = `${lab.folder}/www`;
+    mkdirSync(folder);
+    const content = randomBytes(40 * 1024 * 1024);
+    writeFileSync(`${folder}/file`, content);
+    const server = lab.spawn("b", "python3", ["-c", PACED, `${folder}/file`]);
+    await server.waitForLine(/listening/);
+    const url = `http://[${lab.overlay("b")}]:8000/file`;
+    const curl = lab.spawn("a", "curl", ["-sS", "-o", `${folder}/got`, "-w", "%{num_connects}", url]);
+    await sleep(1_500);
+    await ofA.block(ofB.outside);
+    const downMs = await waitForPath("a", "b", "relay", 6_000);
+    await sleep(2_000);
+    const received = (await peerOf("a", "b")).rxBytes;
+    await sleep(1_000);
+    expect((await peerOf("a", "b")).rxBytes).toBeGreaterThan(received); // it flows through the relay
+    await ofA.block(undefined);
+    const upMs = await waitForPath("a", "b", "direct", 15_000);
+    console.log(`to relay in ${downMs.toFixed(0)} ms, back to direct in ${upMs.toFixed(0)} ms`);
+    expect(downMs).toBeLessThan(5_000);
+    expect(upMs).toBeLessThan(10_000);
+    const { code } = await curl.waitForEnd(30_000);
+    expect(curl.stderr).toBe("");
+    expect(code).toBe(0);
+    expect(curl.stdout).toBe("1");
+    const { stdout } = await lab.exec("a", "sha256sum", [`${folder}/got`]);
+    expect(stdout.split(" ")[0]).toBe(createHash("sha256").update(content).digest("hex"));
+    await server.stop();
+  });
+
+  it("traffic comes back within 2 s when the router of one side forgets its mappings and gives others", async () => {
+    const pings = pingAlong("a", "b");
+    await pings.firstAnswerAfter(0, 5_000);
+    await ofA.become("symmetric");
+    const tookMs = await pings.firstAnswerAfter(Date.now(), 5_000);
+    console.log(`after other mappings: ${tookMs.toFixed(0)} ms`);
+    expect(tookMs).toBeLessThan(2_000);
+    await ofA.become("port-dependent");
+    expect(await pings.firstAnswerAfter(Date.now(), 5_000)).toBeLessThan(2_000);
+    await pings.stop();
+  });
+
+  it("traffic comes back within 2 s of a move to another network, with the connection that was open", async () => {
+    const server = lab.spawn("b", "python3", ["-c", ECHO]);
+    await server.waitForLine(/listening/);
+    const client = lab.spawn("a", "python3", ["-c", TALK, lab.overlay("b")]);
+    await client.waitForLine(/^5$/m, 10_000);
+    const pings = pingAlong("a", "b");
+    await pings.firstAnswerAfter(0, 5_000);
+    await third.adopt("a");
+    const tookMs = await pings.firstAnswerAfter(Date.now(), 6_000);
+    console.log(`after a move: ${tookMs.toFixed(0)} ms`);
+    expect(tookMs).toBeLessThan(2_000);
+    expect((await client.waitForEnd(20_000)).code).toBe(0);
+    await waitForPath("a", "b", "direct", 10_000);
+    await pings.stop();
+    await server.stop();
+  });
+
+  it("traffic comes back within 2 s when a machine that slept goes on, though its mappings are gone", async () => {
+    const { process } = lab.node("a");
+    const pings = pingAlong("b", "a");
+    await pings.firstAnswerAfter(0, 5_000);
+    process.kill("SIGSTOP");
+    await sleep(6_000);
+    await third.forget();
+    process.kill("SIGCONT");
+    const tookMs = await pings.firstAnswerAfter(Date.now(), 5_000);
+    console.log(`after a sleep: ${tookMs.toFixed(0)} ms`);
+    expect(tookMs).toBeLessThan(2_000);
+    await pings.stop();
+  });
+
+  it("direct traffic does not notice that registry and beacon are killed, and relaying works again after their return", async () => {
+    await waitForPath("a", "b", "direct", 10_000);
+    const pings = pingAlong("a", "b");
+    lab.rendezvous.kill("SIGKILL");
+    await sleep(3_000);
+    expect(await pings.firstAnswerAfter(Date.now(), 2_000)).toBeLessThan(300);
+    await lab.startRendezvous();
+    await waitUntil(
+      "the registry",
+      async () => (await lab.pilot("a", "status")).registry.state === "connected",
+      15_000,
+    );
+    await waitUntil(
+      "the registry",
+      async () => (await lab.pilot("b", "status")).registry.state === "connected",
+      15_000,
+    );
+    await third.block(ofB.outside);
+    await waitForPath("a", "b", "relay", 35_000);
+    expect(await pings.firstAnswerAfter(Date.now(), 5_000)).toBeLessThan(2_000);
+    await third.block(undefined);
+    await waitForPath("a", "b", "direct", 10_000);
+    await pings.stop();
+  });
+});
+
+/** Serves one file at some 2.5 MB/s: a client that reads slowly would not do, its kernel takes the whole file at once. */
+const PACED = `
+import http.server, socket, sys, time
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        data = open(sys.argv[1], "rb").read()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        for i in range(0, len(data), 65536):
+            self.wfile.write(data[i:i + 65536])
+            time.sleep(0.025)
+class Server(http.server.HTTPServer):
+    address_family = socket.AF_INET6
+server = Server(("::", 8000), Handler)
+print("listening", flush=True)
+server.serve_forever()
+`;
+
+const ECHO = `
+import socket
+s = socket.create_server(("::", 7777), family=socket.AF_INET6)
+print("listening", flush=True)
+c, _ = s.accept()
+while True:
+    d = c.recv(999)
+    if not d: break
+    c.sendall(d)
+`;
+/** Forty lines each way, one every 200 ms; a reset ends it with an error. */
+const TALK = `
+import socket, sys, time
+s = socket.create_connection((sys.argv[1], 7777), timeout=10)
+for i in range(40):
+    s.sendall(b"line")
+    assert s.recv(99)
+    print(i, flush=True)
+    time.sleep(0.2)
+`;
