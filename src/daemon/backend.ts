@@ -191,7 +191,9 @@ export class Backend implements ControlBackend {
     const { registry, beacon, compat } = options;
     const { transport } = engine.beaconWay;
     const found = { registry, beacon, compat, beaconEndpoint, transport };
-    return await netcheck({ ...found, client, crypto, mtuToBeacon: null }, signal);
+    const reply = await netcheck({ ...found, client, crypto, mtuToBeacon: null }, signal);
+    if (!reply.udp.out) this.#driver.input((at) => engine.beaconWay.handleSuspicion(at));
+    return reply;
   }
 
   async trace(request: PeerRequest, signal: AbortSignal): Promise<TraceReply> {
@@ -447,11 +449,12 @@ export class Backend implements ControlBackend {
   #beaconStatus(): StatusReply["beacon"] {
     const { options, engine } = this.#parts;
     const beacon = engine.beaconFacts(now());
+    const { transport } = engine.beaconWay;
     return {
       state: beacon.state,
       address: `${options.beacon.host}:${options.beacon.port}`,
-      observed: beacon.observed === undefined ? null : formatEndpoint(beacon.observed),
-      transport: engine.beaconWay.transport,
+      observed: transport === "tcp" || beacon.observed === undefined ? null : formatEndpoint(beacon.observed),
+      transport,
     };
   }
 

@@ -9,6 +9,7 @@ import { NodeCrypto } from "../io/node-crypto.ts";
 import { type BeaconServer, connectionEndpoint, connectionNumber } from "../rendezvous/beacon.ts";
 import { checkCompatReply, speaksFor } from "../rendezvous/compat.ts";
 import type { Store } from "../rendezvous/store.ts";
+import { BEACON, encodeDiscoverReply } from "../wire/beacon.ts";
 
 export interface CompatListenerOptions {
   readonly listen: Endpoint;
@@ -54,9 +55,11 @@ export class CompatListener {
     return this.#server.listen();
   }
 
-  /** `to` is one of our connections. The address that a discover reply names is worth nothing to a node without UDP. */
+  /** `to` is one of our connections. A discover reply names where that comes from, not the number we gave it. */
   send(to: Endpoint, datagram: Uint8Array): void {
-    this.#server.send(connectionNumber(to), datagram);
+    const stream = connectionNumber(to);
+    const source = datagram[0] === BEACON.DISCOVER_REPLY ? this.#server.endpointOf(stream) : undefined;
+    this.#server.send(stream, (source && encodeDiscoverReply(source)) ?? datagram);
   }
 
   stats(): CompatStats {

@@ -135,6 +135,11 @@ export class CompatServer {
     });
   }
 
+  /** Where the connection comes from; undefined once it has ended. */
+  endpointOf(stream: number): Endpoint | undefined {
+    return this.#streams.get(stream)?.stream;
+  }
+
   send(stream: number, datagram: Uint8Array): void {
     const connection = this.#streams.get(stream);
     if (connection === undefined || connection.webSocket.bufferedAmount > MAX_UNSENT_BYTES) {

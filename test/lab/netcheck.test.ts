@@ -1,6 +1,6 @@
 /** netcheck tells the truth about networks whose truth the lab knows. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Lab } from "../helpers/lab.ts";
+import { Lab, waitUntil } from "../helpers/lab.ts";
 import { LabNat, NAT_KINDS } from "../helpers/lab-nat.ts";
 
 const SECOND_ADDRESS = "10.77.0.2";
@@ -58,8 +58,10 @@ describe("netcheck", () => {
   });
 
   it("says that UDP is blocked, that TCP gets through, and which of them is used", async () => {
-    const rules = `table inet block { chain out { type filter hook output priority 0; oifname "eth0" meta l4proto udp drop; } }`;
-    await lab.exec("b", "nft", ["-f", "-"], { input: rules });
+    const drop = 'oifname "eth0" meta l4proto udp drop';
+    const rules = `table inet block {\n chain out {\n type filter hook output priority 0\n ${drop}\n }\n}`;
+    const { code, stderr } = await lab.exec("b", "nft", ["-f", "-"], { input: rules });
+    expect(code, stderr).toBe(0);
     const before = await lab.pilot("b", "netcheck");
     expect(before).toMatchObject({
       udp: { out: false, endpoint: null },
@@ -68,6 +70,9 @@ describe("netcheck", () => {
       beacon: { reachable: false },
       fallback: { reachable: true },
     });
+    // What netcheck found, the daemon acts upon.
+    await waitUntil("TCP", async () => (await lab.pilot("b", "status")).beacon.transport === "tcp", 6_000);
+    expect((await lab.pilot("b", "netcheck")).transport).toBe("tcp");
     await lab.exec("b", "nft", ["flush", "ruleset"]);
     expect((await lab.pilot("b", "netcheck")).udp.out).toBe(true);
   });

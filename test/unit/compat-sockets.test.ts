@@ -127,6 +127,15 @@ describe("the compat endpoint", () => {
     expect(second.received[0]).toContain(toHex(utf8("hello")));
   });
 
+  test("answers a discovery with where the connection comes from", async () => {
+    await register(1);
+    const client = await Client.open(1, 1);
+    client.connection.send(encodeDiscover(nodeId(1), true));
+    await until(() => client.received.length === 1);
+    expect(client.received[0]).toMatch(/^02047f000001[0-9a-f]{4}$/);
+    expect(client.received[0]).not.toMatch(/0000$/);
+  });
+
   test("drops what a node says in another's name, and counts it", async () => {
     await register(1, 2, 3);
     const [forger, victim] = [await Client.open(1, 1), await Client.open(2, 2)];
