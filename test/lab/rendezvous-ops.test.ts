@@ -32,14 +32,14 @@ const ping = (count: number) =>
 
 /** From now on the two reach each other through the relay only. */
 async function blockDirect(): Promise<void> {
-  const rules = (peer: string) =>
-    `add table inet ops; add chain inet ops out { type filter hook output priority 0; }; add rule inet ops out ip daddr ${lab.network.addressOf(peer)} udp dport 1-65535 drop`;
-  for (const [host, peer] of [
-    ["a", "b"],
-    ["b", "a"],
-  ] as const) {
-    expect((await lab.exec(host, "nft", [rules(peer)])).code).toBe(0);
-  }
+  const beacon = lab.beacon.split(":")[0];
+  const rules = [
+    "add table inet ops",
+    "add chain inet ops out { type filter hook output priority 0; }",
+    `add rule inet ops out oifname != "pilot0" meta l4proto udp ip daddr != ${beacon} drop`,
+    `add rule inet ops out oifname != "pilot0" meta nfproto ipv6 meta l4proto udp drop`,
+  ].join("; ");
+  for (const host of ["a", "b"]) expect((await lab.exec(host, "nft", [rules])).code).toBe(0);
 }
 
 it("a relayed pair shows in the metrics, and a third host's claim does not redirect it", async () => {
@@ -54,6 +54,7 @@ it("a relayed pair shows in the metrics, and a third host's claim does not redir
   expect((await lab.exec("c", process.execPath, ["-e", claim])).code).toBe(0);
   expect(await metric(/beacon_unproven_moves_total (\d+)/)).toBeGreaterThanOrEqual(before + 15);
   expect((await ping(3)).stdout).toContain("3 received");
+  expect((await lab.pilot("a", "peers")).peers[0].path).toBe("relay");
   const pair = new RegExp(`relay_pair_frames_total\\{sender="${lab.node("a").node}",destination="${node}"\\} (\\d+)`);
   expect(await metric(pair)).toBeGreaterThan(0);
 }, 120_000);
