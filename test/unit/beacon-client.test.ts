@@ -109,3 +109,14 @@ test("notices are passed on once until they are read; unknown kinds are not", ()
   expect(beacon.receive("0a02")).toEqual([]);
   expect(beacon.receive("0a")).toEqual([]);
 });
+
+test("a suspicion asks again, but not while an answer may still be on its way", () => {
+  const beacon = new Beacon(7);
+  beacon.wake();
+  expect(beacon.sent).toHaveLength(2);
+  beacon.client.suspect(beacon.now);
+  expect(beacon.sent).toEqual([]);
+  beacon.now = instant(beacon.now + 2000);
+  beacon.client.suspect(beacon.now);
+  expect(beacon.sent).toHaveLength(2);
+});
