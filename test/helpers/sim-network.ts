@@ -14,6 +14,7 @@ import { MemoryStore } from "../../src/rendezvous/memory-store.ts";
 import { RegistryServer } from "../../src/rendezvous/registry.ts";
 import { Conversation } from "../../src/rendezvous/request-context.ts";
 import { TrustBook } from "../../src/trust/trust-book.ts";
+import type { StagedPacket } from "../../src/tunnel/data-plane.ts";
 import { PortableCrypto } from "../../src/tunnel/portable-crypto.ts";
 import { PortableDataPlane } from "../../src/tunnel/portable-data-plane.ts";
 import { DEFAULT_OVERLAY_PREFIX } from "../../src/wire/address.ts";
@@ -273,8 +274,13 @@ export class SimNode {
 
   /** A program on this host sends a packet. */
   sendPacket(packet: Uint8Array): void {
+    this.sendStaged(whole(packet));
+  }
+
+  /** The same with what the kernel says of it, for superpackets. */
+  sendStaged(packet: StagedPacket): void {
     this.#clock();
-    const count = this.plane.pushTunPackets([whole(packet)]);
+    const count = this.plane.pushTunPackets([packet]);
     this.engine.handleTunBatch(count, this.#network.now);
     this.plane.sealAndSend(count);
     this.drain();

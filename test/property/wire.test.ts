@@ -81,6 +81,13 @@ const bridgeMessage: fc.Arbitrary<BridgeMessage> = fc.oneof(
     size: fc.integer({ min: 0, max: 1500 }),
     id: u32,
   }),
+  fc.record({
+    kind: fc.constant("fragment" as const),
+    id: u32,
+    offset: fc.integer({ min: 0, max: 0xf000 }),
+    more: fc.boolean(),
+    bytes: fc.uint8Array({ minLength: 1, maxLength: 1500 }),
+  }),
 );
 
 const handshake: fc.Arbitrary<HandshakeMessage> = fc.record({

@@ -26,6 +26,11 @@ const LAYOUTS: readonly (readonly [BridgeMessage, string])[] = [
   [{ kind: "mtu-probe", size: 12, id: 0xdeadbeef }, "05 00 000c deadbeef 00000000"],
   [{ kind: "mtu-answer", size: 1360, id: 0xdeadbeef }, "06 00 0550 deadbeef"],
   [{ kind: "revoked-ack", epoch: 3 }, "07 000000 00000003"],
+  [
+    { kind: "fragment", id: 0xdeadbeef, offset: 0x0480, more: true, bytes: hex("60aabb") },
+    "08 01 0480 deadbeef 60aabb",
+  ],
+  [{ kind: "fragment", id: 1, offset: 0, more: false, bytes: hex("00") }, "08 00 0000 00000001 00"],
 ];
 
 describe("bridge messages", () => {
@@ -34,7 +39,7 @@ describe("bridge messages", () => {
     expect(parseBridgeMessage(hex(layout))).toEqual(message);
   });
 
-  it.each(["00", "08", "0f0102"])("type of %s is unknown, not malformed", (payload) => {
+  it.each(["00", "09", "0f0102"])("type of %s is unknown, not malformed", (payload) => {
     expect(parseBridgeMessage(hex(payload))).toEqual({ kind: "unknown", type: hex(payload)[0] });
   });
 
@@ -57,6 +62,12 @@ describe("bridge messages", () => {
     expect(probe.length).toBe(1360);
     expect(parseBridgeMessage(probe)).toEqual({ kind: "mtu-probe", size: 1360, id: 1 });
     expect(parseBridgeMessage(probe.subarray(0, 1359))).toBeUndefined();
+  });
+
+  it("a fragment of nothing, or of more than the longest packet, is malformed", () => {
+    expect(parseBridgeMessage(hex("08 00 0000 00000001"))).toBeUndefined();
+    expect(parseBridgeMessage(hex("08 00 fffe 00000001 aabb"))).toBeUndefined();
+    expect(parseBridgeMessage(hex("08 00 fffe 00000001 aa"))).toMatchObject({ kind: "fragment", offset: 0xfffe });
   });
 
   it("the first half-byte tells packets from messages", () => {
