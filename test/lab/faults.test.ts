@@ -77,10 +77,7 @@ describe("hostile input", () => {
       file,
       "-Q",
       "in",
-      "udp",
-      "and",
-      "host",
-      lab.network.addressOf("b"),
+      `udp and (host ${lab.network.addressOf("b")} or host ${lab.network.address6Of("b")})`,
     ]);
     await capture.waitForLine(/listening on/);
     expect(await pings("b", "a", 3)).toBe(3);
@@ -98,8 +95,9 @@ describe("hostile input", () => {
     expect((after["bad-tag"] ?? 0) - (before["bad-tag"] ?? 0)).toBe(forged.length);
     expect((after.replayed ?? 0) - (before.replayed ?? 0)).toBe(2 * sealed.length);
     expect(await pings("b", "a", 3)).toBe(3);
-    const peer = await peerOf("a", "b");
-    expect(peer.endpoint).toContain(lab.network.addressOf("b"));
+    const { endpoint } = await peerOf("a", "b");
+    const hosts = [lab.network.addressOf("b"), `[${lab.network.address6Of("b")}]`];
+    expect(hosts).toContain(endpoint.slice(0, endpoint.lastIndexOf(":")));
   });
 
   it("random bytes at the registry's and the beacon's port leave the rendezvous serving", async () => {
@@ -286,14 +284,16 @@ async function peerOf(host: string, peer: string): Promise<Reply> {
   return peers.find((entry: Reply) => entry.node === lab.node(peer).node);
 }
 
-/** UDP payloads of a pcap file of Ethernet frames with IPv4. */
+/** UDP payloads of a pcap file of Ethernet frames with IPv4 or IPv6. */
 function datagramsOf(pcap: Buffer): Buffer[] {
   const datagrams: Buffer[] = [];
   for (let at = 24; at + 16 <= pcap.length; ) {
     const length = pcap.readUInt32LE(at + 8);
     const frame = pcap.subarray(at + 16, at + 16 + length);
     at += 16 + length;
-    if (frame.readUInt16BE(12) === 0x0800 && frame[23] === 17) datagrams.push(frame.subarray(14 + 20 + 8));
+    const type = frame.readUInt16BE(12);
+    if (type === 0x0800 && frame[23] === 17) datagrams.push(frame.subarray(14 + 20 + 8));
+    if (type === 0x86dd && frame[20] === 17) datagrams.push(frame.subarray(14 + 40 + 8));
   }
   return datagrams;
 }
