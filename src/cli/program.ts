@@ -7,7 +7,9 @@ import { DEFAULT_CONTROL_PATH, EXIT, type ExitCode } from "../control/api.ts";
 import { VERSION } from "../control/version.ts";
 import { declareAddr } from "./addr.ts";
 import { Context, type Declare, type Environment, examples, type Perform } from "./context.ts";
+import { declareDeregister, declareId } from "./id.ts";
 import { declareNetcheck } from "./netcheck.ts";
+import { declareNetwork } from "./network.ts";
 import { parseGlobalOptions } from "./parse-options.ts";
 import { declarePeers } from "./peers.ts";
 import { declarePing } from "./ping.ts";
@@ -31,6 +33,9 @@ const COMMANDS: readonly Declare[] = [
   declareTrace,
   declareWhois,
   declareTrust,
+  declareNetwork,
+  declareId,
+  declareDeregister,
   declareRendezvous,
   declareVersion,
 ];

@@ -10,6 +10,7 @@ import { plain } from "./format.ts";
 import { Checked, type Parsed, parseBindAddress, parsePath, parseWhole } from "./parse-options.ts";
 import { problemLines, usageProblem } from "./refusal.ts";
 import { DEFAULT_STATE, declareRendezvousOperations, defaultAdminPath } from "./rendezvous-ops.ts";
+import { secretIn } from "./secret-file.ts";
 
 export const declareRendezvous: Declare = (program, perform) => {
   const command = program
@@ -22,6 +23,8 @@ export const declareRendezvous: Declare = (program, perform) => {
     .option("--tls-cert <FILE>", "certificate, with its chain, in PEM form")
     .option("--tls-key <FILE>", "its private key")
     .option("--tls-self-signed", "make a certificate and keep it in the state directory; clients pin its fingerprint")
+    .option("--registry-tls-only", "refuse registry connections that are not TLS; needs a certificate")
+    .option("--admin-token-file <FILE>", "who presents this token may create networks")
     .option("--state <DIR>", "registrations and trust pairs", DEFAULT_STATE)
     .option("--admin <SOCKET>", "where health, metrics and backup ask (default: admin.sock in the state directory)")
     .option("--relay-limit <MBIT/S>", "what one node may send through the relay", "10000")
@@ -38,6 +41,8 @@ export interface RendezvousOptions {
   readonly beaconProbe?: Endpoint;
   readonly compat?: Endpoint;
   readonly tls?: TlsOptions;
+  readonly registryTlsOnly: boolean;
+  readonly adminToken?: string;
   /** Unix socket for health, metrics and backups. */
   readonly admin: string;
   readonly relayProvenOnly: boolean;
@@ -121,10 +126,16 @@ export function parseRendezvousOptions(input: Input): Omit<RendezvousOptions, "o
       : { beaconProbe: checked.take(parseBindAddress("--beacon-probe", raw.beaconProbe), UNBOUND) };
   const compat = raw.compat === undefined ? undefined : checked.take(parseBindAddress("--compat", raw.compat), UNBOUND);
   const tls = checked.take(parseTls(raw, options.stateDir, [options.registry, options.beacon, compat]), undefined);
+  const registryTlsOnly = raw.registryTlsOnly === true;
+  if (registryTlsOnly && tls === undefined)
+    checked.take(tlsProblem("--registry-tls-only needs a certificate"), undefined);
   checked.end();
+  const adminToken = secretIn("--admin-token-file", raw.adminTokenFile);
   const relay = { admin, beaconLimits: { relayBytes: relayLimit(relayMbit) } };
   return {
     ...options,
+    registryTlsOnly,
+    ...(adminToken === undefined ? {} : { adminToken }),
     ...relay,
     ...beaconProbe,
     ...(compat === undefined ? {} : { compat }),

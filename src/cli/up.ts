@@ -17,12 +17,12 @@ import {
   parsePrefix,
   parseWhole,
 } from "./parse-options.ts";
+import { declareRegistryOptions, parseRegistrySecurity } from "./registry-options.ts";
 
 export const declareUp: Declare = (program, perform) => {
-  program
-    .command("up")
-    .description("bring the interface up and stay in the foreground; needs root")
-    .option("--registry <HOST:PORT>", "the overlay's registry (TCP)")
+  declareRegistryOptions(
+    program.command("up").description("bring the interface up and stay in the foreground; needs root"),
+  )
     .option("--beacon <HOST:PORT>", "the overlay's beacon (UDP)")
     .option("--compat <URL>", "where the beacon is reached when UDP is blocked; default: wss://BEACON-HOST/v1/compat")
     .option("--compat-fingerprint <HEX>", "SHA-256 of that server's certificate; default: certificate authorities")
@@ -84,9 +84,10 @@ export function parseUpOptions(context: Context, input: Input): Omit<UpOptions, 
     allowLegacyKeys: raw.allowG1Keys === true,
     plainOnly: raw.plainOnly === true,
   };
+  const registrySecurity = parseRegistrySecurity(raw, checked);
   const compat = parseCompat(raw, options.beacon.host, checked);
   checked.end();
-  return { ...options, compat };
+  return { ...options, registrySecurity, compat };
 }
 
 /** Undefined with --no-compat. */

@@ -13,12 +13,13 @@
  * (`0:0000.0000.0007`), overlay IPv6 address or node number. The daemon resolves it; not found is `unknown_peer`.
  */
 import type { DropReason } from "../base/drop-reason.ts";
+import type { NetworkBackend, NetworkMethods } from "./network-api.ts";
 
 export const SCHEMA = "pilot-tun/1";
 export const DEFAULT_CONTROL_PATH = "/run/pilot-tun/control.sock";
 
 /** Every method, its request and its reply. */
-export interface ControlMethods {
+export interface ControlMethods extends NetworkMethods {
   status: { request: EmptyRequest; reply: StatusReply };
   peers: { request: EmptyRequest; reply: PeersReply };
   addr: { request: AddrRequest; reply: AddrReply };
@@ -46,6 +47,7 @@ export type Sealed<Reply> = { readonly schema: typeof SCHEMA } & Reply;
  * with a code of ERROR_CODES. `signal` aborts when the caller went away or the request's time is up.
  */
 export interface ControlBackend {
+  readonly network: NetworkBackend;
   status(request: EmptyRequest, signal: AbortSignal): Promise<StatusReply>;
   peers(request: EmptyRequest, signal: AbortSignal): Promise<PeersReply>;
   addr(request: AddrRequest, signal: AbortSignal): Promise<AddrReply>;
@@ -415,6 +417,15 @@ export const ERROR_CODES: Readonly<Record<string, ErrorClass>> = {
   revoked_by_peer: { exit: EXIT.notTrusted, status: 403 },
   /** Approve or deny without a request of that peer. */
   nothing_pending: { exit: EXIT.failed, status: 409 },
+  unknown_network: { exit: EXIT.unreachable, status: 404 },
+  /** The registry refused: wrong token, not invited, not a member, no such network. */
+  network_refused: { exit: EXIT.policy, status: 403 },
+  /** A request that could be repeated by who sees it, over a connection that everybody may see. */
+  insecure_registry: { exit: EXIT.policy, status: 403 },
+  registry_refused: { exit: EXIT.failed, status: 502 },
+  rotation_unsettled: { exit: EXIT.unreachable, status: 503 },
+  no_identity: { exit: EXIT.failed, status: 404 },
+  not_registered: { exit: EXIT.failed, status: 409 },
   own_address: { exit: EXIT.usage, status: 400 },
 };
 

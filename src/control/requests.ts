@@ -18,6 +18,14 @@ import {
   type TrustAskRequest,
   type WhoisRequest,
 } from "./api.ts";
+import {
+  JOIN_RULES,
+  MAX_TOKEN_LENGTH,
+  type NetworkCreateRequest,
+  type NetworkInviteRequest,
+  type NetworkJoinRequest,
+  type NetworkRequest,
+} from "./network-api.ts";
 
 export interface PreparedCall {
   readonly method: ControlMethod;
@@ -76,6 +84,21 @@ const METHODS: { readonly [M in ControlMethod]: MethodRow<M> } = {
   "trust/approve": { parse: parsePeer, invoke: (backend, request, signal) => backend.trustApprove(request, signal) },
   "trust/deny": { parse: parsePeer, invoke: (backend, request, signal) => backend.trustDeny(request, signal) },
   "trust/ls": { parse: parseEmpty, invoke: (backend, request, signal) => backend.trustLs(request, signal) },
+  "network/ls": { parse: parseEmpty, invoke: ({ network }, request, signal) => network.ls(request, signal) },
+  "network/create": { parse: parseCreate, invoke: ({ network }, request, signal) => network.create(request, signal) },
+  "network/join": { parse: parseJoin, invoke: ({ network }, request, signal) => network.join(request, signal) },
+  "network/leave": { parse: parseNetwork, invoke: ({ network }, request, signal) => network.leave(request, signal) },
+  "network/invite": { parse: parseInvite, invoke: ({ network }, request, signal) => network.invite(request, signal) },
+  "network/members": {
+    parse: parseNetwork,
+    invoke: ({ network }, request, signal) => network.members(request, signal),
+  },
+  "network/invites": { parse: parseEmpty, invoke: ({ network }, request, signal) => network.invites(request, signal) },
+  "network/accept": { parse: parseNetwork, invoke: ({ network }, request, signal) => network.accept(request, signal) },
+  "network/decline": {
+    parse: parseNetwork,
+    invoke: ({ network }, request, signal) => network.decline(request, signal),
+  },
   "trust/revoke": { parse: parsePeer, invoke: (backend, request, signal) => backend.trustRevoke(request, signal) },
 };
 
@@ -117,6 +140,36 @@ function parseTrustAsk(body: JsonObject): TrustAskRequest {
     throw badRequest(`The reason must be text of at most ${MAX_REASON_LENGTH} characters`);
   }
   return { peer, reason };
+}
+
+function parseNetwork(body: JsonObject): NetworkRequest {
+  onlyKeys(body, ["network"]);
+  return { network: word(body, "network") };
+}
+
+function parseJoin(body: JsonObject): NetworkJoinRequest {
+  onlyKeys(body, ["network", "token"]);
+  const network = word(body, "network");
+  return body.token === undefined ? { network } : { network, token: secret(body, "token") };
+}
+
+function parseInvite(body: JsonObject): NetworkInviteRequest {
+  onlyKeys(body, ["network", "peer"]);
+  return { network: word(body, "network"), peer: word(body, "peer") };
+}
+
+function parseCreate(body: JsonObject): NetworkCreateRequest {
+  onlyKeys(body, ["name", "joinRule", "token", "adminToken"]);
+  const joinRule = JOIN_RULES.find((rule) => rule === body.joinRule);
+  if (joinRule === undefined) throw badRequest(`The joinRule must be one of ${JOIN_RULES.join(", ")}`);
+  const request = { name: word(body, "name"), joinRule, adminToken: secret(body, "adminToken") };
+  return body.token === undefined ? request : { ...request, token: secret(body, "token") };
+}
+
+function secret(body: JsonObject, key: string): string {
+  const value = body[key];
+  if (typeof value === "string" && value.length >= 1 && value.length <= MAX_TOKEN_LENGTH) return value;
+  throw badRequest(`The ${key} must be text of 1 to ${MAX_TOKEN_LENGTH} characters`);
 }
 
 function asObject(body: unknown): JsonObject {

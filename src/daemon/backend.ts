@@ -44,7 +44,9 @@ import { type NodeId, networkId } from "../wire/ids.ts";
 import type { CompatLink } from "./compat-link.ts";
 import type { Driver } from "./driver.ts";
 import { netcheck } from "./netcheck.ts";
+import { NetworkRequests } from "./network-requests.ts";
 import type { NodeMemory } from "./node-memory.ts";
+import type { OverlayInterface } from "./overlay-interface.ts";
 import { nodeInText } from "./peer-text.ts";
 import { traceReply } from "./trace.ts";
 import { transportProblems } from "./transport-problems.ts";
@@ -62,12 +64,14 @@ export interface BackendParts {
   readonly crypto: Crypto;
   readonly listen: Endpoint;
   readonly state: StateDirectory;
+  readonly face: OverlayInterface;
   /** The way to the beacon when UDP is blocked. */
   readonly compat: CompatLink | undefined;
   readonly beaconEndpoint: Endpoint | undefined;
 }
 
 export class Backend implements ControlBackend {
+  readonly network: NetworkRequests;
   readonly #parts: BackendParts;
   readonly #pongs = new Waiters<number, number>();
   readonly #acks = new Waiters<NodeId, Instant>();
@@ -77,6 +81,12 @@ export class Backend implements ControlBackend {
 
   constructor(parts: BackendParts) {
     this.#parts = parts;
+    this.network = new NetworkRequests({
+      ...parts,
+      input: (act) => this.#driver.input(act),
+      find: (text, signal) => this.#findOther(text, signal),
+      identity: (node) => this.#identity(node),
+    });
   }
 
   attach(driver: Driver): void {
@@ -108,6 +118,13 @@ export class Backend implements ControlBackend {
         return;
       case "beacon-tcp":
         this.#parts.compat?.want(event.wanted);
+        return;
+      case "network":
+        this.network.answered(event);
+        return;
+      case "networks-changed":
+        this.#keep(() => memory.rememberNetworks(engine.networks.toStored()));
+        this.network.interfaceChanged();
         return;
       case "trust-changed":
         this.#keep(() => state.save("trust.json", book.toJson()));

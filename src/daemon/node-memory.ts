@@ -4,6 +4,7 @@
  */
 import type { Endpoint } from "../base/endpoint.ts";
 import type { PeerKind } from "../engine/bridge-conversation.ts";
+import { NO_NETWORKS, type StoredNetworks } from "../engine/networks.ts";
 import type { Problem, StateDirectory } from "../io/state-directory.ts";
 import { type NodeId, nodeId } from "../wire/ids.ts";
 
@@ -69,6 +70,15 @@ export class NodeMemory {
     this.#save({ ...this.#stored, kinds: [...kinds].map(([node, kind]) => ({ node, kind })) });
   }
 
+  /** Memberships, so that the interface has its addresses also without a registry. */
+  get networks(): StoredNetworks {
+    return this.#stored.networks ?? NO_NETWORKS;
+  }
+
+  rememberNetworks(networks: StoredNetworks): void {
+    if (JSON.stringify(this.networks) !== JSON.stringify(networks)) this.#save({ ...this.#stored, networks });
+  }
+
   nodeNamed(name: string): NodeId | undefined {
     const entry = this.#stored.names.find((known) => known.name === name);
     return entry && nodeId(entry.node);
@@ -95,6 +105,8 @@ interface StoredNode {
   /** Absent in files of earlier versions. */
   readonly kinds?: readonly { readonly node: number; readonly kind: PeerKind }[];
   readonly names: readonly { readonly name: string; readonly node: number }[];
+  /** Absent in files of earlier versions. */
+  readonly networks?: StoredNetworks;
 }
 
 function parseStored(json: unknown): StoredNode | undefined {
@@ -103,6 +115,7 @@ function parseStored(json: unknown): StoredNode | undefined {
   if (stored.node !== null && !isNodeNumber(stored.node)) return undefined;
   if (stored.hostname !== null && typeof stored.hostname !== "string") return undefined;
   if (stored.port !== null && !isPort(stored.port)) return undefined;
+  if (stored.networks !== undefined && !areNetworks(stored.networks)) return undefined;
   const sound =
     stored.endpoints.every(
       (entry) => isNodeNumber(entry?.node) && typeof entry.address === "string" && isPort(entry.port),
@@ -113,6 +126,15 @@ function parseStored(json: unknown): StoredNode | undefined {
 function areKinds(kinds: unknown): boolean {
   if (kinds === undefined) return true;
   return Array.isArray(kinds) && kinds.every((entry) => isNodeNumber(entry?.node) && KINDS.includes(entry.kind));
+}
+
+function areNetworks(stored: Partial<StoredNetworks> | null): boolean {
+  if (stored === null || !Array.isArray(stored.peers)) return false;
+  const lists = [stored.memberships, stored.joined, stored.leaving, ...stored.peers.map((peer) => peer?.networks)];
+  return (
+    lists.every((list) => Array.isArray(list) && list.every(isPort)) && // 1 to 65,535, as ports are
+    stored.peers.every((peer) => isNodeNumber(peer.node))
+  );
 }
 
 function isNodeNumber(value: unknown): value is number {

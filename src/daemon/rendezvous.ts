@@ -47,6 +47,8 @@ export interface RendezvousOptions {
   /** Where nodes come whose network blocks UDP; needs `tls`. */
   readonly compat?: Endpoint;
   readonly tls?: TlsSource;
+  /** With `tls` the registry speaks TLS to who begins so; true refuses everybody else. */
+  readonly registryTlsOnly?: boolean;
   /** A problem while running, such as a full disk: requests fail until it is gone. */
   readonly onProblem?: (problem: PilotError) => void;
 }
@@ -87,7 +89,7 @@ async function openSockets(options: RendezvousOptions, store: SqliteStore): Prom
   const certificate = options.tls === undefined ? undefined : loadTlsCertificate(options.tls);
   const crypto = new NodeCrypto();
   const beacon = await openBeacon(options, beaconServer(options, store, crypto));
-  const registry = new RegistryListener(options, store, (node) => beacon.notify(node));
+  const registry = new RegistryListener(options, store, certificate, (node) => beacon.notify(node));
   let registryEndpoint: Endpoint;
   try {
     registryEndpoint = await registry.listen();
@@ -264,6 +266,7 @@ class RegistryListener {
   constructor(
     options: RendezvousOptions,
     store: SqliteStore,
+    certificate: TlsCertificate | undefined,
     notify: (node: Parameters<BeaconServer["notify"]>[0]) => void,
   ) {
     this.#options = options;
@@ -280,6 +283,7 @@ class RegistryListener {
     this.#frames = new FrameServer({
       listen: options.registry,
       maxFrameBytes: MAX_FRAME_BYTES,
+      tls: certificate && { ...certificate, only: options.registryTlsOnly ?? false },
       openConversation: (sourceIp) => this.#open(new Conversation(sourceIp)),
       settle: () => this.#settle(),
       ...(options.connectionLimits === undefined ? {} : { limits: options.connectionLimits }),

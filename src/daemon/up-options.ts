@@ -4,8 +4,16 @@
  */
 import type { Endpoint } from "../base/endpoint.ts";
 
+/** What proves that the registry is the one: nothing, the system's certificate authorities, or a pinned certificate. */
+export type RegistrySecurity =
+  | { readonly kind: "plain" }
+  | { readonly kind: "authorities" }
+  /** SHA-256 of the certificate's DER form in lower-case hex. */
+  | { readonly kind: "pinned"; readonly fingerprint: string };
+
 export interface UpOptions {
   readonly registry: HostPort;
+  readonly registrySecurity: RegistrySecurity;
   readonly beacon: HostPort;
   /** Where the beacon is reached when UDP is blocked; undefined: nowhere. */
   readonly compat: CompatAddress | undefined;

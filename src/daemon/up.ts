@@ -5,7 +5,6 @@
  * Ready means: the interface carries the node's address, so that services can bind to it. That needs no server once the
  * node has its number; only the very first start waits for a registry.
  */
-import { join } from "node:path";
 import { utf8 } from "../base/bytes.ts";
 import { type Endpoint, formatEndpoint } from "../base/endpoint.ts";
 import { PilotError } from "../base/pilot-error.ts";
@@ -13,13 +12,12 @@ import { BeaconClient, type BeaconProver } from "../beacon/client.ts";
 import { startControlServer } from "../control/server.ts";
 import { VERSION } from "../control/version.ts";
 import { Engine } from "../engine/engine.ts";
-import { applyInterface } from "../host/interface.ts";
 import { now, wallNow } from "../io/clock.ts";
 import { localAddresses } from "../io/local-addresses.ts";
-import { lockFile } from "../io/native.ts";
 import { NativeDataPlane } from "../io/native-data-plane.ts";
 import { NodeCrypto } from "../io/node-crypto.ts";
 import { RegistryConnection } from "../io/registry-connection.ts";
+import { secureConnector } from "../io/registry-tls.ts";
 import { resolveHost } from "../io/resolve-host.ts";
 import { type Identity, StateDirectory } from "../io/state-directory.ts";
 import { UnderlayWatch } from "../io/underlay-watch.ts";
@@ -31,8 +29,11 @@ import { parseEndpoint } from "../wire/underlay-address.ts";
 import { Backend } from "./backend.ts";
 import { CompatLink, type CompatLinkParts } from "./compat-link.ts";
 import { Driver } from "./driver.ts";
+import { settleRotation } from "./identity.ts";
 import { NodeMemory } from "./node-memory.ts";
+import { OverlayInterface } from "./overlay-interface.ts";
 import { PlainSockets } from "./plain-sockets.ts";
+import { lockState } from "./state-lock.ts";
 import type { Running, UpOptions } from "./up-options.ts";
 
 export async function up(options: UpOptions): Promise<Running> {
@@ -51,10 +52,11 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
   undo.add(() => plane.close());
   const state = new StateDirectory(options.stateDir);
   lockState(options.stateDir);
+  const memory = NodeMemory.load(state);
+  await settleRotation(state, memory.node, crypto, options);
   const identity = state.loadIdentity(crypto);
   const trust = state.load("trust.json", (json) => TrustBook.fromJson(json));
   const book = trust.value ?? new TrustBook();
-  const memory = NodeMemory.load(state);
 
   plane.openTun(options.tun);
   const listen = openUnderlay(plane, options, memory);
@@ -71,6 +73,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
   });
   const connection = new RegistryConnection(options.registry, client, {
     onInput: () => onRegistryInput(),
+    connect: secureConnector(options.registrySecurity),
   });
   undo.add(() => connection.close());
   let onRegistryInput = () => {};
@@ -92,6 +95,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
       endpoints: memory.endpoints(),
       kinds: memory.kinds(),
       plainOnly: options.plainOnly,
+      networks: memory.networks,
     },
     {
       crypto,
@@ -108,7 +112,9 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
 
   const compat = createCompat(options, { engine, identity, crypto, listen }, (act) => driver.input(act));
   undo.add(() => compat?.close());
+  const face = new OverlayInterface(options, engine);
   const backend = new Backend({
+    face,
     ...{ options, engine, client, connection, book, memory, identity, crypto, listen, state },
     compat,
     beaconEndpoint,
@@ -123,12 +129,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
   onRegistryInput = () => driver.input(() => {});
   undo.add(() => driver.stop());
 
-  await applyInterface({
-    name: options.tun,
-    mtuBytes: options.mtu,
-    addresses: [formatOverlayAddress(options.prefix, { network: networkId(0), node })],
-    prefix: options.prefix.text,
-  });
+  await face.apply();
   driver.start();
   await plain.listen();
   undo.add(() => plain.close());
@@ -182,16 +183,6 @@ function running(options: UpOptions, node: NodeId, backend: Backend, listen: End
 
 function proverOf(identity: Identity, crypto: NodeCrypto): BeaconProver {
   return { publicKey: identity.publicKey, sign: (text) => crypto.ed25519Sign(identity.seed, utf8(text)) };
-}
-
-/** Two daemons on one identity would take each other's packets. The lock goes with the process, however it ends. */
-function lockState(directory: string): void {
-  if (lockFile(join(directory, "lock")) !== undefined) return;
-  throw new PilotError(
-    "state_locked",
-    `Another daemon uses ${directory}`,
-    "Stop it, or give this one a state folder of its own with --state.",
-  );
 }
 
 /** The port of the last run if it is free: peers look for us there, also while no registry can tell them of another. */

@@ -8,12 +8,15 @@ import type { Instant } from "../base/instant.ts";
 import type { BeaconClient } from "../beacon/client.ts";
 import type { LinkTable } from "../tunnel/link-table.ts";
 import { classifyDatagram, parsePila, parsePils } from "../wire/frame.ts";
+import type { NodeId } from "../wire/ids.ts";
 
 export interface DatagramParts {
   readonly links: LinkTable;
   readonly beacon: BeaconClient | undefined;
   /** Where beacon messages must come from. */
   beaconEndpoint(): Endpoint | undefined;
+  /** A key exchange by another key than the pinned one: only a lookup tells whether the node's key changed. */
+  wrongKey(node: NodeId, now: Instant): void;
   /** A datagram of a beacon's kind that came straight from `source`. */
   heardBeacon(datagram: Uint8Array, source: Endpoint, now: Instant): void;
 }
@@ -52,7 +55,10 @@ export class Datagrams {
     const pila = parsePila(datagram);
     if (pila === undefined) return "bad-key-exchange";
     const link = this.#parts.links.get(pila.sender);
-    return link === undefined ? "unknown-sender" : link.handleExchange(pila, source, relayed, now);
+    if (link === undefined) return "unknown-sender";
+    const refused = link.handleExchange(pila, source, relayed, now);
+    if (refused === "wrong-key") this.#parts.wrongKey(pila.sender, now);
+    return refused;
   }
 
   #handleUnknownKey(datagram: Uint8Array, source: Endpoint, relayed: boolean, now: Instant): DropReason {

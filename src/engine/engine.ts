@@ -162,6 +162,7 @@ export class Engine {
       links: this.#links,
       beacon: parts.beacon,
       beaconEndpoint: () => this.paths.beaconEndpoint,
+      wrongKey: (node, at) => this.introductions.heardWrongKey(node, at),
       heardBeacon: (datagram, source, at) => this.beaconWay.handleDatagram(datagram, source, at),
     });
     this.#history = new LinkHistory({
@@ -281,8 +282,7 @@ export class Engine {
   }
 
   pollTimeout(): Deadline | undefined {
-    let first = earlier(this.#links.pollTimeout(), this.#strangers.pollTimeout());
-    first = earlier(first, this.networks.pollTimeout());
+    let first = earlier(this.#links.pollTimeout(), earlier(this.#strangers.pollTimeout(), this.networks.pollTimeout()));
     first = earlier(first, this.#streams.pollTimeout());
     first = earlier(first, this.#direct.pollTimeout());
     first = earlier(first, this.plain.pollTimeout());

@@ -49,6 +49,8 @@ export class Introductions {
   /** Key: node. Bound: trust records; keys the registry named against the pin, until the operator decides. */
   readonly #offeredKeys = new Map<NodeId, Uint8Array>();
 
+  #doubtUntil: Instant | undefined;
+
   constructor(parts: IntroductionParts) {
     this.#parts = parts;
   }
@@ -116,6 +118,13 @@ export class Introductions {
     const cutFlows = this.#parts.cutFlows(node, now);
     this.#consequences(record, revoked, now);
     return { record: revoked, cutFlows };
+  }
+
+  /** Somebody who says he is the peer has another key: perhaps it changed. Anybody can say so, so rarely looked up. */
+  heardWrongKey(node: NodeId, now: Instant): void {
+    if (this.#doubtUntil !== undefined && this.#doubtUntil > now) return;
+    this.#doubtUntil = after(now, DOUBT_GAP_MS);
+    this.#parts.registry.lookup(node);
   }
 
   /** What the peer itself said, on port 444 or in the session: authenticated. */
@@ -302,5 +311,7 @@ function hadContact(state: TrustState): boolean {
   return state === "mutual" || state === "asked" || state === "pending";
 }
 
+/** Shared by all peers: what strangers can make us ask is bounded. */
+const DOUBT_GAP_MS = 2_000;
 /** How long the registry is asked often whether an answer came. */
 const EXPECT_ANSWER_MS = 120_000;

@@ -66,6 +66,7 @@ export class Networks {
   readonly #peers = new BoundedMap<NodeId, PeerNetworks>(MAX_PEERS);
   /** All that exist, by number; undefined until the registry listed them. Bound: 65,536 by its type. */
   #existing: ReadonlyMap<NetworkId, NetworkListing> | undefined;
+  #listedAt = instant(-STALE_MS);
   #refreshAt: Instant | undefined;
 
   constructor(parts: NetworksParts, stored: StoredNetworks) {
@@ -125,12 +126,21 @@ export class Networks {
     const inNetwork = packet.length >= IPV6_HEADER_BYTES && hasPrefix(this.#parts.prefix, packet, at);
     const network = inNetwork ? networkAt(packet, at) : networkId(0);
     const isForeign = network !== 0 && subAddressAt(packet, at) === 0 && isNode(nodeAt(packet, at));
-    if (!isForeign || this.#memberships.has(network) || this.#existing?.has(network) === false) {
+    if (!isForeign || this.#memberships.has(network) || this.#isAbsent(network, now)) {
       this.#parts.refusals().noRoute(packet, now);
       return "no-route";
     }
     this.#parts.refusals().prohibited(packet, now);
     return "not-member";
+  }
+
+  /** True when the registry said lately that there is no such network; asks it again when that was a while ago. */
+  #isAbsent(network: NetworkId, now: Instant): boolean {
+    if (this.#existing === undefined || this.#existing.has(network)) return false;
+    if (now - this.#listedAt < STALE_MS) return true;
+    this.#listedAt = now;
+    this.#parts.registry.network({ kind: "list-networks" });
+    return false;
   }
 
   /** False for an address in one of our networks that the node is not in: there is nobody there. */
@@ -228,6 +238,7 @@ export class Networks {
       return;
     }
     if (answer?.kind === "networks") {
+      this.#listedAt = now;
       this.#existing = new Map(answer.networks.map((listing) => [listing.network, listing]));
       return;
     }

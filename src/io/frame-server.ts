@@ -8,6 +8,7 @@
  * fails, no reply of that turn is sent and those connections are closed: the clients ask again.
  */
 import { createServer, type Server, type Socket } from "node:net";
+import { createSecureContext, type SecureContext, TLSSocket } from "node:tls";
 import type { Endpoint } from "../base/endpoint.ts";
 import { FrameDecoder } from "../wire/frame-decoder.ts";
 import { formatIp, parseIp } from "../wire/underlay-address.ts";
@@ -27,10 +28,20 @@ export interface FrameConversation {
 export interface FrameServerOptions {
   readonly listen: Endpoint;
   readonly maxFrameBytes: number;
+  /** With it connections may be TLS: the first byte tells. */
+  readonly tls?: FrameServerTls | undefined;
   openConversation(sourceIp: string): FrameConversation;
   /** Called once per turn in which there were requests, before their replies leave. */
   settle(): void;
   readonly limits?: Partial<FrameServerLimits>;
+}
+
+export interface FrameServerTls {
+  /** PEM. */
+  readonly cert: string;
+  readonly key: string;
+  /** Connections that are not TLS are refused. */
+  readonly only: boolean;
 }
 
 export interface FrameServerLimits {
@@ -45,17 +56,24 @@ export class FrameServer {
   readonly #options: FrameServerOptions;
   readonly #limits: FrameServerLimits;
   readonly #server: Server;
+  readonly #secureContext: SecureContext | undefined;
   /** Bounded by maxConnections; a closed socket leaves. */
   readonly #connections = new Set<Connection>();
   /** Connections by source address; an entry leaves with the source's last connection. */
   readonly #perSource = new Map<string, number>();
   /** Replies of this turn, in order; bounded by connections × requests per turn. */
   #outbox: { readonly connection: Connection; readonly reply: Uint8Array }[] = [];
+  /** TCP connections, those that have not said yet what they are included. */
+  #accepted = 0;
+  /** Bounded by maxConnections; the first byte or the end removes. */
+  readonly #undecided = new Set<Socket>();
   #isSettling = false;
   #unfinishedBytes = 0;
 
   constructor(options: FrameServerOptions) {
     this.#options = options;
+    const { tls } = options;
+    this.#secureContext = tls && createSecureContext({ cert: tls.cert, key: tls.key, minVersion: "TLSv1.2" });
     this.#limits = { ...DEFAULT_FRAME_SERVER_LIMITS, ...options.limits };
     this.#server = createServer({ allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000 });
     this.#server.on("connection", (socket) => this.#accept(socket));
@@ -83,19 +101,58 @@ export class FrameServer {
   close(): Promise<void> {
     return new Promise((resolve) => {
       this.#server.close(() => resolve());
+      for (const tcp of this.#undecided) tcp.destroy();
       for (const connection of this.#connections) connection.socket.destroy();
     });
   }
 
-  #accept(socket: Socket): void {
-    const source = canonicalIp(socket.remoteAddress);
+  /** The limits count TCP connections, so that unfinished handshakes stand in them too. */
+  #accept(tcp: Socket): void {
+    const source = canonicalIp(tcp.remoteAddress);
     const sameSource = source === undefined ? 0 : (this.#perSource.get(source) ?? 0);
     const { maxConnections, maxConnectionsPerSource } = this.#limits;
-    if (source === undefined || this.#connections.size >= maxConnections || sameSource >= maxConnectionsPerSource) {
-      socket.destroy();
+    if (source === undefined || this.#accepted >= maxConnections || sameSource >= maxConnectionsPerSource) {
+      tcp.destroy();
       return;
     }
+    this.#accepted++;
     this.#perSource.set(source, sameSource + 1);
+    tcp.on("close", () => this.#released(source));
+    if (this.#secureContext === undefined) this.#open(tcp, source);
+    else this.#openByFirstByte(tcp, source, this.#secureContext);
+  }
+
+  /** TLS begins with a handshake record (RFC 8446 §5.1); no frame that fits the limit begins with that byte. */
+  #openByFirstByte(tcp: Socket, source: string, secureContext: SecureContext): void {
+    const patience = setTimeout(() => tcp.destroy(), this.#limits.idleMs);
+    tcp.on("error", () => tcp.destroy());
+    const decided = (): void => {
+      clearTimeout(patience);
+      this.#undecided.delete(tcp);
+    };
+    this.#undecided.add(tcp);
+    tcp.once("close", decided);
+    tcp.once("data", (first) => {
+      decided();
+      tcp.pause();
+      tcp.unshift(first);
+      if (first[0] === TLS_HANDSHAKE) this.#open(new TLSSocket(tcp, { isServer: true, secureContext }), source);
+      else if (this.#options.tls?.only) tcp.destroy();
+      else {
+        this.#open(tcp, source);
+        tcp.resume();
+      }
+    });
+  }
+
+  #released(source: string): void {
+    this.#accepted--;
+    const left = (this.#perSource.get(source) ?? 1) - 1;
+    if (left === 0) this.#perSource.delete(source);
+    else this.#perSource.set(source, left);
+  }
+
+  #open(socket: Socket, source: string): void {
     const connection: Connection = {
       socket,
       source,
@@ -252,9 +309,6 @@ export class FrameServer {
     clearTimeout(connection.timer);
     this.#connections.delete(connection);
     this.#unfinishedBytes -= connection.countedBytes;
-    const left = (this.#perSource.get(connection.source) ?? 1) - 1;
-    if (left === 0) this.#perSource.delete(connection.source);
-    else this.#perSource.set(connection.source, left);
   }
 }
 
@@ -288,4 +342,5 @@ function canonicalIp(text: string | undefined): string | undefined {
 }
 
 const REQUESTS_PER_TURN = 32;
+const TLS_HANDSHAKE = 0x16;
 const THROTTLE_MS = 200;

@@ -20,13 +20,13 @@ export interface RegistryConnectionHooks {
   /** The client was given an input: its events want to be drained. */
   readonly onInput: () => void;
   /** Opens the byte stream; plain TCP when left out. */
-  readonly connect?: (address: RegistryAddress) => OpeningStream;
+  readonly connect?: ((address: RegistryAddress) => OpeningStream) | undefined;
 }
 
 export interface OpeningStream {
   readonly socket: Socket;
   /** The event after which bytes may flow. */
-  readonly opened: "connect" | "secureConnect";
+  readonly opened: "connect" | "secureConnect" | "verified";
 }
 
 export class RegistryConnection {

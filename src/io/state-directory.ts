@@ -12,6 +12,7 @@ import {
   readdirSync,
   readFileSync,
   renameSync,
+  rmSync,
   writeSync,
 } from "node:fs";
 import { join } from "node:path";
@@ -55,6 +56,27 @@ export class StateDirectory {
     throw damagedIdentity(this.#moveAside(IDENTITY));
   }
 
+  /** A new key beside the one in use, on disk before anybody hears of it. */
+  prepareIdentity(crypto: Crypto): Identity {
+    return this.#createIdentity(crypto, NEXT_IDENTITY);
+  }
+
+  /** The key of a rotation that was not finished. */
+  preparedIdentity(crypto: Crypto): Identity | undefined {
+    const file = join(this.path, NEXT_IDENTITY);
+    return existsSync(file) ? parseIdentity(readFileSync(file, "utf8"), crypto) : undefined;
+  }
+
+  adoptPreparedIdentity(): void {
+    renameSync(join(this.path, NEXT_IDENTITY), join(this.path, IDENTITY));
+    syncDirectory(this.path);
+  }
+
+  discardPreparedIdentity(): void {
+    rmSync(join(this.path, NEXT_IDENTITY));
+    syncDirectory(this.path);
+  }
+
   /** A JSON file of ours; undefined when there is none. `parse` says whether it is whole. */
   load<T>(name: string, parse: (json: unknown) => T | undefined): { value: T | undefined; problem?: Problem } {
     const file = join(this.path, name);
@@ -76,13 +98,13 @@ export class StateDirectory {
     this.#write(name, `${JSON.stringify(value, undefined, 2)}\n`);
   }
 
-  #createIdentity(crypto: Crypto): Identity {
+  #createIdentity(crypto: Crypto, name = IDENTITY): Identity {
     const seed = crypto.randomBytes(32);
     const publicKey = crypto.ed25519PublicKey(seed);
     const privateKey = new Uint8Array(64);
     privateKey.set(seed);
     privateKey.set(publicKey, 32);
-    this.save(IDENTITY, { public_key: toBase64(publicKey), private_key: toBase64(privateKey) });
+    this.save(name, { public_key: toBase64(publicKey), private_key: toBase64(privateKey) });
     return { seed, publicKey };
   }
 
@@ -166,4 +188,5 @@ function unwritable(path: string, cause: unknown): PilotError {
 }
 
 const IDENTITY = "identity.json";
+const NEXT_IDENTITY = "identity-next.json";
 const ASIDE = ".damaged-";

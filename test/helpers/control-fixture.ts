@@ -15,6 +15,7 @@ import type {
   StatusReply,
   TraceReply,
 } from "../../src/control/api.ts";
+import type { NetworkBackend } from "../../src/control/network-api.ts";
 import { type ControlServer, startControlServer } from "../../src/control/server.ts";
 
 export const BOB: PeerIdentity = {
@@ -160,6 +161,26 @@ export function fakeBackend(replace: Partial<ControlBackend> = {}): ControlBacke
       peerTold: "acknowledged",
       toldAfterMs: 31,
     }),
+    network: fakeNetworks(),
+    ...replace,
+  };
+}
+
+const OPS = { network: 1, name: "ops", address: "fd50:494c:4f54:1::5" };
+
+export function fakeNetworks(replace: Partial<NetworkBackend> = {}): NetworkBackend {
+  return {
+    ls: async () => ({
+      networks: [{ ...OPS, joinRule: "invite", members: 3, prefix: "fd50:494c:4f54:1::/64", joined: true }],
+    }),
+    create: async ({ name }) => ({ ...OPS, name }),
+    join: async () => OPS,
+    leave: async () => ({ ...OPS, address: null, registryTold: true }),
+    invite: async () => ({ network: 1, name: "ops", peer: BOB }),
+    members: async () => ({ network: 1, name: "ops", members: [{ ...BOB, self: false }] }),
+    invites: async () => ({ invites: [{ network: 1, name: "ops", inviter: BOB, agoS: 70 }] }),
+    accept: async () => OPS,
+    decline: async () => ({ ...OPS, address: null }),
     ...replace,
   };
 }

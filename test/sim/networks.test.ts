@@ -150,6 +150,24 @@ describe("an address in a network", () => {
     network.run(3_000);
     expect(attempt(network, a, b, OPS)).toBe("arrived");
   });
+
+  it("in a network made since the last list is prohibited, not nowhere, though the list is old", () => {
+    const { network, a, b, c } = overlay();
+    befriend(network, a, b);
+    network.run(60_000);
+    c.command((engine, now) =>
+      engine.networks.request({ kind: "create-network", name: "new", joinRule: "open", adminToken: ADMIN_TOKEN }, now),
+    );
+    network.run(100);
+    for (let i = 0; i < 2; i++) {
+      a.sendPacket(mixed(a, b, 3));
+      network.run(50);
+      expect(icmp(a.takeTunPackets()[0])).toEqual(PROHIBITED);
+    }
+    a.sendPacket(mixed(a, b, 77));
+    network.run(50);
+    expect(icmp(a.takeTunPackets()[0])).toEqual(NO_ROUTE);
+  });
 });
 
 describe("trust between members", () => {

@@ -188,6 +188,7 @@ describe("up", () => {
     };
     expect(parseUpOptions(contextOf(new CapturedProcess()), { args: [], options: raw })).toEqual({
       registry: { host: "registry.example", port: 9000 },
+      registrySecurity: { kind: "plain" },
       beacon: { host: "registry.example", port: 9001 },
       stateDir: resolve("state"),
       control: "/run/pilot-tun/control.sock",

@@ -57,7 +57,12 @@ const EDGE: Readonly<Record<string, Layer>> = {
   },
   cli: {
     mayImport: ["control", "wire", "base"],
-    exceptions: { "up.ts": ["daemon"], "rendezvous.ts": ["daemon"], "rendezvous-ops.ts": ["daemon"] },
+    exceptions: {
+      "up.ts": ["daemon"],
+      "rendezvous.ts": ["daemon"],
+      "id.ts": ["daemon"],
+      "rendezvous-ops.ts": ["daemon"],
+    },
     typesOnly: ["daemon"],
     packages: ["commander", "ip-address"],
     reason: "a client of the control socket; only the commands that are the daemon load it",

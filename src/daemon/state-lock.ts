@@ -1,0 +1,13 @@
+/** Two programs on one identity would take each other's packets or keys. The lock goes with the process, however it ends. */
+import { join } from "node:path";
+import { PilotError } from "../base/pilot-error.ts";
+import { lockFile } from "../io/native.ts";
+
+export function lockState(directory: string): void {
+  if (lockFile(join(directory, "lock")) !== undefined) return;
+  throw new PilotError(
+    "state_locked",
+    `Another daemon uses ${directory}`,
+    "Stop it, or give this one a state folder of its own with --state.",
+  );
+}
