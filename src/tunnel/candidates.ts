@@ -88,10 +88,14 @@ export class Candidates {
   }
 }
 
-/** Which of two ways that both work is better: one that never leaves the site beats one through the world. */
+/**
+ * Which of two ways that both work is better: one that never leaves the site beats one through the world; where that is
+ * equal, IPv4 needs 20 bytes less for each frame.
+ */
 export function endpointRank(endpoint: Endpoint): number {
   const bytes = parseIp(endpoint.address);
-  return bytes === undefined || ipScope(bytes) === "global" ? 1 : 2;
+  if (bytes === undefined) return 0;
+  return (ipScope(bytes) === "global" ? 1 : 3) + (bytes.length === 4 ? 1 : 0);
 }
 
 /** All are tried at once, so this is also how many datagrams one attempt costs. */

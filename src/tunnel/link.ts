@@ -214,8 +214,8 @@ export class Link {
     this.#timers.stop("reply-due");
     if (session !== this.#sessions.previous) this.#learnPath(relayed, carriesData, now);
     if (this.#dozes || this.#isHeld) this.#wake(now);
-    const shows = carriesData && this.#context.wantsKeepalive(this);
-    if (shows) this.#timers.setIfStopped("keepalive", after(now, KEEPALIVE_MS));
+    if (carriesData && this.#context.wantsKeepalive(this))
+      this.#timers.setIfStopped("keepalive", after(now, KEEPALIVE_MS));
   }
 
   /** Inner packets were sealed for this peer: must be called when it first happens in a batch. */
@@ -225,7 +225,7 @@ export class Link {
     this.#timers.setIfStopped("upkeep", after(now, upkeepMs(this.index)));
     this.#timers.setIfStopped("mtu-check", after(now, MTU_CHECK_MS));
     if (this.path.isRelayed) this.#timers.setIfStopped("direct-retry", after(now, DIRECT_RETRY_MS));
-    if (!this.#timers.isSet("reply-due")) this.#timers.set("reply-due", after(now, REPLY_DUE_MS));
+    this.#timers.setIfStopped("reply-due", after(now, REPLY_DUE_MS));
   }
 
   /** Seals a whole virtual packet and sends it; false when there is no key. */
@@ -300,9 +300,7 @@ export class Link {
       case "upkeep":
         return this.#keepUp(now);
       case "next-expires":
-        if (this.#sessions.next !== undefined) this.#sessions.remove(this.#sessions.next);
-        this.#sessions.next = undefined;
-        return;
+        return this.#sessions.dropNext();
       case "previous-expires":
         return this.#sessions.retirePrevious();
       default:
@@ -460,6 +458,7 @@ export class Link {
     this.#publish();
     this.#context.emit({ kind: "up", link: this });
     if (this.path.isRelayed) this.#lookForDirect(now);
+    else for (const endpoint of this.path.betterTargets()) this.#probeDirect(endpoint, now);
     if (this.#isHeld) this.#timers.set("held", after(now, HELD_MS));
     else this.#flush(now);
   }

@@ -75,6 +75,12 @@ export class Path {
     return this.candidates.all().map((candidate) => candidate.endpoint);
   }
 
+  /** Those that would be better than the endpoint in use, if they work. */
+  betterTargets(): Endpoint[] {
+    const rank = this.#direct === undefined ? 0 : endpointRank(this.#direct);
+    return this.targets().filter((endpoint) => endpointRank(endpoint) > rank);
+  }
+
   /** Somebody who proves nothing names an endpoint. */
   suggest(endpoint: Endpoint, origin: CandidateOrigin, now: Instant): PathEffect {
     const isNew = this.candidates.add(endpoint, origin, now, this.#direct);

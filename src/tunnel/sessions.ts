@@ -95,6 +95,11 @@ export class Sessions {
     }
   }
 
+  dropNext(): void {
+    if (this.next !== undefined) this.remove(this.next);
+    this.next = undefined;
+  }
+
   retirePrevious(): void {
     if (this.previous === undefined) return;
     this.remove(this.previous);
