@@ -35,6 +35,8 @@ export const DROP_REASONS = [
   /** An address in a network that this node, or the peer, is not a member of. */
   "not-member",
   "policy",
+  /** The peer holds so many flows that its next would push out those of others. */
+  "flow-limit",
   "too-big",
   "no-path",
   "staging-full",

@@ -21,6 +21,7 @@ import type { LinkEvent } from "../tunnel/link-context.ts";
 import { LinkTable, type Transmit } from "../tunnel/link-table.ts";
 import { encodeAddressBytes } from "../wire/address.ts";
 import { type NetworkId, type NodeId, networkId } from "../wire/ids.ts";
+import { Admission } from "./admission.ts";
 import { BeaconWay } from "./beacon-way.ts";
 import { BridgeConversation, bridgeHeader, type PeerKind } from "./bridge-conversation.ts";
 import { Datagrams } from "./datagrams.ts";
@@ -49,6 +50,7 @@ export class Engine {
   readonly routes: Routes;
   readonly introductions: Introductions;
   readonly networks: Networks;
+  readonly admission: Admission;
   readonly paths: Paths;
   /** Local programs' connections with peers that are no pilot-tun; the edge lends it sockets. */
   readonly plain: PlainAgents;
@@ -127,8 +129,11 @@ export class Engine {
       },
       now,
     );
+    const state = { flows: this.#flows, links: this.#links, routes: this.routes, refusals: this.#refusals };
+    this.admission = new Admission({ ...parts, ...state, wall: (at) => this.#wall(at) });
     this.plain = new PlainAgents({
       ...{ local: this.node, links: this.#links, streams: this.#streams, pings: this.#pings },
+      admission: this.admission,
       ...{ refusals: this.#refusals, crypto: parts.crypto, trust: parts.trust, drops: this.#drops },
       addressOf: (node) => this.addressOf(node),
       kindOf: (node) => this.#bridge.kindOf(node),
@@ -145,6 +150,7 @@ export class Engine {
     const shared = {
       dataPlane: parts.dataPlane,
       flows: this.#flows,
+      admission: this.admission,
       links: this.#links,
       routes: this.routes,
       networks: this.networks,
@@ -208,6 +214,7 @@ export class Engine {
     this.#links.handleTimeout(now);
     this.#strangers.handleTimeout(now);
     this.networks.handleTimeout(now);
+    this.admission.handleTimeout(now);
     this.#streams.handleTimeout(now);
     this.#direct.handleTimeout(now);
     this.plain.handleTimeout(now);
@@ -283,6 +290,7 @@ export class Engine {
 
   pollTimeout(): Deadline | undefined {
     let first = earlier(this.#links.pollTimeout(), earlier(this.#strangers.pollTimeout(), this.networks.pollTimeout()));
+    first = earlier(first, this.admission.pollTimeout());
     first = earlier(first, this.#streams.pollTimeout());
     first = earlier(first, this.#direct.pollTimeout());
     first = earlier(first, this.plain.pollTimeout());

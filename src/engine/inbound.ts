@@ -6,21 +6,23 @@
 import type { DropCounters, DropReason } from "../base/drop-reason.ts";
 import type { Endpoint } from "../base/endpoint.ts";
 import type { Instant, WallClock } from "../base/instant.ts";
-import { portsOf } from "../policy/flow-key.ts";
-import type { FlowKeySource, FlowTable } from "../policy/flow-table.ts";
+import { type FlowKey, readFlowKey, SHAPE } from "../policy/flow-key.ts";
+import type { FlowTable } from "../policy/flow-table.ts";
 import type { Routes } from "../routing/routes.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
 import { ACCEPT, type DataPlane, DROP, IN, ROW_FLAG, ROW_KIND, ROW_WORDS } from "../tunnel/data-plane.ts";
 import type { Link } from "../tunnel/link.ts";
 import type { LinkTable } from "../tunnel/link-table.ts";
-import { IPV6_HEADER_BYTES, NEXT_HEADER } from "../wire/ipv6.ts";
+import { IPV6, IPV6_HEADER_BYTES, NEXT_HEADER } from "../wire/ipv6.ts";
 import { clampMss, MIN_TCP_HEADER_BYTES, TCP, TCP_FLAG } from "../wire/tcp.ts";
+import type { Admission } from "./admission.ts";
 import type { Networks } from "./networks.ts";
 import { MODE, type PlainAgents } from "./plain/plain-agents.ts";
 
 export interface InboundParts {
   readonly dataPlane: DataPlane;
   readonly flows: FlowTable;
+  readonly admission: Admission;
   readonly links: LinkTable;
   readonly routes: Routes;
   readonly networks: Networks;
@@ -41,14 +43,14 @@ export class Inbound {
   readonly #rows: Int32Array;
   readonly #arena: Uint8Array;
   readonly #view: DataView;
-  readonly #key: { -readonly [K in keyof FlowKeySource]: FlowKeySource[K] };
+  readonly #key: FlowKey;
 
   constructor(parts: InboundParts) {
     this.#parts = parts;
     this.#rows = parts.dataPlane.inbound.rows;
     this.#arena = parts.dataPlane.inbound.arena;
     this.#view = new DataView(this.#arena.buffer, this.#arena.byteOffset, this.#arena.byteLength);
-    this.#key = { view: this.#view, remoteOffset: 0, localOffset: 0, ports: 0, protocol: 0 };
+    this.#key = { view: this.#view, remoteOffset: 0, localOffset: 0, ports: 0, protocol: 0, opens: false };
   }
 
   decide(count: number, now: Instant, wall: WallClock): void {
@@ -96,7 +98,7 @@ export class Inbound {
     now: Instant,
     nowS: number,
   ): DropReason | undefined {
-    const { flows, trust } = this.#parts;
+    const { flows, trust, admission } = this.#parts;
     if (length < IPV6_HEADER_BYTES) return "malformed-packet";
     if (length > this.#parts.mtuBytes) return "too-big";
 
@@ -105,20 +107,25 @@ export class Inbound {
 
     // 3. A flow of this very peer that we know under today's trust, or one we look at now.
     const key = this.#key;
-    key.remoteOffset = offset + 8;
-    key.localOffset = offset + 24;
-    key.protocol = this.#arena[offset + 6]!;
-    key.ports = portsOf(this.#view, offset, length, key.protocol, "source-is-remote");
+    const shape = readFlowKey(this.#arena, offset, length, SIDE, key);
+    if (shape === SHAPE.MALFORMED) return "malformed-packet";
     // Only our own NAT may reach the listener behind which connections to plain agents end.
     if (key.protocol === NEXT_HEADER.TCP && key.ports >>> 16 === connections.listenerPort) return "peer-kind";
-    let flow = this.#inPrefix(offset) ? flows.find(key) : -1;
-    if (flow < 0 || !flows.isCurrent(flow, trust.epoch) || flows.linkOf(flow) !== link.index) {
+    let flow = -1;
+    if (this.#inPrefix(offset)) {
+      if (shape === SHAPE.FLOW) flow = flows.find(key);
+      else flow = admission.findRelated(shape, this.#arena, offset, length, SIDE, key, nowS);
+    }
+    const isKnown = flow >= 0 && flows.linkOf(flow) === link.index;
+    if (!isKnown || !flows.isLive(flow, trust.epoch, nowS, key.opens, true)) {
       const admitted = this.#admit(link, offset, now, nowS);
       if (typeof admitted === "string") return admitted;
       flow = admitted;
     }
     flows.touch(flow, nowS);
-    if (key.protocol === NEXT_HEADER.TCP && length >= IPV6_HEADER_BYTES + MIN_TCP_HEADER_BYTES) {
+    if (shape === SHAPE.FIRST_FRAGMENT) admission.noteFirstFragment(this.#arena, offset, length, SIDE, key, flow, nowS);
+    if (this.#arena[offset + IPV6.NEXT_HEADER] === NEXT_HEADER.TCP) {
+      admission.noteTcpEnd(this.#arena, offset, flow);
       this.#followTcp(row, offset, length, flow);
     }
     this.#rows[row + IN.VERDICT] = ACCEPT;
@@ -133,7 +140,7 @@ export class Inbound {
 
   /** The slow way: the source must belong to the peer whose key opened the frame, and both must consent. */
   #admit(link: Link, offset: number, now: Instant, nowS: number): number | DropReason {
-    const { routes, trust, flows } = this.#parts;
+    const { routes, trust, admission } = this.#parts;
     if (routes.ownerOf(this.#arena, offset + 8) !== link.node) return "spoofed-source";
     if (!routes.isLocal(this.#arena, offset + 24)) return "wrong-destination";
     const state = trust.stateOf(link.node);
@@ -141,7 +148,7 @@ export class Inbound {
     if (state !== "mutual") return "not-trusted";
     if (this.#parts.networks.admits(this.#arena, offset + 8, offset + 24, link.node, now) !== "yes")
       return "not-member";
-    return flows.allow(this.#key, link.index, trust.epoch, nowS);
+    return admission.open(this.#key, link, SIDE, nowS);
   }
 
   #followTcp(row: number, offset: number, length: number, flow: number): void {
@@ -154,5 +161,7 @@ export class Inbound {
   }
 }
 
+/** Of every packet that comes this way. */
+const SIDE = "source-is-remote";
 /** IPv6 and TCP headers without options: what a segment costs beyond its payload. */
 const TCP_OVERHEAD_BYTES = IPV6_HEADER_BYTES + MIN_TCP_HEADER_BYTES;

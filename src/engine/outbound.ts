@@ -6,15 +6,16 @@
 import { readU32 } from "../base/bytes.ts";
 import type { DropCounters, DropReason } from "../base/drop-reason.ts";
 import type { Instant, WallClock } from "../base/instant.ts";
-import { portsOf } from "../policy/flow-key.ts";
-import type { FlowKeySource, FlowTable } from "../policy/flow-table.ts";
+import { type FlowKey, portsOf, readFlowKey, SHAPE } from "../policy/flow-key.ts";
+import type { FlowTable } from "../policy/flow-table.ts";
 import type { Routes } from "../routing/routes.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
 import { type DataPlane, DROP, LOOPBACK, OUT, ROW_WORDS, type StagedPacket } from "../tunnel/data-plane.ts";
 import type { LinkTable } from "../tunnel/link-table.ts";
 import type { NodeId } from "../wire/ids.ts";
-import { IPV6_HEADER_BYTES, NEXT_HEADER } from "../wire/ipv6.ts";
+import { IPV6, IPV6_HEADER_BYTES, NEXT_HEADER } from "../wire/ipv6.ts";
 import { clampMss, MIN_TCP_HEADER_BYTES, TCP, TCP_FLAG } from "../wire/tcp.ts";
+import type { Admission } from "./admission.ts";
 import type { Networks } from "./networks.ts";
 import { MODE, type PlainAgents } from "./plain/plain-agents.ts";
 import type { NatBinding } from "./plain/tcp-nat.ts";
@@ -23,6 +24,7 @@ import type { Refusals } from "./refusals.ts";
 export interface OutboundParts {
   readonly dataPlane: DataPlane;
   readonly flows: FlowTable;
+  readonly admission: Admission;
   readonly links: LinkTable;
   readonly routes: Routes;
   readonly networks: Networks;
@@ -41,7 +43,7 @@ export class Outbound {
   readonly #rows: Int32Array;
   readonly #arena: Uint8Array;
   readonly #view: DataView;
-  readonly #key: { -readonly [K in keyof FlowKeySource]: FlowKeySource[K] };
+  readonly #key: FlowKey;
   /** Link index that was last told about a sent packet, and when: one call per link and batch is enough. */
   #notedLink = -1;
   #notedAt = -1;
@@ -51,7 +53,7 @@ export class Outbound {
     this.#rows = parts.dataPlane.outbound.rows;
     this.#arena = parts.dataPlane.outbound.arena;
     this.#view = new DataView(this.#arena.buffer, this.#arena.byteOffset, this.#arena.byteLength);
-    this.#key = { view: this.#view, remoteOffset: 0, localOffset: 0, ports: 0, protocol: 0 };
+    this.#key = { view: this.#view, remoteOffset: 0, localOffset: 0, ports: 0, protocol: 0, opens: false };
   }
 
   decide(count: number, now: Instant, wall: WallClock): void {
@@ -64,7 +66,7 @@ export class Outbound {
   }
 
   #decideOne(row: number, now: Instant, nowS: number): DropReason | undefined {
-    const { flows, links, trust } = this.#parts;
+    const { flows, links, trust, admission } = this.#parts;
     const offset = this.#rows[row + OUT.OFFSET]!;
     const length = this.#rows[row + OUT.LENGTH]!;
 
@@ -74,19 +76,22 @@ export class Outbound {
 
     // 2. A flow we know under today's trust, or one we look at now.
     const key = this.#key;
-    key.localOffset = offset + 8;
-    key.remoteOffset = offset + 24;
-    key.protocol = this.#arena[offset + 6]!;
-    key.ports = portsOf(this.#view, offset, length, key.protocol, "source-is-local");
-    const ofDaemon = this.#findDaemonSide(offset);
+    const shape = readFlowKey(this.#arena, offset, length, SIDE, key);
+    if (shape === SHAPE.MALFORMED) return "malformed-packet";
+    const ofDaemon = shape === SHAPE.FLOW ? this.#findDaemonSide(offset) : undefined;
     if (ofDaemon !== undefined) return this.#sendToProgram(row, offset, ofDaemon);
-    let flow = this.#inPrefix(offset) ? flows.find(key) : -1;
-    if (flow < 0 || !flows.isCurrent(flow, trust.epoch)) {
+    let flow = -1;
+    if (this.#inPrefix(offset)) {
+      if (shape === SHAPE.FLOW) flow = flows.find(key);
+      else flow = admission.findRelated(shape, this.#arena, offset, length, SIDE, key, nowS);
+    }
+    if (flow < 0 || !flows.isLive(flow, trust.epoch, nowS, key.opens, false)) {
       const admitted = this.#admit(offset, length, now, nowS);
       if (typeof admitted === "string") return admitted;
       flow = admitted;
     }
     const link = flows.touch(flow, nowS);
+    if (shape === SHAPE.FIRST_FRAGMENT) admission.noteFirstFragment(this.#arena, offset, length, SIDE, key, flow, nowS);
 
     // 3. It must fit the far interface, segment by segment.
     const segmentBytes =
@@ -98,7 +103,8 @@ export class Outbound {
       this.#parts.refusals.packetTooBig(this.#arena.subarray(offset, offset + length), mtuBytes, now);
       return "too-big";
     }
-    if (key.protocol === NEXT_HEADER.TCP && length >= IPV6_HEADER_BYTES + MIN_TCP_HEADER_BYTES) {
+    if (this.#arena[offset + IPV6.NEXT_HEADER] === NEXT_HEADER.TCP) {
+      admission.noteTcpEnd(this.#arena, offset, flow);
       this.#followTcp(row, offset, flow, mtuBytes);
     }
 
@@ -131,7 +137,7 @@ export class Outbound {
 
   /** The slow way, once per flow and epoch: ours to send, somebody's to receive, and both consent. */
   #admit(offset: number, length: number, now: Instant, nowS: number): number | DropReason {
-    const { routes, trust, refusals, links, flows } = this.#parts;
+    const { routes, trust, refusals, links, admission } = this.#parts;
     const packet = this.#arena.subarray(offset, offset + length);
     if (!routes.isLocal(this.#arena, offset + 8)) return "spoofed-source";
     const node = routes.ownerOf(this.#arena, offset + 24);
@@ -157,7 +163,9 @@ export class Outbound {
       refusals.unreachable(packet, now);
       return "no-path";
     }
-    return flows.allow(this.#key, link.index, trust.epoch, nowS);
+    const opened = admission.open(this.#key, link, SIDE, nowS);
+    if (typeof opened === "string") refusals.prohibited(packet, now);
+    return opened;
   }
 
   /** Keeps what a reset needs, and keeps the peer's segments within its interface. */
@@ -226,5 +234,7 @@ function nextSequence(packet: Uint8Array): number {
   return (readU32(packet, tcp + TCP.SEQUENCE) + packet.length - tcp - headerBytes + ends) | 0;
 }
 
+/** Of every packet that comes this way. */
+const SIDE = "source-is-local";
 /** IPv6 and TCP headers without options: what a segment costs beyond its payload. */
 const TCP_OVERHEAD_BYTES = IPV6_HEADER_BYTES + MIN_TCP_HEADER_BYTES;

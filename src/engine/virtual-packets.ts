@@ -47,7 +47,7 @@ export class VirtualPackets {
 
   #handleDatagram(link: Link, packet: VirtualPacket, now: Instant): DropReason | undefined {
     if (packet.destinationPort === BRIDGE_PORT) return this.#parts.bridge.handle(link, packet.payload, now);
-    return this.#isTrusted(link) ? this.#parts.plain.handleDatagram(link, packet) : "not-trusted";
+    return this.#isTrusted(link) ? this.#parts.plain.handleDatagram(link, packet, now) : "not-trusted";
   }
 
   #handleStream(link: Link, packet: VirtualPacket, now: Instant): DropReason | undefined {

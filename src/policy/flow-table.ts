@@ -2,13 +2,17 @@
  * Flows that were allowed, in one typed array: the packet path finds a verdict without allocating.
  *
  * Key: transport protocol, both addresses (their last 12 bytes: the first 4 are the overlay prefix and checked before),
- * both ports; local and remote side, not source and destination, so both directions share an entry.
- * Bound: CAPACITY entries; a new flow whose places are all taken replaces the one that was quiet longest.
- * A verdict counts only under the epoch it was made in; refusals are never stored.
+ * both ports; local and remote side, not source and destination, so both directions share an entry. The entry keeps who
+ * began: a flow is judged by its first packet, and its replies pass.
+ * Bound: CAPACITY entries. A flow whose places are all taken replaces one that is over, or else one of the peer that has
+ * most; a peer with more than all of those there gets no entry, so a scan pushes out nothing but itself.
+ * A verdict counts only under the epoch it was made in, and only while the flow is not idle; refusals are never stored.
  *
  * For TCP an entry keeps what a reset to the local program must carry to be believed (RFC 5961): the last acknowledgement
  * it sent and the sequence number that follows what it was given.
  */
+import { NEXT_HEADER } from "../wire/ipv6.ts";
+
 export interface FlowKeySource {
   readonly view: DataView;
   /** Offsets of the 16-byte addresses in `view`. */
@@ -29,11 +33,29 @@ export interface Flow {
   readonly local: Uint8Array;
   readonly lastAckSent: number | undefined;
   readonly nextSeqReceived: number | undefined;
+  /** Names this flow and no later one in its place. */
+  readonly id: string;
+  readonly link: number;
+  readonly beganRemotely: boolean;
+  /** What the policy answered when it was judged last. */
+  readonly verdict: number;
+  readonly startedS: number;
+  readonly lastSeenS: number;
+}
+
+/** How a flow came to be. */
+export interface Begun {
+  readonly remotely: boolean;
+  readonly verdict: number;
+  /** False keeps the age of the entry that is there. */
+  readonly isNew: boolean;
 }
 
 export class FlowTable {
   readonly #words = new Int32Array(CAPACITY * STRIDE);
   #size = 0;
+  /** Key: link index. Bound: links with flows. */
+  readonly #held = new Map<number, number>();
 
   get size(): number {
     return this.#size;
@@ -52,6 +74,39 @@ export class FlowTable {
   /** True when the entry's verdict was made under `epoch`. */
   isCurrent(entry: number, epoch: number): boolean {
     return this.#words[entry + EPOCH] === (epoch | 0);
+  }
+
+  /**
+   * True when the entry's verdict stands for a packet that comes now: made under `epoch`, not idle for too long, and not
+   * opened anew, by the other side or after its end.
+   */
+  isLive(entry: number, epoch: number, nowS: number, opens: boolean, remotely: boolean): boolean {
+    const words = this.#words;
+    if (words[entry + EPOCH] !== (epoch | 0)) return false;
+    if (opens && !this.continues(entry, remotely)) return false;
+    return nowS - words[entry + LAST_SEEN_S]! <= SHORTEST_IDLE_S || !this.isIdle(entry, nowS);
+  }
+
+  /** Whether a packet that opens a flow in this direction only repeats what opened this one. */
+  continues(entry: number, remotely: boolean): boolean {
+    const flags = this.#words[entry + FLAGS]!;
+    return (flags & CLOSING) === 0 && remotely === ((flags & BEGAN_REMOTELY) !== 0);
+  }
+
+  beganRemotely(entry: number): boolean {
+    return (this.#words[entry + FLAGS]! & BEGAN_REMOTELY) !== 0;
+  }
+
+  /** Quiet for so long that the next packet begins a new flow. */
+  isIdle(entry: number, nowS: number): boolean {
+    const protocol = this.#words[entry + PROTOCOL]! & 0xff;
+    const isClosing = (this.#words[entry + FLAGS]! & CLOSING) !== 0;
+    return nowS - this.#words[entry + LAST_SEEN_S]! > idleLimitS(protocol, isClosing);
+  }
+
+  /** One side said that it ends. */
+  noteClosing(entry: number): void {
+    this.#words[entry + FLAGS] = this.#words[entry + FLAGS]! | CLOSING;
   }
 
   linkOf(entry: number): number {
@@ -74,15 +129,59 @@ export class FlowTable {
     this.#words[entry + FLAGS] = this.#words[entry + FLAGS]! | HAS_SEQ;
   }
 
-  /** Stores an allowed flow, or renews its verdict; returns the entry. */
-  allow(key: FlowKeySource, link: number, epoch: number, nowS: number): number {
-    let entry = this.find(key);
-    if (entry < 0) entry = this.#claim(key);
+  /** Stores an allowed flow, or renews its verdict; the entry, or -1 when this link holds too many already. */
+  allow(key: FlowKeySource, link: number, epoch: number, nowS: number, begun: Begun = BEGUN_HERE): number {
     const words = this.#words;
+    const known = this.find(key);
+    const entry = known < 0 ? this.#claim(key, link, nowS) : known;
+    if (entry < 0) return -1;
+    if (known < 0) this.#hold(link, 1);
+    else if (words[entry + LINK] !== link) this.#move(entry, link);
+    if (known < 0 || begun.isNew) {
+      words[entry + STARTED_S] = nowS;
+      words[entry + FLAGS] = begun.remotely ? BEGAN_REMOTELY : 0;
+    }
     words[entry + EPOCH] = epoch;
     words[entry + LINK] = link;
     words[entry + LAST_SEEN_S] = nowS;
+    words[entry + VERDICT] = begun.verdict;
     return entry;
+  }
+
+  /** Flows that are not idle. */
+  list(nowS: number): Flow[] {
+    const flows: Flow[] = [];
+    for (let entry = 0; entry < CAPACITY * STRIDE; entry += STRIDE) {
+      if (this.#used(entry) && !this.isIdle(entry, nowS)) flows.push(this.#read(entry));
+    }
+    return flows;
+  }
+
+  /** Removes the flow of this id and returns it. */
+  cutOne(id: string): Flow | undefined {
+    const entry = Number.parseInt(id, 36) * STRIDE;
+    if (!(entry >= 0 && entry < CAPACITY * STRIDE) || !this.#used(entry)) return undefined;
+    const flow = this.#read(entry);
+    if (flow.id !== id) return undefined;
+    this.#remove(entry);
+    return flow;
+  }
+
+  /** Asks anew about every flow: its verdict is stored, and undefined removes it; returns those removed. */
+  rejudge(verdictOf: (flow: Flow) => number | undefined, nowS: number): Flow[] {
+    const cut: Flow[] = [];
+    for (let entry = 0; entry < CAPACITY * STRIDE; entry += STRIDE) {
+      if (!this.#used(entry)) continue;
+      const flow = this.#read(entry);
+      const verdict = verdictOf(flow);
+      if (verdict !== undefined) {
+        this.#words[entry + VERDICT] = verdict;
+        continue;
+      }
+      if (!this.isIdle(entry, nowS)) cut.push(flow);
+      this.#remove(entry);
+    }
+    return cut;
   }
 
   /** Removes every flow of a link and returns those seen within `freshS` seconds. */
@@ -91,8 +190,7 @@ export class FlowTable {
     for (let entry = 0; entry < CAPACITY * STRIDE; entry += STRIDE) {
       if (!this.#used(entry) || this.#words[entry + LINK] !== link) continue;
       if (nowS - this.#words[entry + LAST_SEEN_S]! <= freshS) flows.push(this.#read(entry));
-      this.#words.fill(0, entry, entry + STRIDE);
-      this.#size--;
+      this.#remove(entry);
     }
     return flows;
   }
@@ -105,8 +203,7 @@ export class FlowTable {
       const isIn = [LOCAL, REMOTE].some((side) => (this.#words[entry + side]! & 0xffff) === network);
       if (!this.#used(entry) || !isIn) continue;
       if (nowS - this.#words[entry + LAST_SEEN_S]! <= freshS) flows.push(this.#read(entry));
-      this.#words.fill(0, entry, entry + STRIDE);
-      this.#size--;
+      this.#remove(entry);
     }
     return flows;
   }
@@ -140,31 +237,58 @@ export class FlowTable {
     );
   }
 
-  #claim(key: FlowKeySource): number {
-    const entry = this.#freePlace(hash(key) & MASK);
+  #claim(key: FlowKeySource, link: number, nowS: number): number {
+    const entry = this.#freePlace(hash(key) & MASK, link, nowS);
+    if (entry < 0) return -1;
     const words = this.#words;
     const { view, remoteOffset, localOffset } = key;
-    words.fill(0, entry, entry + STRIDE);
     for (let i = 0; i < 3; i++) {
       words[entry + REMOTE + i] = view.getInt32(remoteOffset + 4 + 4 * i);
       words[entry + LOCAL + i] = view.getInt32(localOffset + 4 + 4 * i);
     }
     words[entry + PORTS] = key.ports;
     words[entry + PROTOCOL] = key.protocol | USED;
+    this.#size++;
     return entry;
   }
 
-  #freePlace(first: number): number {
-    let oldest = first * STRIDE;
+  /** An empty place near `first`, emptied if it must be; -1 when only peers with fewer flows have theirs there. */
+  #freePlace(first: number, link: number, nowS: number): number {
+    let victim = -1;
+    let most = 0;
     for (let i = 0; i < PROBES; i++) {
       const entry = ((first + i) & MASK) * STRIDE;
-      if (!this.#used(entry)) {
-        this.#size++;
-        return entry;
-      }
-      if (this.#words[entry + LAST_SEEN_S]! < this.#words[oldest + LAST_SEEN_S]!) oldest = entry;
+      if (!this.#used(entry)) return entry;
+      const weight = this.isIdle(entry, nowS) ? Number.POSITIVE_INFINITY : this.#heldBy(this.#words[entry + LINK]!);
+      const isOlder = victim >= 0 && this.#words[entry + LAST_SEEN_S]! < this.#words[victim + LAST_SEEN_S]!;
+      if (weight < most || (weight === most && !isOlder)) continue;
+      victim = entry;
+      most = weight;
     }
-    return oldest;
+    if (most < this.#heldBy(link)) return -1;
+    this.#remove(victim);
+    return victim;
+  }
+
+  #remove(entry: number): void {
+    this.#hold(this.#words[entry + LINK]!, -1);
+    this.#words.fill(0, entry, entry + STRIDE);
+    this.#size--;
+  }
+
+  #move(entry: number, link: number): void {
+    this.#hold(this.#words[entry + LINK]!, -1);
+    this.#hold(link, 1);
+  }
+
+  #heldBy(link: number): number {
+    return this.#held.get(link) ?? 0;
+  }
+
+  #hold(link: number, change: number): void {
+    const held = this.#heldBy(link) + change;
+    if (held === 0) this.#held.delete(link);
+    else this.#held.set(link, held);
   }
 
   #read(entry: number): Flow {
@@ -179,6 +303,12 @@ export class FlowTable {
       local: this.#addressTail(entry + LOCAL),
       lastAckSent: flags & HAS_ACK ? words[entry + LAST_ACK]! >>> 0 : undefined,
       nextSeqReceived: flags & HAS_SEQ ? words[entry + NEXT_SEQ]! >>> 0 : undefined,
+      id: `${(entry / STRIDE).toString(36)}-${words[entry + STARTED_S]!.toString(36)}`,
+      link: words[entry + LINK]!,
+      beganRemotely: (flags & BEGAN_REMOTELY) !== 0,
+      verdict: words[entry + VERDICT]!,
+      startedS: words[entry + STARTED_S]!,
+      lastSeenS: words[entry + LAST_SEEN_S]!,
     };
   }
 
@@ -199,7 +329,7 @@ function hash(key: FlowKeySource): number {
   return h ^ (h >>> 15);
 }
 
-const CAPACITY = 32_768; // a power of two
+const CAPACITY = 262_144; // a power of two
 const MASK = CAPACITY - 1;
 const PROBES = 8;
 const STRIDE = 16;
@@ -213,6 +343,21 @@ const LAST_ACK = 10;
 const NEXT_SEQ = 11;
 const LAST_SEEN_S = 12;
 const FLAGS = 13;
-const USED = 0x100;
+const VERDICT = 14;
+const STARTED_S = 15;
+/** In the word of the protocol; what a key's protocol says beside the number stays below. */
+const USED = 0x10000;
 const HAS_ACK = 1;
 const HAS_SEQ = 2;
+const BEGAN_REMOTELY = 4;
+const CLOSING = 8;
+
+const BEGUN_HERE: Begun = { remotely: false, verdict: -2, isNew: false };
+
+/** How long connection tracking in hosts waits; never below RFC 4787 §4.3 and RFC 5382 §5. */
+function idleLimitS(protocol: number, isClosing: boolean): number {
+  if (protocol !== NEXT_HEADER.TCP) return protocol === NEXT_HEADER.ICMPV6 ? SHORTEST_IDLE_S : 180;
+  return isClosing ? 120 : 432_000;
+}
+
+const SHORTEST_IDLE_S = 60;

@@ -67,10 +67,95 @@ it("cuts exactly the flows of one link and tells what a reset needs", () => {
 
 it("keeps its bound under a scan and still answers for the newest flow", () => {
   const table = new FlowTable();
-  for (let port = 0; port < 100_000; port++) {
-    const tuple = { remoteNode: 5, localNode: 1, ports: port, protocol: 17 };
-    table.allow(key(tuple), 1, 1, port);
-    expect(table.find(key(tuple))).toBeGreaterThanOrEqual(0);
+  let lost = 0;
+  for (let port = 0; port < 400_000; port++) {
+    const tuple = key({ remoteNode: 5, localNode: 1, ports: port, protocol: 17 });
+    table.allow(tuple, 1, 1, Math.floor(port / 10_000));
+    if (table.find(tuple) < 0) lost++;
   }
-  expect(table.size).toBeLessThanOrEqual(32_768);
+  expect(lost).toBe(0);
+  expect(table.size).toBeLessThanOrEqual(262_144);
+});
+
+it("keeps the flows of a quiet peer while another scans", () => {
+  const table = new FlowTable();
+  const quiet = Array.from({ length: 500 }, (_, port) =>
+    key({ remoteNode: 6, localNode: 1, ports: port, protocol: 17 }),
+  );
+  for (const tuple of quiet) table.allow(tuple, 2, 1, 0);
+  let refused = 0;
+  for (let port = 0; port < 1_000_000; port++) {
+    const entry = table.allow(key({ remoteNode: 5, localNode: 1, ports: port, protocol: 17 }), 1, 1, 1);
+    if (entry < 0) refused++;
+  }
+  expect(quiet.filter((tuple) => table.find(tuple) < 0)).toEqual([]);
+  expect(refused).toBeLessThan(1_000);
+});
+
+it("agrees with a plain map about who began, what stands, and what is over", () => {
+  const act = fc.record({
+    tuple: tuples,
+    kind: fc.constantFrom("allow", "close", "wait", "cut", "forget"),
+    remotely: fc.boolean(),
+    waitS: fc.nat(100),
+  });
+  fc.assert(
+    fc.property(fc.array(act, { maxLength: 60 }), (acts) => {
+      const table = new FlowTable();
+      const model = new Map<
+        string,
+        { begun: boolean; seenS: number; closing: boolean; protocol: number; link: number }
+      >();
+      let nowS = 1_000;
+      for (const { tuple, kind, remotely, waitS } of acts) {
+        const name = JSON.stringify(tuple);
+        const entry = table.find(key(tuple));
+        const known = model.get(name);
+        expect(entry >= 0).toBe(known !== undefined);
+        if (kind === "wait") nowS += waitS;
+        if (kind === "allow") {
+          table.allow(key(tuple), tuple.remoteNode, 1, nowS, { remotely, verdict: 3, isNew: true });
+          model.set(name, {
+            begun: remotely,
+            seenS: nowS,
+            closing: false,
+            protocol: tuple.protocol,
+            link: tuple.remoteNode,
+          });
+        }
+        if (kind === "close" && known !== undefined) {
+          table.noteClosing(entry);
+          known.closing = true;
+        }
+        if (kind === "cut") {
+          table.cut(tuple.remoteNode, nowS, 600);
+          for (const [other, flow] of model) if (flow.link === tuple.remoteNode) model.delete(other);
+        }
+        if (kind === "forget") {
+          table.rejudge((flow) => (flow.link === tuple.remoteNode ? undefined : flow.verdict), nowS);
+          for (const [other, flow] of model) if (flow.link === tuple.remoteNode) model.delete(other);
+        }
+        expect(table.size).toBe(model.size);
+      }
+      for (const [name, flow] of model) {
+        const entry = table.find(key(JSON.parse(name)));
+        const limit = flow.protocol === 6 ? (flow.closing ? 120 : 432_000) : flow.protocol === 58 ? 60 : 180;
+        const isFresh = nowS - flow.seenS <= limit;
+        for (const opens of [false, true]) {
+          for (const remotely of [false, true]) {
+            const stands = isFresh && (!opens || (!flow.closing && remotely === flow.begun));
+            expect(table.isLive(entry, 1, nowS, opens, remotely)).toBe(stands);
+            expect(table.isLive(entry, 2, nowS, opens, remotely)).toBe(false);
+          }
+        }
+      }
+      const listed = table.list(nowS);
+      for (const flow of listed) {
+        expect(flow.verdict).toBe(3);
+        expect(table.cutOne(`${flow.id}0`)).toBeUndefined();
+        expect(table.cutOne(flow.id)?.id).toBe(flow.id);
+      }
+    }),
+    { numRuns: 40 },
+  );
 });

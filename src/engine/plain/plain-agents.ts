@@ -28,6 +28,7 @@ import {
   PROTOCOL,
   type VirtualPacket,
 } from "../../wire/virtual-packet.ts";
+import type { Admission } from "../admission.ts";
 import type { PeerKind } from "../bridge-conversation.ts";
 import type { NodeStreams, StreamPurpose } from "../node-streams.ts";
 import type { EchoAnswer, Pings } from "../pings.ts";
@@ -45,6 +46,7 @@ export interface PlainAgentsParts {
   readonly crypto: Crypto;
   readonly trust: TrustBook;
   readonly drops: DropCounters;
+  readonly admission: Admission;
   addressOf(node: NodeId): Uint8Array;
   kindOf(node: NodeId): PeerKind;
 }
@@ -72,7 +74,7 @@ export class PlainAgents {
       addressOf: (node) => parts.addressOf(node),
       deliver: (packet) => this.#deliver(packet),
       unreachable: (packet, now) => parts.refusals.unreachable(packet, now),
-      mayReach: (node) => parts.trust.stateOf(node) === "mutual",
+      mayReach: (node, port) => parts.trust.stateOf(node) === "mutual" && parts.admission.letsIn(node, port),
       changed: (node) => this.#refreshMode(node),
     });
   }
@@ -213,18 +215,19 @@ export class PlainAgents {
   // ---- inbound
 
   /** A datagram of a peer that may talk to us; its bytes are borrowed. */
-  handleDatagram(link: Link, packet: VirtualPacket): DropReason | undefined {
+  handleDatagram(link: Link, packet: VirtualPacket, now: Instant): DropReason | undefined {
     if (packet.payload.length === 0 || packet.destinationPort === 0) return "unhandled-virtual-packet";
+    const translated = encodeUdpPacket({
+      source: this.#parts.addressOf(link.node),
+      destination: this.#parts.addressOf(this.#parts.local),
+      sourcePort: packet.sourcePort,
+      destinationPort: packet.destinationPort,
+      payload: packet.payload,
+    });
+    const refused = this.#parts.admission.admitTranslated(translated, link, now);
+    if (refused !== undefined) return refused;
     this.noteReceived(link.node, packet.payload.length);
-    this.#deliver(
-      encodeUdpPacket({
-        source: this.#parts.addressOf(link.node),
-        destination: this.#parts.addressOf(this.#parts.local),
-        sourcePort: packet.sourcePort,
-        destinationPort: packet.destinationPort,
-        payload: packet.payload,
-      }),
-    );
+    this.#deliver(translated);
     return undefined;
   }
 
