@@ -6,6 +6,7 @@ import type { Endpoint } from "../../src/base/endpoint.ts";
 import { formatEndpoint } from "../../src/base/endpoint.ts";
 import { type Instant, instant, type WallClock } from "../../src/base/instant.ts";
 import { BeaconClient } from "../../src/beacon/client.ts";
+import type { PeerKind } from "../../src/engine/bridge-conversation.ts";
 import { Engine, type EngineEvent } from "../../src/engine/engine.ts";
 import { NO_NETWORKS, type StoredNetworks } from "../../src/engine/networks.ts";
 import { RegistryClient } from "../../src/registry/client.ts";
@@ -184,6 +185,9 @@ export class SimNode {
   readonly #publicKey: Uint8Array;
   #node: NodeId | undefined;
   #endpoints: ReadonlyMap<NodeId, Endpoint> = new Map();
+  #kinds: ReadonlyMap<NodeId, PeerKind> = new Map();
+  /** From the next start on: be a plain agent to every peer. */
+  plainOnly = false;
   /** Bumped at each start, so that what was under way for an earlier life is not delivered to the next. */
   #life = 0;
 
@@ -220,6 +224,8 @@ export class SimNode {
         mtuBytes: 1360,
         listenPort: this.endpoint.port,
         allowLegacyKeys: false,
+        kinds: this.#kinds,
+        plainOnly: this.plainOnly,
         beaconEndpoint: BEACON,
         endpoints: this.#endpoints,
         networks: this.networks,
@@ -243,6 +249,7 @@ export class SimNode {
   kill(): void {
     this.isUp = false;
     this.#endpoints = this.engine.knownEndpoints();
+    this.#kinds = this.engine.knownKinds();
     this.networks = JSON.parse(JSON.stringify(this.engine.networks.toStored()));
     this.book = TrustBook.fromJson(JSON.parse(JSON.stringify(this.book.toJson())))!;
   }

@@ -1,0 +1,322 @@
+/** Two engines, of which b is told to be a plain agent; the daemons' TCP sockets are played by the test. */
+import { describe, expect, it } from "vitest";
+import type { SocketCommand, SocketEvent } from "../../src/engine/plain/socket-messages.ts";
+import { transportChecksum } from "../../src/wire/checksum.ts";
+import { encodeEcho, ICMPV6_TYPE, parseEcho } from "../../src/wire/icmpv6.ts";
+import { parseUdpPacket } from "../../src/wire/udp.ts";
+import { TCP, tcpPacket, udpPacket } from "../helpers/inner-packets.ts";
+import { befriend, SimNetwork, type SimNode } from "../helpers/sim-network.ts";
+
+const LISTENER = 45_000;
+const HELLOS_MS = 2_600;
+
+function pair(seed = 1): { network: SimNetwork; a: SimNode; b: SimNode } {
+  const network = new SimNetwork(seed);
+  const a = network.addNode("a");
+  const b = network.addNode("b");
+  restartAsPlain(b);
+  for (const node of [a, b]) node.engine.plain.connections.listenerPort = LISTENER;
+  network.run(200);
+  befriend(network, a, b);
+  return { network, a, b };
+}
+
+function restartAsPlain(node: SimNode): void {
+  node.kill();
+  node.plainOnly = true;
+  node.start();
+}
+
+/** Until a has concluded from b's silence what it is. */
+function learned({ network, a, b }: ReturnType<typeof pair>): void {
+  network.runUntil(() => a.engine.linkFacts(b.node)?.kind === "plain", HELLOS_MS);
+  a.takeTunPackets();
+  b.takeTunPackets();
+}
+
+const commands = (node: SimNode): SocketCommand[] => {
+  const all: SocketCommand[] = [];
+  const { connections } = node.engine.plain;
+  for (let next = connections.pollCommand(); next !== undefined; next = connections.pollCommand()) all.push(next);
+  return all;
+};
+const tell = (node: SimNode, event: SocketEvent) =>
+  node.command((engine, now) => engine.plain.connections.handleSocketEvent(event, now));
+const syn = (from: SimNode, to: SimNode, sourcePort = 40_000) =>
+  tcpPacket({ source: from.node, destination: to.node, flags: TCP.SYN, sequence: 99, sourcePort });
+const portsOf = (packet: Uint8Array) => [(packet[40]! << 8) | packet[41]!, (packet[42]! << 8) | packet[43]!];
+const flagsOf = (packet: Uint8Array | undefined) => packet?.[53];
+const datagram = (from: SimNode, to: SimNode, text: string) =>
+  udpPacket({ source: from.node, destination: to.node, payload: new TextEncoder().encode(text) });
+const icmp = (packet: Uint8Array | undefined) => (packet?.[6] === 58 ? [packet[40], packet[41]] : undefined);
+
+/** A connection from a program on a to port 80 of b, both ends open; the ids at a and at b. */
+function connect(network: SimNetwork, a: SimNode, b: SimNode): { atA: number; atB: number } {
+  a.sendPacket(syn(a, b));
+  network.run(50);
+  const [asked] = commands(b);
+  if (asked?.kind !== "connect") throw new Error("b did not ask its server");
+  tell(b, { kind: "connected", id: asked.id });
+  network.run(50);
+  const [injected] = a.takeTunPackets();
+  const atA = a.command((engine) => engine.plain.connections.handleSocketAccepted(b.node, portsOf(injected!)[0]!));
+  if (atA === undefined) throw new Error("a does not know the connection");
+  tell(a, { kind: "connected", id: atA });
+  return { atA, atB: asked.id };
+}
+
+describe("a peer that is silent on the bridge port", () => {
+  it("is plain after the hellos, and what was sent meanwhile arrives once, translated", () => {
+    const all = pair();
+    const { network, a, b } = all;
+    expect(a.engine.linkFacts(b.node)?.kind).toBe("unknown");
+    a.sendPacket(datagram(a, b, "early"));
+    network.run(100);
+    expect(b.takeTunPackets()).toEqual([]);
+    network.runUntil(() => a.engine.linkFacts(b.node)?.kind === "plain", HELLOS_MS);
+    network.run(50);
+    expect(b.takeTunPackets()).toEqual([datagram(a, b, "early")]);
+    expect(a.events.some((event) => event.kind === "kinds-changed")).toBe(true);
+  });
+
+  it("is believed to be so at the next start, until it says hello", () => {
+    const all = pair();
+    learned(all);
+    const { network, a, b } = all;
+    a.kill();
+    a.start();
+    network.runUntil(() => a.engine.linkFacts(b.node)?.isUp === true, 5_000);
+    a.sendPacket(datagram(a, b, "at once"));
+    network.run(30);
+    expect(b.takeTunPackets()).toEqual([datagram(a, b, "at once")]);
+    b.kill();
+    b.plainOnly = false;
+    b.start();
+    network.runUntil(() => a.engine.linkFacts(b.node)?.kind === "pilot-tun", 20_000);
+    a.sendPacket(datagram(a, b, "whole"));
+    network.run(50);
+    expect(b.takeTunPackets()).toEqual([datagram(a, b, "whole")]);
+  });
+
+  it("costs a pilot-tun nothing: its first packet is not held back", () => {
+    const network = new SimNetwork(2);
+    const [a, b] = [network.addNode("a"), network.addNode("b")];
+    network.run(200);
+    befriend(network, a, b);
+    a.sendPacket(datagram(a, b, "first"));
+    network.run(network.conditions.latencyMs);
+    expect(b.takeTunPackets()).toEqual([datagram(a, b, "first")]);
+    network.run(10_000);
+    expect(b.takeTunPackets()).toEqual([]); // nor does it come again
+  });
+});
+
+describe("datagrams and pings", () => {
+  it("keep ports and bytes both ways; empty ones go nowhere", () => {
+    const all = pair();
+    learned(all);
+    const { network, a, b } = all;
+    a.sendPacket(datagram(a, b, "one"));
+    b.sendPacket(datagram(b, a, "two"));
+    a.sendPacket(datagram(a, b, ""));
+    network.run(50);
+    const [got, ...others] = b.takeTunPackets();
+    expect(got).toEqual(datagram(a, b, "one"));
+    expect(parseUdpPacket(got!)).toBeDefined();
+    expect(others).toEqual([]);
+    expect(a.takeTunPackets()).toEqual([datagram(b, a, "two")]);
+    expect(a.engine.drops()["peer-kind"]).toBe(1);
+  });
+
+  it("answer an echo request with its own identifier, number and bytes, after one round trip", () => {
+    const all = pair();
+    learned(all);
+    const { network, a, b } = all;
+    const payload = new Uint8Array(1_000).fill(7);
+    const request = { type: ICMPV6_TYPE.ECHO_REQUEST, identifier: 77, sequence: 3, payload };
+    const [source, destination] = [a.engine.addressOf(a.node), a.engine.addressOf(b.node)];
+    a.sendPacket(encodeEcho({ ...request, source, destination }));
+    network.run(2 * network.conditions.latencyMs - 1);
+    expect(a.takeTunPackets()).toEqual([]);
+    network.run(1);
+    const [reply] = a.takeTunPackets();
+    expect(parseEcho(reply!)).toEqual({ ...request, type: ICMPV6_TYPE.ECHO_REPLY });
+    expect(b.takeTunPackets()).toEqual([]);
+  });
+
+  it("to a network port of the bridge are refused, as is what no agent understands", () => {
+    const all = pair();
+    learned(all);
+    const { a, b } = all;
+    const toBridge = datagram(a, b, "x");
+    toBridge[42] = 0;
+    toBridge[43] = 41;
+    a.sendPacket(toBridge);
+    expect(icmp(a.takeTunPackets()[0])).toEqual([1, 3]);
+    const sctp = datagram(a, b, "x");
+    sctp[6] = 132;
+    a.sendPacket(sctp);
+    expect(icmp(a.takeTunPackets()[0])).toEqual([1, 3]);
+    expect(a.engine.drops()["peer-kind"]).toBe(2);
+  });
+});
+
+describe("connections", () => {
+  it("are answered only after the far server answered, with the SYN turned around to the listener", () => {
+    const all = pair();
+    learned(all);
+    const { network, a, b } = all;
+    a.sendPacket(syn(a, b));
+    network.run(500);
+    expect(a.takeTunPackets()).toEqual([]); // the server has not answered yet
+    const [asked] = commands(b);
+    expect(asked?.kind).toBe("connect");
+    tell(b, { kind: "connected", id: asked!.id });
+    network.run(2 * network.conditions.latencyMs);
+    const [injected] = a.takeTunPackets();
+    expect(portsOf(injected!)[1]).toBe(LISTENER);
+    expect(flagsOf(injected)).toBe(TCP.SYN);
+    expect(transportChecksum(injected!, 40, 6)).toBe(0);
+    expect(injected!.subarray(8, 24)).toEqual(a.engine.addressOf(b.node));
+  });
+
+  it("carry bytes and the end of each direction by itself", () => {
+    const all = pair();
+    learned(all);
+    const { network, a, b } = all;
+    const { atA, atB } = connect(network, a, b);
+    tell(a, { kind: "data", id: atA, bytes: new Uint8Array(5_000).fill(1) });
+    tell(a, { kind: "ended", id: atA });
+    network.run(1_000);
+    const toServer = commands(b);
+    expect(written(toServer)).toBe(5_000);
+    expect(toServer.at(-1)).toEqual({ kind: "end", id: atB });
+    tell(b, { kind: "data", id: atB, bytes: new Uint8Array(3_000).fill(2) });
+    tell(b, { kind: "ended", id: atB });
+    network.run(1_000);
+    const toProgram = commands(a);
+    expect(written(toProgram)).toBe(3_000);
+    expect(toProgram.at(-1)).toEqual({ kind: "end", id: atA });
+    for (const [node, id] of [
+      [a, atA],
+      [b, atB],
+    ] as const) {
+      tell(node, { kind: "closed", id, inOrder: true });
+    }
+    network.run(1_000);
+    expect([a, b].map((node) => node.engine.plain.connections.size)).toEqual([0, 0]);
+    network.run(70_000);
+    expect([a, b].map((node) => node.engine.plain.connections.nat.isEmpty)).toEqual([true, true]);
+  });
+
+  it("hold back a program whose reader takes nothing", () => {
+    const all = pair();
+    learned(all);
+    const { network, a, b } = all;
+    const { atA } = connect(network, a, b);
+    let given = 0;
+    let paused = false;
+    for (let i = 0; i < 400 && !paused; i++) {
+      tell(a, { kind: "data", id: atA, bytes: new Uint8Array(65_536) });
+      given += 65_536;
+      network.run(20);
+      paused = commands(a).some(({ kind }) => kind === "pause");
+    }
+    expect(paused).toBe(true);
+    expect(given).toBeLessThan(8 << 20);
+    const unwritten = written(commands(b));
+    expect(unwritten).toBeLessThan(700_000);
+  });
+
+  it("are refused with RST and ACK in one round trip where nobody listens", () => {
+    const all = pair();
+    learned(all);
+    const { network, a, b } = all;
+    a.sendPacket(syn(a, b));
+    network.run(network.conditions.latencyMs);
+    const [asked] = commands(b);
+    tell(b, { kind: "refused", id: asked!.id });
+    network.run(network.conditions.latencyMs);
+    const [reset] = a.takeTunPackets();
+    expect(flagsOf(reset)).toBe(TCP.RST | TCP.ACK);
+    expect(new DataView(reset!.buffer).getUint32(48)).toBe(100);
+    expect(portsOf(reset!)).toEqual([80, 40_000]);
+  });
+
+  it("to an agent that is gone end with an ICMPv6 error", () => {
+    const all = pair();
+    learned(all);
+    const { network, a, b } = all;
+    b.kill();
+    a.sendPacket(syn(a, b));
+    const packets: Uint8Array[] = [];
+    network.runUntil(() => packets.push(...a.takeTunPackets()) > 0, 20_000);
+    expect(icmp(packets[0])).toEqual([1, 3]);
+    expect(a.engine.plain.connections.size).toBe(0);
+  });
+
+  it("that nobody knows are reset, so that a program does not wait for a daemon that restarted", () => {
+    const all = pair();
+    learned(all);
+    const { a, b } = all;
+    a.sendPacket(tcpPacket({ source: a.node, destination: b.node, flags: TCP.ACK, acknowledgement: 1_234 }));
+    const [reset] = a.takeTunPackets();
+    expect(flagsOf(reset)).toBe(TCP.RST);
+    expect(new DataView(reset!.buffer).getUint32(44)).toBe(1_234);
+  });
+
+  it("to the listener itself are nobody's: not from the network, not by a stream", () => {
+    const all = pair();
+    learned(all);
+    const { network, a, b } = all;
+    const toListener = syn(a, b);
+    new DataView(toListener.buffer).setUint16(42, LISTENER);
+    toListener.fill(0, 56, 58);
+    new DataView(toListener.buffer).setUint16(56, transportChecksum(toListener, 40, 6));
+    a.sendPacket(toListener);
+    network.run(50);
+    expect(commands(b)).toEqual([]);
+    expect(flagsOf(a.takeTunPackets()[0])).toBe(TCP.RST | TCP.ACK);
+    expect(a.command((engine) => engine.plain.connections.handleSocketAccepted(b.node, 50_000))).toBeUndefined();
+  });
+
+  it("are all reset when trust is revoked: the sockets here and there, and the programs", () => {
+    const all = pair();
+    learned(all);
+    const { network, a, b } = all;
+    const { atA, atB } = connect(network, a, b);
+    a.sendPacket(syn(a, b, 40_001)); // and one that is still being dialled
+    network.run(50);
+    commands(b);
+    a.takeTunPackets();
+    a.command((engine, now) => engine.introductions.revoke(b.node, now));
+    expect(commands(a)).toEqual([{ kind: "reset", id: atA }]);
+    expect(a.takeTunPackets().map(flagsOf)).toContain(TCP.RST | TCP.ACK);
+    network.run(50);
+    expect(commands(b).filter(({ kind }) => kind === "reset")).toContainEqual({ kind: "reset", id: atB });
+    expect([a, b].map((node) => node.engine.plain.connections.size)).toEqual([0, 0]);
+  });
+
+  it("of a stranger are not even refused", () => {
+    const network = new SimNetwork(3);
+    const [a, b] = [network.addNode("a"), network.addNode("b")];
+    network.run(200);
+    befriend(network, a, b);
+    restartAsPlain(b);
+    b.engine.plain.connections.listenerPort = LISTENER;
+    network.runUntil(() => b.engine.linkFacts(a.node)?.isUp === true, 10_000);
+    network.tap = (flight) => (flight.from === a.endpoint ? undefined : flight); // b is not told
+    a.command((engine, now) => engine.introductions.revoke(b.node, now));
+    const before = network.captured.length;
+    b.sendPacket(syn(b, a));
+    network.run(1_000);
+    expect(commands(a)).toEqual([]);
+    expect(a.takeTunPackets().filter((packet) => flagsOf(packet) === TCP.SYN)).toEqual([]);
+    expect(network.captured.length).toBeGreaterThan(before);
+    expect(a.engine.drops()["not-trusted"] ?? 0).toBeGreaterThan(0);
+  });
+});
+
+function written(all: readonly SocketCommand[]): number {
+  return all.reduce((sum, command) => sum + (command.kind === "write" ? command.bytes.length : 0), 0);
+}
