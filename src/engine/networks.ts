@@ -15,7 +15,7 @@
  */
 import { BoundedMap } from "../base/bounded-map.ts";
 import type { DropReason } from "../base/drop-reason.ts";
-import { after, type Deadline, type Instant, instant } from "../base/instant.ts";
+import { after, type Deadline, earlier, type Instant, instant } from "../base/instant.ts";
 import type { RegistryClient } from "../registry/client.ts";
 import type { LookupResult, RegistryEvent } from "../registry/events.ts";
 import type { NetworkCommand, NetworkEvent, NetworkListing } from "../registry/network-commands.ts";
@@ -66,7 +66,10 @@ export class Networks {
   readonly #peers = new BoundedMap<NodeId, PeerNetworks>(MAX_PEERS);
   /** All that exist, by number; undefined until the registry listed them. Bound: 65,536 by its type. */
   #existing: ReadonlyMap<NetworkId, NetworkListing> | undefined;
-  #listedAt = instant(-STALE_MS);
+  #listedAt = instant(-FRESH_LIST_MS);
+  /** Packets to networks that were not in the last list. Bound: MAX_WAITING, for PATIENCE_MS at most. */
+  readonly #waiting: Uint8Array[] = [];
+  #waitUntil = instant(0);
   #refreshAt: Instant | undefined;
 
   constructor(parts: NetworksParts, stored: StoredNetworks) {
@@ -126,21 +129,33 @@ export class Networks {
     const inNetwork = packet.length >= IPV6_HEADER_BYTES && hasPrefix(this.#parts.prefix, packet, at);
     const network = inNetwork ? networkAt(packet, at) : networkId(0);
     const isForeign = network !== 0 && subAddressAt(packet, at) === 0 && isNode(nodeAt(packet, at));
-    if (!isForeign || this.#memberships.has(network) || this.#isAbsent(network, now)) {
+    if (!isForeign || this.#memberships.has(network)) {
       this.#parts.refusals().noRoute(packet, now);
       return "no-route";
     }
-    this.#parts.refusals().prohibited(packet, now);
+    if (this.#existing?.has(network) || now - this.#listedAt < FRESH_LIST_MS) this.#refuseForeign(packet, now);
+    else this.#refuseWhenListed(packet, now);
     return "not-member";
   }
 
-  /** True when the registry said lately that there is no such network; asks it again when that was a while ago. */
-  #isAbsent(network: NetworkId, now: Instant): boolean {
-    if (this.#existing === undefined || this.#existing.has(network)) return false;
-    if (now - this.#listedAt < STALE_MS) return true;
-    this.#listedAt = now;
-    this.#parts.registry.network({ kind: "list-networks" });
-    return false;
+  #refuseForeign(packet: Uint8Array, now: Instant): void {
+    const isAbsent = this.#existing?.has(networkAt(packet, IPV6_DESTINATION)) === false;
+    if (isAbsent) this.#parts.refusals().noRoute(packet, now);
+    else this.#parts.refusals().prohibited(packet, now);
+  }
+
+  /** Networks are made while we run: that one is not there is only said after the registry was asked again. */
+  #refuseWhenListed(packet: Uint8Array, now: Instant): void {
+    if (this.#waiting.length === 0) {
+      this.#waitUntil = after(now, PATIENCE_MS);
+      this.#parts.registry.network({ kind: "list-networks" });
+    }
+    if (this.#waiting.length < MAX_WAITING) this.#waiting.push(packet.slice(0, MAX_QUOTED_BYTES));
+  }
+
+  /** Without the registry's word nobody can say that there is no such network. */
+  #releaseUnlisted(now: Instant): void {
+    for (const packet of this.#waiting.splice(0)) this.#parts.refusals().prohibited(packet, now);
   }
 
   /** False for an address in one of our networks that the node is not in: there is nobody there. */
@@ -181,11 +196,14 @@ export class Networks {
   }
 
   pollTimeout(): Deadline | undefined {
-    return this.#refreshAt === undefined ? undefined : { at: this.#refreshAt, reason: "networks" };
+    const refresh = this.#refreshAt === undefined ? undefined : { at: this.#refreshAt, reason: "networks" };
+    const release = this.#waiting.length === 0 ? undefined : { at: this.#waitUntil, reason: "list of networks" };
+    return earlier(refresh, release);
   }
 
   handleTimeout(now: Instant): void {
     if (this.#refreshAt !== undefined && now >= this.#refreshAt) this.#refresh(now);
+    if (now >= this.#waitUntil) this.#releaseUnlisted(now);
   }
 
   #standing(network: NetworkId, peer: NodeId, now: Instant): "yes" | "no" | "unknown" {
@@ -240,8 +258,10 @@ export class Networks {
     if (answer?.kind === "networks") {
       this.#listedAt = now;
       this.#existing = new Map(answer.networks.map((listing) => [listing.network, listing]));
+      for (const packet of this.#waiting.splice(0)) this.#refuseForeign(packet, now);
       return;
     }
+    if (command.kind === "list-networks") return this.#releaseUnlisted(now);
     if (answer?.kind !== "done" || command.kind === "invite-to-network") return;
     if (command.kind === "respond-invite" && !command.accept) return;
     const { network } = answer;
@@ -272,6 +292,10 @@ function isNode(node: NodeId): boolean {
 }
 
 const IPV6_DESTINATION = 24; // RFC 8200 §3
+const FRESH_LIST_MS = 500;
+const PATIENCE_MS = 400;
+const MAX_WAITING = 64;
+const MAX_QUOTED_BYTES = 1_232; // what an ICMPv6 error can quote
 const MAX_PEERS = 16_384;
 const MAX_LOOKUPS_AT_ONCE = 256;
 /** Memberships of others change rarely, and both sides check. */

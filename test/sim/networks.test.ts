@@ -81,7 +81,7 @@ describe("an address in a network", () => {
     join(network, a);
     network.run(100);
     expect(attempt(network, a, b, OPS)).toEqual(NO_ROUTE);
-    expect(a.engine.drops()["not-member"]).toBe(2);
+    expect(a.engine.drops()["not-member"]).toBe(3);
   });
 
   it("opens nothing by itself: members that never consented stay prohibited", () => {
@@ -151,7 +151,7 @@ describe("an address in a network", () => {
     expect(attempt(network, a, b, OPS)).toBe("arrived");
   });
 
-  it("in a network made since the last list is prohibited, not nowhere, though the list is old", () => {
+  it("in a network made since the last list is prohibited, not nowhere, and so while the registry is away", () => {
     const { network, a, b, c } = overlay();
     befriend(network, a, b);
     network.run(60_000);
@@ -164,9 +164,15 @@ describe("an address in a network", () => {
       network.run(50);
       expect(icmp(a.takeTunPackets()[0])).toEqual(PROHIBITED);
     }
+    network.run(1_000);
     a.sendPacket(mixed(a, b, 77));
     network.run(50);
     expect(icmp(a.takeTunPackets()[0])).toEqual(NO_ROUTE);
+    network.run(1_000);
+    a.disconnectRegistry();
+    a.sendPacket(mixed(a, b, 77));
+    network.run(500);
+    expect(icmp(a.takeTunPackets()[0])).toEqual(PROHIBITED);
   });
 });
 
