@@ -104,6 +104,10 @@ export interface PeerStatus extends PeerIdentity {
   /** Seconds since the last authenticated frame; null when there was none. */
   readonly lastReceivedAgoS: number | null;
   readonly kind: PeerKind;
+  /** The largest packet for the peer; a program that sends more is told "packet too big". Null without a link. */
+  readonly mtuBytes: number | null;
+  /** IP bytes that the underlay was found to carry to the peer; null when that is not known. */
+  readonly pathMtuBytes: number | null;
   /** A few words on what is going on (`asked 3m ago: "invoice check"`, `agreeing on keys`); empty when nothing is. */
   readonly note: string;
 }

@@ -432,6 +432,8 @@ export class Backend implements ControlBackend {
       lastHandshakeAgoS: agoS(facts?.establishedAt, at),
       lastReceivedAgoS: agoS(facts?.lastReceivedAt, at),
       kind: facts?.kind ?? "unknown",
+      mtuBytes: facts?.mtuBytes ?? null,
+      pathMtuBytes: facts?.pathMtuBytes ?? null,
       note: this.#note(record, facts?.isUp === true),
     };
   }

@@ -80,6 +80,8 @@ export class Driver {
       if (count === 0) break;
       this.#engine.handleTunBatch(count, this.#clock());
       this.#plane.sealAndSend(count);
+      const tooLong = this.#plane.takeTooLong();
+      if (tooLong >= 0) this.#engine.sizes.handleTooLong(tooLong, this.#clock());
     }
     this.drain();
   }

@@ -7,9 +7,10 @@
 import type { DropReason } from "../base/drop-reason.ts";
 import { after, type Instant } from "../base/instant.ts";
 import type { Link } from "../tunnel/link.ts";
-import { BRIDGE_PORT, type BridgeMessage, encodeBridgeMessage, parseBridgeMessage } from "../wire/bridge.ts";
+import { BRIDGE_PORT, type BridgeMessage, encodeBridgeMessage, FEATURE, parseBridgeMessage } from "../wire/bridge.ts";
 import { type NodeId, networkId } from "../wire/ids.ts";
 import { encodeVirtualHeader, encodeVirtualPacket, PROTOCOL } from "../wire/virtual-packet.ts";
+import type { SizeMessage } from "./packet-sizes.ts";
 
 export type PeerKind = "unknown" | "pilot-tun" | "plain";
 
@@ -23,8 +24,8 @@ export interface BridgeParts {
   heardConsent(node: NodeId, consents: boolean, now: Instant): void;
   heardRevoked(node: NodeId, now: Instant): void;
   heardRevokedAck(node: NodeId, now: Instant): void;
-  /** The largest inner packet the peer takes became known. */
-  heardMtu(link: Link, mtuBytes: number): void;
+  /** The peer said something about the length of packets, or sent a part of one. */
+  heardSize(link: Link, message: SizeMessage, now: Instant): DropReason | undefined;
   /** What peers were in an earlier run. */
   readonly kinds: ReadonlyMap<NodeId, PeerKind>;
   /** What the peer is was observed, and is not what it was taken for. */
@@ -76,22 +77,22 @@ export class BridgeConversation {
     const delayMs = HELLO_RETRY_MS[facts.hellosSent];
     if (delayMs === undefined || this.#parts.plainOnly) return this.#setKind(link.node, "plain", now);
     facts.hellosSent++;
-    this.#send(link, this.#hello(link.node, "hello"));
+    this.send(link, this.#hello(link.node, "hello"));
     link.schedule("hello-retry", after(now, delayMs));
   }
 
   /** Our consent changed while the link is up: the peer should know before it asks. */
   consentChanged(link: Link): void {
-    if (link.isUp) this.#send(link, this.#hello(link.node, "hello"));
+    if (link.isUp) this.send(link, this.#hello(link.node, "hello"));
   }
 
   sendKeepalive(link: Link): void {
-    this.#send(link, { kind: "keepalive" });
+    this.send(link, { kind: "keepalive" });
   }
 
   /** Tells the peer that it was revoked; repeated by the caller until acknowledged. */
   sendRevoked(link: Link): boolean {
-    return this.#send(link, { kind: "revoked", epoch: this.#parts.consentTo(link.node).epoch });
+    return this.send(link, { kind: "revoked", epoch: this.#parts.consentTo(link.node).epoch });
   }
 
   handle(link: Link, payload: Uint8Array, now: Instant): DropReason | undefined {
@@ -101,23 +102,25 @@ export class BridgeConversation {
     switch (message.kind) {
       case "hello":
         this.#heardHello(link, message, now);
-        this.#send(link, this.#hello(link.node, "hello-ack"));
+        this.send(link, this.#hello(link.node, "hello-ack"));
         return undefined;
       case "hello-ack":
         this.#heardHello(link, message, now);
         return undefined;
       case "revoked":
-        this.#send(link, { kind: "revoked-ack", epoch: message.epoch });
+        this.send(link, { kind: "revoked-ack", epoch: message.epoch });
         this.#parts.heardRevoked(link.node, now);
         return undefined;
       case "revoked-ack":
         this.#parts.heardRevokedAck(link.node, now);
         return undefined;
       case "mtu-probe":
-        this.#send(link, { kind: "mtu-answer", size: message.size, id: message.id });
+        this.send(link, { kind: "mtu-answer", size: message.size, id: message.id });
         return undefined;
-      case "keepalive":
       case "mtu-answer":
+      case "fragment":
+        return this.#parts.heardSize(link, message, now);
+      case "keepalive":
         return undefined;
       case "unknown":
         return "unknown-bridge-message";
@@ -127,7 +130,7 @@ export class BridgeConversation {
   #heardHello(link: Link, hello: Extract<BridgeMessage, { kind: "hello" | "hello-ack" }>, now: Instant): void {
     this.#setKind(link.node, "pilot-tun", now);
     link.unschedule("hello-retry");
-    this.#parts.heardMtu(link, hello.mtu);
+    this.#parts.heardSize(link, hello, now);
     this.#parts.heardConsent(link.node, hello.consents, now);
   }
 
@@ -149,10 +152,18 @@ export class BridgeConversation {
 
   #hello(node: NodeId, kind: "hello" | "hello-ack"): BridgeMessage {
     const { consents, epoch } = this.#parts.consentTo(node);
-    return { kind, consents, features: 0, mtu: this.#parts.mtuBytes, instance: this.#parts.instance, epoch };
+    return {
+      kind,
+      consents,
+      features: FEATURE.FRAGMENTS,
+      mtu: this.#parts.mtuBytes,
+      instance: this.#parts.instance,
+      epoch,
+    };
   }
 
-  #send(link: Link, message: BridgeMessage): boolean {
+  /** False when there is no session. */
+  send(link: Link, message: BridgeMessage): boolean {
     if (this.#parts.plainOnly) return false;
     return link.sendVirtual(
       encodeVirtualPacket({

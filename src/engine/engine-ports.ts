@@ -75,4 +75,8 @@ export interface LinkFacts {
   readonly lastReceivedAt: Instant | undefined;
   readonly isUp: boolean;
   readonly kind: PeerKind;
+  /** The largest inner packet for the peer. */
+  readonly mtuBytes: number;
+  /** IP bytes that the underlay is known to carry to it. */
+  readonly pathMtuBytes: number | undefined;
 }

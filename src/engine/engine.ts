@@ -15,7 +15,7 @@ import { FlowTable } from "../policy/flow-table.ts";
 import type { RegistryEvent } from "../registry/events.ts";
 import { Routes } from "../routing/routes.ts";
 import { consents } from "../trust/trust-record.ts";
-import { MAX_LINKS, type StagedPacket } from "../tunnel/data-plane.ts";
+import type { StagedPacket } from "../tunnel/data-plane.ts";
 import type { Link } from "../tunnel/link.ts";
 import type { LinkEvent } from "../tunnel/link-context.ts";
 import { LinkTable, type Transmit } from "../tunnel/link-table.ts";
@@ -34,6 +34,7 @@ import { LinkHistory } from "./link-history.ts";
 import { Networks, NO_NETWORKS } from "./networks.ts";
 import { NodeStreams } from "./node-streams.ts";
 import { Outbound } from "./outbound.ts";
+import { PacketSizes } from "./packet-sizes.ts";
 import { Paths } from "./paths.ts";
 import { Pings } from "./pings.ts";
 import { PlainAgents } from "./plain/plain-agents.ts";
@@ -52,6 +53,7 @@ export class Engine {
   readonly networks: Networks;
   readonly admission: Admission;
   readonly paths: Paths;
+  readonly sizes: PacketSizes;
   /** Local programs' connections with peers that are no pilot-tun; the edge lends it sockets. */
   readonly plain: PlainAgents;
   /** UDP or TCP to the beacon; the edge reports what became of the connection. */
@@ -70,7 +72,6 @@ export class Engine {
   readonly #direct: DirectHandshakes;
   readonly #outbound: Outbound;
   readonly #inbound: Inbound;
-  readonly #peerMtu: Int32Array;
   readonly #transmits: Transmit[] = [];
   readonly #events: EngineEvent[] = [];
   readonly #history: LinkHistory;
@@ -93,7 +94,6 @@ export class Engine {
     };
     this.networks = this.#createNetworks();
     this.routes = new Routes(options.prefix.bytes, options.node, [networkId(0), ...this.networks.memberships()]);
-    this.#peerMtu = new Int32Array(MAX_LINKS).fill(options.mtuBytes);
     this.#pings = new Pings(options.node);
     this.paths = new Paths(
       { ...parts, listenPort: options.listenPort, links: () => this.#links },
@@ -158,10 +158,14 @@ export class Engine {
       trust: parts.trust,
       drops: this.#drops,
     };
+    this.sizes = new PacketSizes({
+      ...{ ...shared, mtuBytes: options.mtuBytes, bridge: this.#bridge, pings: this.#pings, paths: this.paths },
+      decide: (link, packet, at) => this.#inbound.decideReassembled(link, packet, at),
+    });
     this.#outbound = new Outbound({
       ...shared,
+      sizes: this.sizes,
       refusals: this.#refusals,
-      peerMtu: this.#peerMtu,
       refuseStranger: (packet, node, at) => this.#strangers.refuse(packet, node, at),
     });
     const datagrams = new Datagrams({
@@ -180,6 +184,7 @@ export class Engine {
     const virtual = new VirtualPackets({ ...shared, pings: this.#pings, bridge: this.#bridge, streams: this.#streams });
     this.#inbound = new Inbound({
       ...shared,
+      sizes: this.sizes,
       mtuBytes: options.mtuBytes,
       heardPacket: (link, at) => this.#bridge.heardPacket(link, at),
       handleVirtual: (link, packet, at) => virtual.handle(link, packet, at),
@@ -281,7 +286,7 @@ export class Engine {
   }
 
   pollTunPacket(): Uint8Array | undefined {
-    return this.#refusals.pollPacket() ?? this.plain.pollTunPacket();
+    return this.#refusals.pollPacket() ?? this.sizes.pollPacket() ?? this.plain.pollTunPacket();
   }
 
   pollEvent(): EngineEvent | undefined {
@@ -289,8 +294,8 @@ export class Engine {
   }
 
   pollTimeout(): Deadline | undefined {
-    let first = earlier(this.#links.pollTimeout(), earlier(this.#strangers.pollTimeout(), this.networks.pollTimeout()));
-    first = earlier(first, this.admission.pollTimeout());
+    let first = earlier(this.#links.pollTimeout(), this.#strangers.pollTimeout());
+    first = earlier(first, earlier(this.networks.pollTimeout(), this.admission.pollTimeout()));
     first = earlier(first, this.#streams.pollTimeout());
     first = earlier(first, this.#direct.pollTimeout());
     first = earlier(first, this.plain.pollTimeout());
@@ -306,7 +311,7 @@ export class Engine {
 
   linkFacts(node: NodeId): LinkFacts | undefined {
     const link = this.#links.get(node);
-    return link && this.#history.facts(link);
+    return link && { ...this.#history.facts(link), ...this.sizes.facts(link) };
   }
 
   beaconFacts(now: Instant): { state: "ok" | "waiting" | "down"; observed: Endpoint | undefined } {
@@ -339,17 +344,14 @@ export class Engine {
 
   /** Consequences of an input inside the engine, until nothing is left to do; bounded, each round consumes events. */
   #settle(now: Instant): void {
+    const { registry } = this.#parts;
     for (let round = 0; round < MAX_SETTLE_ROUNDS; round++) {
       let idle = true;
       for (let event = this.#links.pollEvent(); event !== undefined; event = this.#links.pollEvent()) {
         idle = false;
         this.#handleLink(event, now);
       }
-      for (
-        let event = this.#parts.registry.pollEvent();
-        event !== undefined;
-        event = this.#parts.registry.pollEvent()
-      ) {
+      for (let event = registry.pollEvent(); event !== undefined; event = registry.pollEvent()) {
         idle = false;
         this.#handleRegistryEvent(event, now);
       }
@@ -397,9 +399,9 @@ export class Engine {
         this.plain.linkUp(link.node, now);
         return;
       case "down":
-        this.#peerMtu[link.index] = this.#options.mtuBytes;
-        return;
+        return this.sizes.forget(link);
       case "moved":
+        this.sizes.mtus.moved(link, now);
         this.#rememberEndpoint(link);
         return;
       case "endpoint-wanted":
@@ -408,23 +410,21 @@ export class Engine {
         this.beaconWay.handleSuspicion(now);
         return;
       case "proof-wanted":
-        this.#proveKey(link, event.keySlot, now);
-        return;
+        return this.#proveKey(link, event.keySlot, now);
       case "direct-proof-wanted":
-        this.#pings.proveDirect(link, event.endpoint, now);
-        return;
+        return this.#pings.proveDirect(link, event.endpoint, now);
       case "relay-proof-wanted":
-        this.#pings.proveRelay(link, now);
-        return;
+        return this.#pings.proveRelay(link, now);
       case "keepalive-due":
-        this.#bridge.sendKeepalive(link);
-        return;
+        return this.#bridge.sendKeepalive(link);
       case "hello-due":
-        this.#bridge.helloDue(link, now);
-        return;
+        return this.#bridge.helloDue(link, now);
       case "notice-due":
         this.#notices.send(link, now);
         return;
+      case "mtu-probe-due":
+      case "mtu-check-due":
+        return this.sizes.handleDue(link, event.kind, now);
       case "unreachable":
         this.#refuseStaged(event.packets, now);
         this.plain.linkUnreachable(link.node);
@@ -502,9 +502,7 @@ export class Engine {
       heardConsent: (node, consented, now) => this.introductions.heardConsent(node, consented, now),
       heardRevoked: (node, now) => this.introductions.heardRevoke(node, now),
       heardRevokedAck: (node, now) => this.#revocationHeard(node, now),
-      heardMtu: (link, mtuBytes) => {
-        this.#peerMtu[link.index] = Math.max(MIN_MTU_BYTES, Math.min(mtuBytes, this.#options.mtuBytes));
-      },
+      heardSize: (link, message, now) => this.sizes.handleMessage(link, message, now),
       plainOnly: this.#options.plainOnly ?? false,
       kinds: this.#options.kinds ?? new Map(),
       kindChanged: (node, now) => {
@@ -570,7 +568,7 @@ export class Engine {
     const link = this.#links.get(node);
     if (link === undefined) return;
     this.#history.keep(link);
-    this.#peerMtu[link.index] = this.#options.mtuBytes;
+    this.sizes.forget(link);
     this.plain.linkClosed(link);
     this.#links.close(node);
     this.#bridge.forget(node);
@@ -598,6 +596,5 @@ export class Engine {
 const MAX_SETTLE_ROUNDS = 16;
 /** Three discovers without an answer. */
 const BEACON_SILENCE_MS = 80_000;
-const MIN_MTU_BYTES = 1_280; // RFC 8200 §5
 /** A flow without a packet for this long is not worth a reset when it is cut. */
 const LIVE_FLOW_S = 600;

@@ -3,6 +3,7 @@
  * counter, and hands up rows; `decide` tells for each inner packet (or run of segments of one flow) whether the peer
  * that sent it may, and passes everything else on to whom it concerns.
  */
+import { readU16, readU32 } from "../base/bytes.ts";
 import type { DropCounters, DropReason } from "../base/drop-reason.ts";
 import type { Endpoint } from "../base/endpoint.ts";
 import type { Instant, WallClock } from "../base/instant.ts";
@@ -17,6 +18,7 @@ import { IPV6, IPV6_HEADER_BYTES, NEXT_HEADER } from "../wire/ipv6.ts";
 import { clampMss, MIN_TCP_HEADER_BYTES, TCP, TCP_FLAG } from "../wire/tcp.ts";
 import type { Admission } from "./admission.ts";
 import type { Networks } from "./networks.ts";
+import type { PacketSizes } from "./packet-sizes.ts";
 import { MODE, type PlainAgents } from "./plain/plain-agents.ts";
 
 export interface InboundParts {
@@ -30,6 +32,7 @@ export interface InboundParts {
   readonly trust: TrustBook;
   readonly drops: DropCounters;
   readonly mtuBytes: number;
+  readonly sizes: PacketSizes;
   /** The peer sends packets though it was not taken for a pilot-tun; false when this node takes none. */
   heardPacket(link: Link, now: Instant): boolean;
   /** A whole virtual packet of an authenticated peer that is not bridge data; borrowed. */
@@ -41,9 +44,12 @@ export interface InboundParts {
 export class Inbound {
   readonly #parts: InboundParts;
   readonly #rows: Int32Array;
-  readonly #arena: Uint8Array;
-  readonly #view: DataView;
-  readonly #key: FlowKey;
+  /** What is being looked at: the batch's arena, for a moment a packet that came in pieces. */
+  #arena: Uint8Array;
+  #view: DataView;
+  readonly #key: { -readonly [K in keyof FlowKey]: FlowKey[K] };
+  /** Of the batch. */
+  #nowS = 0;
 
   constructor(parts: InboundParts) {
     this.#parts = parts;
@@ -55,6 +61,7 @@ export class Inbound {
 
   decide(count: number, now: Instant, wall: WallClock): void {
     const nowS = Math.floor(wall / 1000);
+    this.#nowS = nowS;
     for (let row = 0; row < count * ROW_WORDS; row += ROW_WORDS) {
       this.#rows[row + IN.VERDICT] = DROP;
       const refused =
@@ -87,14 +94,31 @@ export class Inbound {
     const offset = this.#rows[row + IN.OFFSET]!;
     const length = this.#rows[row + IN.LENGTH]!;
     if (!isPacket) return this.#parts.handleVirtual(link, this.#arena.subarray(offset, offset + length), now);
-    return this.#decidePacket(row, link, offset, length, now, nowS);
+    const refused = this.#decidePacket(link, offset, length, this.#rows[row + IN.NEXT_SEQ]!, now, nowS);
+    if (refused === undefined) this.#rows[row + IN.VERDICT] = ACCEPT;
+    return refused;
+  }
+
+  /** A packet of the peer that came in pieces: may it pass? Called while a batch is being decided. */
+  decideReassembled(link: Link, packet: Uint8Array, now: Instant): DropReason | undefined {
+    if (!isWholeIpv6(packet)) return "malformed-packet";
+    this.#lookInto(packet);
+    const refused = this.#decidePacket(link, 0, packet.length, nextSequenceOf(packet), now, this.#nowS);
+    this.#lookInto(this.#parts.dataPlane.inbound.arena);
+    return refused;
+  }
+
+  #lookInto(bytes: Uint8Array): void {
+    this.#arena = bytes;
+    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    this.#key.view = this.#view;
   }
 
   #decidePacket(
-    row: number,
     link: Link,
     offset: number,
     length: number,
+    nextSequence: number,
     now: Instant,
     nowS: number,
   ): DropReason | undefined {
@@ -126,9 +150,8 @@ export class Inbound {
     if (shape === SHAPE.FIRST_FRAGMENT) admission.noteFirstFragment(this.#arena, offset, length, SIDE, key, flow, nowS);
     if (this.#arena[offset + IPV6.NEXT_HEADER] === NEXT_HEADER.TCP) {
       admission.noteTcpEnd(this.#arena, offset, flow);
-      this.#followTcp(row, offset, length, flow);
+      this.#followTcp(offset, length, flow, nextSequence, link);
     }
-    this.#rows[row + IN.VERDICT] = ACCEPT;
     return undefined;
   }
 
@@ -151,14 +174,32 @@ export class Inbound {
     return admission.open(this.#key, link, SIDE, nowS);
   }
 
-  #followTcp(row: number, offset: number, length: number, flow: number): void {
+  #followTcp(offset: number, length: number, flow: number, nextSequence: number, link: Link): void {
     const tcp = offset + IPV6_HEADER_BYTES;
-    this.#parts.flows.noteNextSeq(flow, this.#rows[row + IN.NEXT_SEQ]!);
+    this.#parts.flows.noteNextSeq(flow, nextSequence);
     if (this.#arena[tcp + TCP.FLAGS]! & TCP_FLAG.SYN) {
-      const maxMss = this.#parts.mtuBytes - TCP_OVERHEAD_BYTES;
+      const maxMss = this.#parts.sizes.mtus.frameBytes[link.index]! - TCP_OVERHEAD_BYTES;
       clampMss(this.#arena.subarray(0, offset + length), offset, tcp, maxMss, false);
     }
   }
+}
+
+function isWholeIpv6(packet: Uint8Array): boolean {
+  return (
+    packet.length >= IPV6_HEADER_BYTES &&
+    packet[0]! >>> 4 === 6 &&
+    readU16(packet, 4) + IPV6_HEADER_BYTES === packet.length
+  );
+}
+
+/** What the data plane says in IN.NEXT_SEQ of packets that come whole. */
+function nextSequenceOf(packet: Uint8Array): number {
+  if (packet[6] !== NEXT_HEADER.TCP || packet.length < IPV6_HEADER_BYTES + MIN_TCP_HEADER_BYTES) return 0;
+  const flags = packet[IPV6_HEADER_BYTES + TCP.FLAGS]!;
+  const headerBytes = (packet[IPV6_HEADER_BYTES + TCP.DATA_OFFSET]! >>> 4) * 4;
+  const payloadBytes = Math.max(0, packet.length - IPV6_HEADER_BYTES - headerBytes);
+  const counted = (flags & TCP_FLAG.SYN ? 1 : 0) + (flags & TCP_FLAG.FIN ? 1 : 0);
+  return (readU32(packet, IPV6_HEADER_BYTES + TCP.SEQUENCE) + payloadBytes + counted) | 0;
 }
 
 /** Of every packet that comes this way. */

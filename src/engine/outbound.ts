@@ -17,6 +17,7 @@ import { IPV6, IPV6_HEADER_BYTES, NEXT_HEADER } from "../wire/ipv6.ts";
 import { clampMss, MIN_TCP_HEADER_BYTES, TCP, TCP_FLAG } from "../wire/tcp.ts";
 import type { Admission } from "./admission.ts";
 import type { Networks } from "./networks.ts";
+import type { PacketSizes } from "./packet-sizes.ts";
 import { MODE, type PlainAgents } from "./plain/plain-agents.ts";
 import type { NatBinding } from "./plain/tcp-nat.ts";
 import type { Refusals } from "./refusals.ts";
@@ -32,8 +33,7 @@ export interface OutboundParts {
   readonly refusals: Refusals;
   readonly plain: PlainAgents;
   readonly drops: DropCounters;
-  /** Per link index: the largest inner packet the peer takes. */
-  readonly peerMtu: Int32Array;
+  readonly sizes: PacketSizes;
   /** Whether a stranger's node exists at all is only known to the registry; the answer decides what programs are told. */
   refuseStranger(packet: Uint8Array, node: NodeId, now: Instant): void;
 }
@@ -93,19 +93,21 @@ export class Outbound {
     const link = flows.touch(flow, nowS);
     if (shape === SHAPE.FIRST_FRAGMENT) admission.noteFirstFragment(this.#arena, offset, length, SIDE, key, flow, nowS);
 
-    // 3. It must fit the far interface, segment by segment.
+    // 3. It must fit the far interface and the path, segment by segment; what fits no frame but may be cut is.
     const segmentBytes =
       this.#rows[row + OUT.GSO_TYPE] === 0
         ? length
         : this.#rows[row + OUT.HEADER_LENGTH]! + this.#rows[row + OUT.GSO_SIZE]!;
-    const mtuBytes = this.#parts.peerMtu[link]!;
-    if (segmentBytes > mtuBytes) {
+    const frameBytes = this.#parts.sizes.mtus.frameBytes[link]!;
+    const isLong = segmentBytes > frameBytes;
+    if (isLong && segmentBytes > this.#parts.sizes.mtus.peerMtu[link]!) {
+      const mtuBytes = this.#parts.sizes.mtus.peerMtu[link]!;
       this.#parts.refusals.packetTooBig(this.#arena.subarray(offset, offset + length), mtuBytes, now);
       return "too-big";
     }
     if (this.#arena[offset + IPV6.NEXT_HEADER] === NEXT_HEADER.TCP) {
       admission.noteTcpEnd(this.#arena, offset, flow);
-      this.#followTcp(row, offset, flow, mtuBytes);
+      this.#followTcp(row, offset, flow, frameBytes);
     }
 
     // 4. A plain agent takes no packets: translated for it, or copied as long as nobody knows whether it is one.
@@ -119,8 +121,12 @@ export class Outbound {
     // 5. A key to seal with, or a place to wait for one.
     const keySlot = links.sendKey[link]!;
     if (keySlot < 0) return this.#stage(row, link, now);
-    this.#rows[row + OUT.KEY_SLOT] = keySlot;
-    this.#rows[row + OUT.ENDPOINT_SLOT] = links.sendEndpoint[link]!;
+    if (isLong) {
+      this.#parts.sizes.long.send(links.at(link)!, keySlot, this.#packetOf(row), frameBytes);
+    } else {
+      this.#rows[row + OUT.KEY_SLOT] = keySlot;
+      this.#rows[row + OUT.ENDPOINT_SLOT] = links.sendEndpoint[link]!;
+    }
     if (this.#notedLink !== link || this.#notedAt !== now) {
       this.#notedLink = link;
       this.#notedAt = now;
@@ -168,7 +174,7 @@ export class Outbound {
     return opened;
   }
 
-  /** Keeps what a reset needs, and keeps the peer's segments within its interface. */
+  /** Keeps what a reset needs, and keeps the peer's segments within its interface and our frames. */
   #followTcp(row: number, offset: number, flow: number, mtuBytes: number): void {
     const tcp = offset + IPV6_HEADER_BYTES;
     const flags = this.#arena[tcp + TCP.FLAGS]!;
