@@ -1,6 +1,6 @@
 /**
- * Run inside a namespace by underlay.test.ts: `receive ADDRESS` counts what opens until it is ended; `send ADDRESS BYTES`
- * sends superpackets, pausing while the socket is full, and after each pause waits to be told that it may go on.
+ * Run inside a namespace by underlay.test.ts: `receive ADDRESS` counts what opens until it is ended; `send ADDRESS BYTES
+ * SEGMENT` sends superpackets, pausing while the socket is full, and after each pause waits to be told that it may go on.
  * Both print one JSON line per report.
  */
 import { NativeDataPlane } from "../../src/io/native-data-plane.ts";
@@ -8,7 +8,7 @@ import { COUNTER } from "../../src/tunnel/data-plane.ts";
 import { ENDPOINT_SLOT, KEY_SLOT, keySpec } from "../helpers/data-plane-pair.ts";
 import { bytesOf, superpacket, tcpPacket } from "../helpers/inner-packets.ts";
 
-const [role, peer, total] = process.argv.slice(2);
+const [role, peer, total, segment] = process.argv.slice(2);
 const PORTS = { receive: 4002, send: 4001 } as const;
 const plane = new NativeDataPlane();
 
@@ -33,7 +33,7 @@ if (role === "receive") {
   plane.openUdp({ address: "::", port: PORTS.send });
   plane.installKey(KEY_SLOT, keySpec(1, 2));
   plane.setEndpoint(ENDPOINT_SLOT, { address: peer!, port: PORTS.receive }, new Uint8Array(0));
-  const packet = superpacket(tcpPacket({ payload: bytesOf(13_000) }), 1300);
+  const packet = superpacket(tcpPacket({ payload: bytesOf(13_000) }), Number(segment));
   let left = Math.ceil(Number(total) / 13_000);
   let resumed = 0;
   const sendMore = () => {
@@ -42,7 +42,7 @@ if (role === "receive") {
       left--;
     }
     if (left > 0 || plane.sendBlocked) return;
-    report({ resumed, done: true });
+    report({ resumed, tooLong: plane.takeTooLong(), done: true });
     plane.close();
   };
   plane.startPolling({
