@@ -398,6 +398,27 @@ static napi_value seal(napi_env env, napi_callback_info info) {
   return integer(&call, seal_frame(key, frame.at, packet.length) ? 0 : -EIO);
 }
 
+/* queueVirtual(plane, keySlot, endpointSlot, packet) */
+static napi_value queue_virtual(napi_env env, napi_callback_info info) {
+  struct call call = call_of(env, info);
+  struct plane *plane = plane_of(&call);
+  int32_t key_slot = int_of(&call, 1), endpoint_slot = int_of(&call, 2);
+  struct bytes packet = bytes_of(&call, 3, VIRTUAL_HEADER);
+  if (call.bad) return bad_call(&call);
+  seal_virtual(plane, key_slot, endpoint_slot, packet.at, packet.length);
+  return NULL;
+}
+
+/* flush(plane) */
+static napi_value flush(napi_env env, napi_callback_info info) {
+  struct call call = call_of(env, info);
+  struct plane *plane = plane_of(&call);
+  if (call.bad) return bad_call(&call);
+  udp_flush(plane);
+  wakeups_watch_writable(plane);
+  return NULL;
+}
+
 /* sendStaged(plane, keySlot, endpointSlot, bytes, gsoType, gsoSize, csumStart, csumOffset, headerLength) */
 static napi_value send_staged(napi_env env, napi_callback_info info) {
   struct call call = call_of(env, info);
@@ -527,6 +548,8 @@ static const struct {
   {"setRelay", set_relay},
   {"source", source},
   {"seal", seal},
+  {"queueVirtual", queue_virtual},
+  {"flush", flush},
   {"sendStaged", send_staged},
   {"crc32", crc32_bytes},
   {"checksum", checksum_bytes},

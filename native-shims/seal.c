@@ -59,6 +59,18 @@ void seal_packet(struct plane *plane, int32_t key_slot, int32_t endpoint_slot, c
   if (sent < count) count_of(plane, SEND_FAILED, count - sent);
 }
 
+void seal_virtual(struct plane *plane, int32_t key_slot, int32_t endpoint_slot, const uint8_t *packet, size_t length) {
+  struct key *key = key_at(plane, key_slot);
+  uint8_t *frame = key == NULL ? NULL : udp_reserve(plane, endpoint_slot, FRAME_OVERHEAD + length);
+  if (frame == NULL) return count_of(plane, SEND_FAILED, 1);
+  uint8_t *virtual = frame + FRAME_HEADER;
+  memcpy(virtual, packet, length);
+  memset(virtual + VIRTUAL_CRC, 0, 4);
+  write_u32(virtual + VIRTUAL_CRC, crc32_of(virtual, length));
+  if (!seal_frame(key, frame, length)) return count_of(plane, SEND_FAILED, 1);
+  udp_commit(plane, endpoint_slot, FRAME_OVERHEAD + length);
+}
+
 static void seal_row(struct plane *plane, const int32_t *row) {
   int64_t offset = row[OUT_OFFSET], length = row[OUT_LENGTH];
   if (offset < 0 || length <= 0 || offset + length > (int64_t)plane->out_bytes)

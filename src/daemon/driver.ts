@@ -51,6 +51,7 @@ export class Driver {
       this.#plane.sendDatagram(out.to, out.datagram);
     }
     engine.sendReleased();
+    this.#plane.flush();
     for (let packet = engine.pollTunPacket(); packet !== undefined; packet = engine.pollTunPacket()) {
       this.#plane.writeTunPacket(packet);
     }

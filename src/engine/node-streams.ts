@@ -11,7 +11,7 @@ import type { StreamEvent } from "../stream/stream-event.ts";
 import type { StreamOptions } from "../stream/stream-options.ts";
 import { type ListenMode, StreamTable, type TableEvent } from "../stream/stream-table.ts";
 import { type NodeId, networkId, type PilotAddress } from "../wire/ids.ts";
-import { encodeVirtualPacket, FLAG, PORT, PROTOCOL, type VirtualPacket } from "../wire/virtual-packet.ts";
+import { encodeWithoutCrc, FLAG, PORT, PROTOCOL, type VirtualPacket } from "../wire/virtual-packet.ts";
 
 export interface StreamOwner {
   /** A SYN came to a port that asks. */
@@ -27,7 +27,7 @@ export type StreamPurpose = "trust" | "question" | "other";
 export interface NodeStreamsParts {
   readonly local: NodeId;
   randomBytes(length: number): Uint8Array;
-  /** Seals and sends; without a key the packet is lost, and repeated like any lost packet. */
+  /** Seals and sends, with the CRC that is missing yet; without a key the packet is lost, and repeated like any lost packet. */
   send(node: NodeId, packet: Uint8Array, purpose: StreamPurpose, payloadBytes: number, now: Instant): void;
 }
 
@@ -111,7 +111,7 @@ export class NodeStreams {
     for (let out = this.#table.pollPacket(); out !== undefined; out = this.#table.pollPacket()) {
       happened = true;
       const packet = { ...out.packet, protocol: PROTOCOL.STREAM, source, destination: out.remote };
-      this.#parts.send(out.remote.node, encodeVirtualPacket(packet), purposeOf(packet), packet.payload.length, now);
+      this.#parts.send(out.remote.node, encodeWithoutCrc(packet), purposeOf(packet), packet.payload.length, now);
     }
     return happened;
   }

@@ -31,7 +31,7 @@ export class VirtualPackets {
 
   /** `bytes` are borrowed. */
   handle(link: Link, bytes: Uint8Array, now: Instant): DropReason | undefined {
-    const packet = parseVirtualPacket(bytes);
+    const packet = parseVirtualPacket(bytes, true); // by the data plane
     if (packet === undefined) return "bad-virtual-packet";
     switch (packet.protocol) {
       case PROTOCOL.CONTROL:

@@ -42,6 +42,7 @@ export class NativeDataPlane implements DataPlane {
   readonly #status = new Int32Array(STATUS_WORDS);
   readonly #shim: NativeShim;
   readonly #plane: PlaneHandle;
+  #hasQueued = false;
 
   constructor() {
     this.#shim = nativeShim();
@@ -188,6 +189,18 @@ export class NativeDataPlane implements DataPlane {
     const frame = new Uint8Array(virtualPacket.length + SEALED_OVERHEAD_BYTES);
     checked(this.#shim.seal(this.#plane, keySlot, virtualPacket, frame), "seal");
     return frame;
+  }
+
+  queueVirtual(keySlot: number, endpointSlot: number, virtualPacket: Uint8Array): void {
+    this.#shim.queueVirtual(this.#plane, keySlot, endpointSlot, virtualPacket);
+    this.#hasQueued = true;
+  }
+
+  /** Sends what `queueVirtual` left; at the end of each wake-up. */
+  flush(): void {
+    if (!this.#hasQueued) return;
+    this.#hasQueued = false;
+    this.#shim.flush(this.#plane);
   }
 
   sendStaged(keySlot: number, endpointSlot: number, packet: StagedPacket): void {

@@ -162,6 +162,11 @@ export interface DataPlane {
   source(index: number): Endpoint;
   /** Seals one whole virtual packet (its CRC is set by the caller) into a PILS frame; the bytes are the caller's. */
   seal(keySlot: number, virtualPacket: Uint8Array): Uint8Array;
+  /**
+   * Seals one whole virtual packet, whose CRC is filled in here, for an endpoint slot. For packets that come in numbers: they
+   * leave together at the end of the wake-up.
+   */
+  queueVirtual(keySlot: number, endpointSlot: number, virtualPacket: Uint8Array): void;
   /** Sends a packet that waited, as `sealAndSend` would have. */
   sendStaged(keySlot: number, endpointSlot: number, packet: StagedPacket): void;
 }

@@ -237,6 +237,15 @@ export class Link {
     return true;
   }
 
+  /** The same for packets that come in numbers: they leave at the end of the wake-up, and their CRC is filled in then. */
+  queueVirtual(packet: Uint8Array): boolean {
+    const session = this.#sessions.current;
+    if (session === undefined) return false;
+    this.#context.dataPlane.queueVirtual(session.sendSlot, this.#endpointSlot, packet);
+    if (this.#dozes) this.#timers.setIfStopped("reply-due", this.#lastReceivedAt ?? instant(0));
+    return true;
+  }
+
   /** The same for an answer: it takes the way back that the frame being handled came on. */
   answerVirtual(packet: Uint8Array): boolean {
     const session = this.#sessions.current;

@@ -111,6 +111,10 @@ export class PortableDataPlane implements DataPlane {
     return frame;
   }
 
+  queueVirtual(keySlot: number, endpointSlot: number, virtualPacket: Uint8Array): void {
+    this.#sendFrame(endpointSlot, this.#keys.sealWithCrc(keySlot, virtualPacket));
+  }
+
   sendStaged(keySlot: number, endpointSlot: number, packet: StagedPacket): void {
     const packets = segmentPacket(packet);
     if (packets === undefined) this.#count(COUNTER.MALFORMED_PACKET);
@@ -212,20 +216,27 @@ export class PortableDataPlane implements DataPlane {
   }
 
   #sendPacket(keySlot: number, endpointSlot: number, packet: Uint8Array): void {
+    const isKnown = this.#endpoints.has(endpointSlot);
+    const frame = isKnown ? this.#keys.sealBridgeData(keySlot, packet) : undefined;
+    if (!this.#sendFrame(endpointSlot, frame)) return;
+    this.#count(COUNTER.TX_PACKETS);
+    this.#countKey(keySlot, KEY_STAT.TX_PACKETS, 1);
+    this.#countKey(keySlot, KEY_STAT.TX_BYTES, packet.length);
+  }
+
+  /** False (and counted) when there is no endpoint, no frame, or the frame is too long for it. */
+  #sendFrame(endpointSlot: number, frame: Uint8Array | undefined): boolean {
     const target = this.#endpoints.get(endpointSlot);
-    const frame = target && this.#keys.sealBridgeData(keySlot, packet);
     if (target === undefined || frame === undefined || target.prefix.length + frame.length > MAX_UDP_PAYLOAD) {
       this.#count(COUNTER.SEND_FAILED);
-      return;
+      return false;
     }
     const bytes = new Uint8Array(target.prefix.length + frame.length);
     bytes.set(target.prefix);
     bytes.set(frame, target.prefix.length);
     this.#datagramOutput.push({ to: target.endpoint, bytes });
     this.#count(COUNTER.TX_DATAGRAMS);
-    this.#count(COUNTER.TX_PACKETS);
-    this.#countKey(keySlot, KEY_STAT.TX_PACKETS, 1);
-    this.#countKey(keySlot, KEY_STAT.TX_BYTES, packet.length);
+    return true;
   }
 
   #handleDatagram({ from, bytes }: ReceivedDatagram): void {

@@ -72,6 +72,13 @@ export class PortableKeys {
     return this.#slots.get(slot)?.seal(virtualPacket);
   }
 
+  /** The same for a packet whose CRC is missing. */
+  sealWithCrc(slot: number, virtualPacket: Uint8Array): Uint8Array | undefined {
+    const packet = virtualPacket.slice();
+    writeU32(packet, CRC, virtualPacketCrc(packet));
+    return this.seal(slot, packet);
+  }
+
   /** Seals an inner IP packet as bridge data; undefined as for `seal`, or when no virtual packet can hold it. */
   sealBridgeData(slot: number, packet: Uint8Array): Uint8Array | undefined {
     const installed = this.#slots.get(slot);

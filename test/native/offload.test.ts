@@ -2,7 +2,7 @@ import { closeSync, readSync, writeSync } from "node:fs";
 import fc from "fast-check";
 import { afterEach, expect, test } from "vitest";
 import { concatBytes } from "../../src/base/bytes.ts";
-import { ACCEPT, COUNTER, DROP, IN, OUT, ROW_WORDS, type StagedPacket } from "../../src/tunnel/data-plane.ts";
+import { ACCEPT, COUNTER, DROP, IN, LOOPBACK, OUT, ROW_WORDS, type StagedPacket } from "../../src/tunnel/data-plane.ts";
 import { segmentPacket } from "../../src/tunnel/segment.ts";
 import { planeOfA, send } from "../helpers/data-plane-pair.ts";
 import { bytesOf, superpacket, TCP, tcpPacket, udpPacket, whole } from "../helpers/inner-packets.ts";
@@ -326,4 +326,30 @@ test("a packet of the daemon's own goes to the TUN as it is", () => {
   expect(planes.native.writeTunPacket(new Uint8Array(0))).toBe(false);
   expect(planes.written().map((each) => [hexOf(each.bytes), each.gsoType])).toEqual([[hexOf(packet), 0]]);
   expect(planes.native.counters[COUNTER.TUN_WRITE_FAILED]).toBe(1);
+});
+
+test("a row that goes back to the TUN keeps its bytes and its offload fields", () => {
+  const planes = new PlanesWithTun();
+  const packet = superpacket(tcpPacket({ payload: bytesOf(9_000) }), 1_300);
+  planes.handOver(packet.bytes, packet);
+  planes.handOver(tcpPacket({ flags: TCP.SYN }));
+  planes.handOver(tcpPacket({ flags: TCP.RST }));
+  const { outbound } = planes.native;
+  const count = planes.native.readTun();
+  expect(count).toBe(3);
+  for (const row of [0, 1]) setWord(outbound, row, OUT.KEY_SLOT, LOOPBACK);
+  outbound.arena[wordOf(outbound, 1, OUT.OFFSET) + 7] = 1; // what the engine changes is what is written
+  planes.native.sealAndSend(count);
+  const [first, second, ...others] = planes.written();
+  expect(first).toMatchObject({ gsoType: 4, gsoSize: 1_300, csumStart: 40, csumOffset: 16 });
+  expect(hexOf(first!.bytes)).toBe(hexOf(packet.bytes));
+  expect(second!.bytes[7]).toBe(1);
+  expect(second!.gsoType).toBe(0);
+  expect(others).toEqual([]);
+  expect(planes.takeNative()).toEqual([]);
+  setWord(outbound, 0, OUT.OFFSET, 3); // no room for the header before it
+  setWord(outbound, 1, OUT.LENGTH, 1 << 30);
+  planes.native.sealAndSend(2);
+  expect(planes.written()).toEqual([]);
+  expect(planes.native.counters[COUNTER.MALFORMED_PACKET]).toBe(2);
 });

@@ -1,6 +1,8 @@
 import fc from "fast-check";
 import { afterEach, expect, test } from "vitest";
 import { COUNTER, KEY_STAT, KEY_STAT_COUNT, type StagedPacket } from "../../src/tunnel/data-plane.ts";
+import { networkId, nodeId } from "../../src/wire/ids.ts";
+import { encodeWithoutCrc } from "../../src/wire/virtual-packet.ts";
 import { ENDPOINT_SLOT, KEY_SLOT, keySpec, virtualPacket } from "../helpers/data-plane-pair.ts";
 import { bytesOf, superpacket, TCP, tcpPacket, udpPacket, whole } from "../helpers/inner-packets.ts";
 import { A, B, closePlanes, hexOf, TwinPlanes } from "./twin-planes.ts";
@@ -148,3 +150,30 @@ test("a counter that would repeat nonces or a key of the wrong size is refused",
   expect(() => planes.native.installKey(4, keySpec(2, 1, { key: new Uint8Array(31) }))).toThrow(TypeError);
   expect(() => planes.native.setEndpoint(4, A, new Uint8Array(17))).toThrow(TypeError);
 });
+
+test("virtual packets that wait for the end of a wake-up leave as runs, with the CRC that was missing", () => {
+  const planes = new TwinPlanes();
+  const packets = [400, 400, 400, 90].map((payloadBytes) =>
+    withoutCrc(new Uint8Array(payloadBytes).fill(payloadBytes)),
+  );
+  for (const packet of packets) planes.both((plane) => plane.queueVirtual(KEY_SLOT, ENDPOINT_SLOT, packet));
+  const runs = planes.takeNativeRuns();
+  expect(runs.map((run) => run.length)).toEqual([4]);
+  expect(runs.flat().map(hexOf)).toEqual(planes.portable.takeDatagrams().map(({ bytes }) => hexOf(bytes)));
+  expect(packets.map((packet) => hexOf(packet.subarray(30, 34)))).toEqual(packets.map(() => "00000000"));
+  for (const slot of [KEY_SLOT + 1, -1]) {
+    planes.both((plane) => plane.queueVirtual(slot, ENDPOINT_SLOT, packets[0]!));
+  }
+  expect(planes.nativeCounters()).toEqual(planes.portableCounters());
+  expect(planes.native.counters[COUNTER.SEND_FAILED]).toBe(2);
+});
+
+function withoutCrc(payload: Uint8Array): Uint8Array {
+  const address = (node: number) => ({ network: networkId(0), node: nodeId(node) });
+  const numbers = { sequence: 1, acknowledgement: 2, window: 3 };
+  const ports = { sourcePort: 4, destinationPort: 5 };
+  return encodeWithoutCrc({
+    ...{ flags: 2, protocol: 1, source: address(2), destination: address(1) },
+    ...{ ...numbers, ...ports, payload },
+  });
+}

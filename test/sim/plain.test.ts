@@ -98,16 +98,21 @@ describe("a peer that is silent on the bridge port", () => {
     expect(b.takeTunPackets()).toEqual([datagram(a, b, "whole")]);
   });
 
-  it("costs a pilot-tun nothing: its first packet is not held back", () => {
+  it("costs a pilot-tun nothing: packets go out whole while nobody knows what it is, and do not come again", () => {
     const network = new SimNetwork(2);
     const [a, b] = [network.addNode("a"), network.addNode("b")];
     network.run(200);
     befriend(network, a, b);
+    a.kill();
+    a.start();
     a.sendPacket(datagram(a, b, "first"));
-    network.run(network.conditions.latencyMs);
+    network.runUntil(() => a.engine.linkFacts(b.node)?.isUp === true, 5_000);
+    expect(a.engine.linkFacts(b.node)?.kind).toBe("unknown");
+    network.run(2 * network.conditions.latencyMs);
     expect(b.takeTunPackets()).toEqual([datagram(a, b, "first")]);
     network.run(10_000);
-    expect(b.takeTunPackets()).toEqual([]); // nor does it come again
+    expect(a.engine.linkFacts(b.node)?.kind).toBe("pilot-tun");
+    expect(b.takeTunPackets()).toEqual([]);
   });
 });
 

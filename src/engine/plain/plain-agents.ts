@@ -256,7 +256,7 @@ export class PlainAgents {
     const link = this.#parts.links.get(node);
     if (link === undefined) return;
     if (purpose !== "trust" && !link.isUp) link.connect(now);
-    if (!link.sendVirtual(packet) || purpose === "trust") return;
+    if (!link.queueVirtual(packet) || purpose === "trust") return;
     this.noteSent(node, payloadBytes);
     if (purpose === "question") link.noteSent(now);
     else link.noteUse(now);
