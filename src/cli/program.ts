@@ -7,12 +7,15 @@ import { DEFAULT_CONTROL_PATH, EXIT, type ExitCode } from "../control/api.ts";
 import { VERSION } from "../control/version.ts";
 import { declareAddr } from "./addr.ts";
 import { Context, type Declare, type Environment, examples, type Perform } from "./context.ts";
+import { declareFlows } from "./flows.ts";
 import { declareDeregister, declareId } from "./id.ts";
+import { declareLockdown } from "./lockdown.ts";
 import { declareNetcheck } from "./netcheck.ts";
 import { declareNetwork } from "./network.ts";
 import { parseGlobalOptions } from "./parse-options.ts";
 import { declarePeers } from "./peers.ts";
 import { declarePing } from "./ping.ts";
+import { declarePolicy } from "./policy.ts";
 import { refuse } from "./refusal.ts";
 import { declareRendezvous } from "./rendezvous.ts";
 import { declareStatus } from "./status.ts";
@@ -21,6 +24,7 @@ import { declareTrust } from "./trust.ts";
 import { declareUp } from "./up.ts";
 import { declareVersion } from "./version.ts";
 import { declareWhois } from "./whois.ts";
+import { declareWhy } from "./why.ts";
 
 /** In the order of the help. */
 const COMMANDS: readonly Declare[] = [
@@ -34,6 +38,10 @@ const COMMANDS: readonly Declare[] = [
   declareWhois,
   declareTrust,
   declareNetwork,
+  declarePolicy,
+  declareFlows,
+  declareLockdown,
+  declareWhy,
   declareId,
   declareDeregister,
   declareRendezvous,

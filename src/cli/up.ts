@@ -33,6 +33,7 @@ export const declareUp: Declare = (program, perform) => {
     .option("--listen <ADDR:PORT>", "underlay address to bind; default: every address, any port")
     .option("--prefix <PREFIX>", "the overlay's IPv6 prefix", "fd50:494c:4f54::/48")
     .option("--mtu <BYTES>", `of the interface, ${MIN_MTU_BYTES} to ${MAX_MTU_BYTES}`, "1360")
+    .option("--policy <FILE>", `what may pass, with FILE.d/*.policy; default: ${DEFAULT_POLICY_PATH} if it is there`)
     .option("--allow-g1-keys", "also accept the weaker key derivation of Pilot daemons from before April 2026")
     .addOption(new Option("--plain-only", "be a plain Pilot agent to every peer; for tests").hideHelp())
     .option("--public", "let the registry tell everybody where this node is")
@@ -46,6 +47,7 @@ export const declareUp: Declare = (program, perform) => {
     .action(perform((context, input) => up(context, input)));
 };
 
+const DEFAULT_POLICY_PATH = "/etc/pilot-tun/policy";
 /** RFC 8200 §5. */
 const MIN_MTU_BYTES = 1280;
 const MAX_MTU_BYTES = 9000;
@@ -81,6 +83,10 @@ export function parseUpOptions(context: Context, input: Input): Omit<UpOptions, 
     prefix: checked.take(parsePrefix("--prefix", raw.prefix), NO_PREFIX),
     mtu: checked.take(parseWhole("--mtu", raw.mtu, MIN_MTU_BYTES, MAX_MTU_BYTES), 0),
     public: raw.public === true,
+    policy: {
+      path: checked.take(parsePath("--policy", raw.policy ?? DEFAULT_POLICY_PATH), ""),
+      mustExist: raw.policy !== undefined,
+    },
     allowLegacyKeys: raw.allowG1Keys === true,
     plainOnly: raw.plainOnly === true,
   };

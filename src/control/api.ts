@@ -14,12 +14,13 @@
  */
 import type { DropReason } from "../base/drop-reason.ts";
 import type { NetworkBackend, NetworkMethods } from "./network-api.ts";
+import type { PolicyBackend, PolicyMethods } from "./policy-api.ts";
 
 export const SCHEMA = "pilot-tun/1";
 export const DEFAULT_CONTROL_PATH = "/run/pilot-tun/control.sock";
 
 /** Every method, its request and its reply. */
-export interface ControlMethods extends NetworkMethods {
+export interface ControlMethods extends NetworkMethods, PolicyMethods {
   status: { request: EmptyRequest; reply: StatusReply };
   peers: { request: EmptyRequest; reply: PeersReply };
   addr: { request: AddrRequest; reply: AddrReply };
@@ -48,6 +49,7 @@ export type Sealed<Reply> = { readonly schema: typeof SCHEMA } & Reply;
  */
 export interface ControlBackend {
   readonly network: NetworkBackend;
+  readonly policy: PolicyBackend;
   status(request: EmptyRequest, signal: AbortSignal): Promise<StatusReply>;
   peers(request: EmptyRequest, signal: AbortSignal): Promise<PeersReply>;
   addr(request: AddrRequest, signal: AbortSignal): Promise<AddrReply>;
@@ -416,6 +418,14 @@ export const ERROR_CODES: Readonly<Record<string, ErrorClass>> = {
   registry_down: { exit: EXIT.unreachable, status: 503 },
   timeout: { exit: EXIT.timeout, status: 504 },
   policy_denied: { exit: EXIT.policy, status: 403 },
+  // The policy itself.
+  policy_invalid: { exit: EXIT.failed, status: 422 },
+  policy_missing: { exit: EXIT.failed, status: 404 },
+  policy_unreadable: { exit: EXIT.failed, status: 422 },
+  policy_unwritable: { exit: EXIT.failed, status: 500 },
+  /** Confirm or rollback while nothing waits for it. */
+  nothing_applied: { exit: EXIT.failed, status: 409 },
+  unknown_flow: { exit: EXIT.failed, status: 404 },
   not_trusted: { exit: EXIT.notTrusted, status: 403 },
   revoked: { exit: EXIT.notTrusted, status: 403 },
   revoked_by_peer: { exit: EXIT.notTrusted, status: 403 },

@@ -26,6 +26,16 @@ import {
   type NetworkJoinRequest,
   type NetworkRequest,
 } from "./network-api.ts";
+import {
+  type FlowKillRequest,
+  type LockdownRequest,
+  MAX_CONFIRM_MS,
+  MAX_LOCKDOWN_MS,
+  MAX_LOCKDOWN_PEERS,
+  type PolicyApplyRequest,
+  type PolicyCheckRequest,
+  type WhyRequest,
+} from "./policy-api.ts";
 
 export interface PreparedCall {
   readonly method: ControlMethod;
@@ -77,6 +87,28 @@ const METHODS: { readonly [M in ControlMethod]: MethodRow<M> } = {
     deadlineMs: (request) => request.count * request.timeoutMs + DEFAULT_DEADLINE_MS,
   },
   netcheck: { parse: parseEmpty, invoke: (backend, request, signal) => backend.netcheck(request, signal) },
+  "policy/check": {
+    parse: parsePolicyCheck,
+    invoke: (backend, request, signal) => backend.policy.check(request, signal),
+  },
+  "policy/show": { parse: parseEmpty, invoke: (backend, request, signal) => backend.policy.show(request, signal) },
+  "policy/apply": {
+    parse: parsePolicyApply,
+    invoke: (backend, request, signal) => backend.policy.apply(request, signal),
+  },
+  "policy/confirm": {
+    parse: parseEmpty,
+    invoke: (backend, request, signal) => backend.policy.confirm(request, signal),
+  },
+  "policy/rollback": {
+    parse: parseEmpty,
+    invoke: (backend, request, signal) => backend.policy.rollback(request, signal),
+  },
+  "policy/reload": { parse: parseEmpty, invoke: (backend, request, signal) => backend.policy.reload(request, signal) },
+  flows: { parse: parseEmpty, invoke: (backend, request, signal) => backend.policy.flows(request, signal) },
+  "flows/kill": { parse: parseFlowKill, invoke: (backend, request, signal) => backend.policy.kill(request, signal) },
+  lockdown: { parse: parseLockdown, invoke: (backend, request, signal) => backend.policy.lockdown(request, signal) },
+  why: { parse: parseWhy, invoke: (backend, request, signal) => backend.policy.why(request, signal) },
   trace: { parse: parsePeer, invoke: (backend, request, signal) => backend.trace(request, signal) },
   whois: { parse: parseWhois, invoke: (backend, request, signal) => backend.whois(request, signal) },
   "trust/ask": { parse: parseTrustAsk, invoke: (backend, request, signal) => backend.trustAsk(request, signal) },
@@ -170,6 +202,52 @@ function secret(body: JsonObject, key: string): string {
   const value = body[key];
   if (typeof value === "string" && value.length >= 1 && value.length <= MAX_TOKEN_LENGTH) return value;
   throw badRequest(`The ${key} must be text of 1 to ${MAX_TOKEN_LENGTH} characters`);
+}
+
+function parsePolicyCheck(body: JsonObject): PolicyCheckRequest {
+  onlyKeys(body, ["path"]);
+  return body.path === undefined ? {} : { path: absolutePath(body, "path") };
+}
+
+function parsePolicyApply(body: JsonObject): PolicyApplyRequest {
+  onlyKeys(body, ["path", "confirmMs"]);
+  const path = absolutePath(body, "path");
+  return body.confirmMs === undefined ? { path } : { path, confirmMs: whole(body, "confirmMs", MAX_CONFIRM_MS) };
+}
+
+function parseFlowKill(body: JsonObject): FlowKillRequest {
+  onlyKeys(body, ["id"]);
+  return { id: word(body, "id") };
+}
+
+function parseLockdown(body: JsonObject): LockdownRequest {
+  onlyKeys(body, ["on", "except", "forMs"]);
+  const { on, except = [] } = body;
+  if (typeof on !== "boolean") throw badRequest("The key on must be true or false");
+  if (!Array.isArray(except) || except.length > MAX_LOCKDOWN_PEERS) {
+    throw badRequest(`The key except must be a list of at most ${MAX_LOCKDOWN_PEERS} peers`);
+  }
+  const peers = except.map((peer: unknown) => word({ except: peer }, "except"));
+  const end = body.forMs === undefined ? {} : { forMs: whole(body, "forMs", MAX_LOCKDOWN_MS) };
+  return { on, except: peers, ...end };
+}
+
+function parseWhy(body: JsonObject): WhyRequest {
+  onlyKeys(body, ["peer", "protocol", "port", "direction"]);
+  const peer = word(body, "peer");
+  const { protocol, port, direction = "out" } = body;
+  if (direction !== "in" && direction !== "out") throw badRequest("The direction must be in or out");
+  if (protocol === undefined) return { peer, direction };
+  if (protocol === "icmp") return { peer, protocol, direction };
+  if (protocol !== "tcp" && protocol !== "udp") throw badRequest("The protocol must be tcp, udp or icmp");
+  if (port === undefined) throw badRequest("A port is missing");
+  return { peer, protocol, port: whole(body, "port", 65_535), direction };
+}
+
+function absolutePath(body: JsonObject, key: string): string {
+  const value = body[key];
+  if (typeof value === "string" && /^\/[^\0]{0,4095}$/.test(value)) return value;
+  throw badRequest(`The ${key} must be an absolute path`);
 }
 
 function asObject(body: unknown): JsonObject {

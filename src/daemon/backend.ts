@@ -48,6 +48,7 @@ import { NetworkRequests } from "./network-requests.ts";
 import type { NodeMemory } from "./node-memory.ts";
 import type { OverlayInterface } from "./overlay-interface.ts";
 import { nodeInText } from "./peer-text.ts";
+import { PolicyRequests } from "./policy-requests.ts";
 import { traceReply } from "./trace.ts";
 import { transportProblems } from "./transport-problems.ts";
 import type { UpOptions } from "./up-options.ts";
@@ -72,6 +73,7 @@ export interface BackendParts {
 
 export class Backend implements ControlBackend {
   readonly network: NetworkRequests;
+  readonly policy: PolicyRequests;
   readonly #parts: BackendParts;
   readonly #pongs = new Waiters<number, number>();
   readonly #acks = new Waiters<NodeId, Instant>();
@@ -81,12 +83,13 @@ export class Backend implements ControlBackend {
 
   constructor(parts: BackendParts) {
     this.#parts = parts;
-    this.network = new NetworkRequests({
-      ...parts,
-      input: (act) => this.#driver.input(act),
-      find: (text, signal) => this.#findOther(text, signal),
-      identity: (node) => this.#identity(node),
-    });
+    const ways = {
+      input: <T>(act: (at: Instant) => T) => this.#driver.input(act),
+      find: (text: string, signal: AbortSignal) => this.#findOther(text, signal),
+      identity: (node: NodeId) => this.#identity(node),
+    };
+    this.network = new NetworkRequests({ ...parts, ...ways });
+    this.policy = new PolicyRequests({ ...parts, ...ways, policyFile: parts.options.policy });
   }
 
   attach(driver: Driver): void {

@@ -30,6 +30,8 @@ export interface UpOptions {
   readonly mtu: number;
   /** True lets the registry tell everybody where this node is. */
   readonly public: boolean;
+  /** What may pass; without the file trusted peers reach every port, unless it must exist. */
+  readonly policy: { readonly path: string; readonly mustExist: boolean };
   /** Accept the key derivation of daemons from before April 2026 as well: a downgrade, off by default. */
   readonly allowLegacyKeys: boolean;
   /** Be a plain Pilot agent to every peer, for tests: only streams, datagrams and pings, no packets. */

@@ -129,6 +129,8 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
   onRegistryInput = () => driver.input(() => {});
   undo.add(() => driver.stop());
 
+  backend.policy.start();
+  undo.add(() => backend.policy.close());
   await face.apply();
   driver.start();
   await plain.listen();
@@ -142,6 +144,9 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
     onInternalError: (method, error) => process.stderr.write(`bug in ${method}: ${describe(error)}\n`),
   });
   undo.add(() => control.close());
+  const reload = () => backend.policy.reloadBySignal();
+  process.on("SIGHUP", reload);
+  undo.add(() => void process.off("SIGHUP", reload));
 
   return running(options, engine.node, backend, listen, undo);
 }

@@ -16,6 +16,7 @@ import type {
   TraceReply,
 } from "../../src/control/api.ts";
 import type { NetworkBackend } from "../../src/control/network-api.ts";
+import type { FlowStatus, PolicyBackend, PolicyChangeReply } from "../../src/control/policy-api.ts";
 import { type ControlServer, startControlServer } from "../../src/control/server.ts";
 
 export const BOB: PeerIdentity = {
@@ -162,6 +163,7 @@ export function fakeBackend(replace: Partial<ControlBackend> = {}): ControlBacke
       toldAfterMs: 31,
     }),
     network: fakeNetworks(),
+    policy: fakePolicy(),
     ...replace,
   };
 }
@@ -181,6 +183,55 @@ export function fakeNetworks(replace: Partial<NetworkBackend> = {}): NetworkBack
     invites: async () => ({ invites: [{ network: 1, name: "ops", inviter: BOB, agoS: 70 }] }),
     accept: async () => OPS,
     decline: async () => ({ ...OPS, address: null }),
+    ...replace,
+  };
+}
+
+export const FLOW: FlowStatus = {
+  id: "1a-tq",
+  peer: BOB,
+  protocol: "tcp",
+  direction: "out",
+  localPort: 51_514,
+  remotePort: 443,
+  rule: { file: "/etc/pilot-tun/policy", line: 3 },
+  ageS: 12,
+  idleS: 0,
+};
+
+export function fakePolicy(replace: Partial<PolicyBackend> = {}): PolicyBackend {
+  const change: PolicyChangeReply = { rules: 2, cut: [FLOW], confirmWithinS: null };
+  return {
+    check: async () => ({ rules: 2, tests: 1, mistakes: [], failedTests: [], wouldCut: [FLOW] }),
+    show: async () => ({
+      source: "files",
+      file: "/etc/pilot-tun/policy",
+      rules: [{ file: "/etc/pilot-tun/policy", line: 3, text: "allow out tcp 443 to bob", endsInS: 7200 }],
+      confirmWithinS: null,
+      lockdown: null,
+    }),
+    apply: async ({ confirmMs }) => ({ ...change, confirmWithinS: confirmMs === undefined ? null : confirmMs / 1000 }),
+    confirm: async () => ({ ...change, cut: [] }),
+    rollback: async () => change,
+    reload: async () => change,
+    flows: async () => ({ flows: [FLOW] }),
+    kill: async () => ({ flow: FLOW }),
+    lockdown: async ({ on }) => ({ lockdown: on ? { except: [BOB], sinceS: 0, endsInS: 600 } : null, cut: [] }),
+    why: async () => ({
+      peer: BOB,
+      verdict: "deny",
+      stage: "local-rule",
+      side: "local",
+      code: "policy_no_match",
+      rule: null,
+      fix: "Add a line to the policy: allow out tcp 22 to bob",
+      stages: [
+        { stage: "name", state: "ok", detail: "0:0000.0000.0007" },
+        { stage: "consent", state: "ok", detail: "both sides consented" },
+        { stage: "local-rule", state: "failed", detail: "no rule matches" },
+        { stage: "path", state: "unknown", detail: "" },
+      ],
+    }),
     ...replace,
   };
 }

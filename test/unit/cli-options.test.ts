@@ -189,6 +189,7 @@ describe("up", () => {
     expect(parseUpOptions(contextOf(new CapturedProcess()), { args: [], options: raw })).toEqual({
       registry: { host: "registry.example", port: 9000 },
       registrySecurity: { kind: "plain" },
+      policy: { path: "/etc/pilot-tun/policy", mustExist: false },
       beacon: { host: "registry.example", port: 9001 },
       stateDir: resolve("state"),
       control: "/run/pilot-tun/control.sock",

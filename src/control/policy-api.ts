@@ -1,0 +1,181 @@
+/**
+ * The part of the local API that is about policy: what may pass, what passes now, and why something does not. Files are
+ * named by absolute path and read by the daemon.
+ */
+import type { PeerIdentity } from "./api.ts";
+
+type Empty = Readonly<Record<never, never>>;
+
+export interface PolicyMethods {
+  "policy/check": { request: PolicyCheckRequest; reply: PolicyCheckReply };
+  "policy/show": { request: Empty; reply: PolicyShowReply };
+  "policy/apply": { request: PolicyApplyRequest; reply: PolicyChangeReply };
+  "policy/confirm": { request: Empty; reply: PolicyChangeReply };
+  "policy/rollback": { request: Empty; reply: PolicyChangeReply };
+  "policy/reload": { request: Empty; reply: PolicyChangeReply };
+  flows: { request: Empty; reply: FlowsReply };
+  "flows/kill": { request: FlowKillRequest; reply: FlowKillReply };
+  lockdown: { request: LockdownRequest; reply: LockdownReply };
+  why: { request: WhyRequest; reply: WhyReply };
+}
+
+/** What the daemon implements. */
+export interface PolicyBackend {
+  check(request: PolicyCheckRequest, signal: AbortSignal): Promise<PolicyCheckReply>;
+  show(request: Empty, signal: AbortSignal): Promise<PolicyShowReply>;
+  apply(request: PolicyApplyRequest, signal: AbortSignal): Promise<PolicyChangeReply>;
+  confirm(request: Empty, signal: AbortSignal): Promise<PolicyChangeReply>;
+  rollback(request: Empty, signal: AbortSignal): Promise<PolicyChangeReply>;
+  reload(request: Empty, signal: AbortSignal): Promise<PolicyChangeReply>;
+  flows(request: Empty, signal: AbortSignal): Promise<FlowsReply>;
+  kill(request: FlowKillRequest, signal: AbortSignal): Promise<FlowKillReply>;
+  lockdown(request: LockdownRequest, signal: AbortSignal): Promise<LockdownReply>;
+  why(request: WhyRequest, signal: AbortSignal): Promise<WhyReply>;
+}
+
+export interface PolicyCheckRequest {
+  /** The files in use when absent. */
+  readonly path?: string;
+}
+
+export interface PolicyPlace {
+  readonly file: string;
+  readonly line: number;
+}
+
+export interface PolicyMistake extends PolicyPlace {
+  readonly column: number;
+  readonly message: string;
+  readonly hint: string;
+}
+
+export interface FailedTest extends PolicyPlace {
+  readonly text: string;
+  /** The rule that decided otherwise; null when none matched. */
+  readonly decidedBy: (PolicyPlace & { readonly text: string }) | null;
+}
+
+export interface PolicyCheckReply {
+  readonly rules: number;
+  readonly tests: number;
+  readonly mistakes: readonly PolicyMistake[];
+  readonly failedTests: readonly FailedTest[];
+  /** Live flows that would end; empty while there are mistakes. */
+  readonly wouldCut: readonly FlowStatus[];
+}
+
+export interface RuleStatus extends PolicyPlace {
+  readonly text: string;
+  /** Seconds until it ends, negative when it is over; null for no end. */
+  readonly endsInS: number | null;
+}
+
+export interface PolicyShowReply {
+  /** `none`: every trusted peer reaches every port. */
+  readonly source: "none" | "files";
+  /** Where the policy is looked for. */
+  readonly file: string;
+  readonly rules: readonly RuleStatus[];
+  /** Seconds until an applied policy is taken back; null when nothing waits for a confirmation. */
+  readonly confirmWithinS: number | null;
+  readonly lockdown: LockdownStatus | null;
+}
+
+export interface PolicyApplyRequest {
+  readonly path: string;
+  /** Taken back after this time unless confirmed; applied for good when absent. */
+  readonly confirmMs?: number;
+}
+
+export const MAX_CONFIRM_MS = 3_600_000;
+
+export interface PolicyChangeReply {
+  readonly rules: number;
+  readonly cut: readonly FlowStatus[];
+  readonly confirmWithinS: number | null;
+}
+
+export interface FlowStatus {
+  readonly id: string;
+  readonly peer: PeerIdentity;
+  /** `tcp`, `udp`, `icmp` or the next-header number. */
+  readonly protocol: string;
+  /** Who began: the peer (`in`) or this host (`out`). */
+  readonly direction: "in" | "out";
+  /** Null without ports. */
+  readonly localPort: number | null;
+  readonly remotePort: number | null;
+  /** Null without a policy. */
+  readonly rule: PolicyPlace | null;
+  readonly ageS: number;
+  readonly idleS: number;
+}
+
+export interface FlowsReply {
+  readonly flows: readonly FlowStatus[];
+}
+
+export interface FlowKillRequest {
+  readonly id: string;
+}
+
+export interface FlowKillReply {
+  readonly flow: FlowStatus;
+}
+
+export interface LockdownRequest {
+  readonly on: boolean;
+  /** Peers for whom the policy goes on. */
+  readonly except?: readonly string[];
+  readonly forMs?: number;
+}
+
+export const MAX_LOCKDOWN_MS = 30 * 86_400_000;
+export const MAX_LOCKDOWN_PEERS = 64;
+
+export interface LockdownStatus {
+  readonly except: readonly PeerIdentity[];
+  readonly sinceS: number;
+  /** Null: until lifted. */
+  readonly endsInS: number | null;
+}
+
+export interface LockdownReply {
+  readonly lockdown: LockdownStatus | null;
+  readonly cut: readonly FlowStatus[];
+}
+
+export interface WhyRequest {
+  readonly peer: string;
+  /** Absent: trust and path alone. */
+  readonly protocol?: "tcp" | "udp" | "icmp";
+  readonly port?: number;
+  /** What the peer begins, in place of what this host does. */
+  readonly direction?: "in" | "out";
+}
+
+/** In the order in which they are looked at. */
+export const WHY_STAGES = ["name", "consent", "local-rule", "path"] as const;
+export type WhyStageName = (typeof WHY_STAGES)[number];
+
+export interface WhyStage {
+  readonly stage: WhyStageName;
+  /** `unknown`: not looked at, because an earlier one failed. */
+  readonly state: "ok" | "failed" | "unknown";
+  readonly detail: string;
+}
+
+export interface WhyReply {
+  readonly peer: PeerIdentity | null;
+  readonly verdict: "allow" | "deny";
+  /** The first that failed; null when none did. What the far side decides is not known here. */
+  readonly stage: WhyStageName | null;
+  /** Whose decision or fault it is; null when nothing failed. */
+  readonly side: "local" | "remote" | "between" | null;
+  /** Stable, for programs; `allowed` when nothing failed. */
+  readonly code: string;
+  readonly rule: (PolicyPlace & { readonly text: string }) | null;
+  /** What to do; null when there is nothing. */
+  readonly fix: string | null;
+  readonly stages: readonly WhyStage[];
+}
