@@ -39,7 +39,7 @@ export function writePolicyFile(file: string, { text, writtenAt }: PolicySource)
     throw new PilotError(
       "policy_unwritable",
       `Cannot write ${file}: ${code}`,
-      `The policy is in force until the daemon ends. Make ${dirname(file)} writable, or copy the file there yourself.`,
+      `Nothing was changed. Make ${dirname(file)} writable for the daemon and try again.`,
       error,
     );
   }

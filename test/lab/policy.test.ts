@@ -105,6 +105,28 @@ describe("a policy file", () => {
   });
 });
 
+describe("a plain agent", () => {
+  it("is judged like any other peer: streams and datagrams only to the ports allowed, and their answers pass", async () => {
+    await lab.stopNode("b");
+    await lab.startNode("b", { extraArgs: ["--plain-only"] });
+    setPolicy("allow in tcp 7001 from b\nallow in udp 7003 from b\n");
+    await lab.pilot("a", "policy", "reload");
+    await serve("a", 7001);
+    await serve("a", 7002);
+    const udp = lab.spawn("a", "python3", ["-u", "-c", UDP_SERVER, lab.overlay("a")]);
+    await udp.waitForLine(/listening/);
+    const connect = (port: number) =>
+      lab.exec("b", "python3", ["-c", PROBE, lab.overlay("a"), String(port)], { timeoutMs: 8_000 });
+    await waitUntil("the first connection", async () => (await connect(7001)).stdout.includes("connected"), 15_000);
+    expect((await connect(7002)).stdout).not.toContain("connected");
+    // It was something else before its restart: what it is now shows by its silence.
+    await waitUntil("a to know what b is", async () => (await lab.pilot("a", "peers")).peers[0].kind === "plain");
+    const answers = await lab.exec("b", "python3", ["-c", UDP_CLIENT, lab.overlay("a")]);
+    expect(answers.stdout).toBe("7003 answered\n7004 silent\n");
+    expect(udp.stdout).not.toContain("7004");
+  });
+});
+
 describe("lockdown", () => {
   it("cuts and refuses everything, outlives a restart, and is lifted", async () => {
     await serve("b", 7001);
@@ -170,4 +192,22 @@ except OSError as error: print('ended by', type(error).__name__)
 const PROBE = `
 import socket, sys
 socket.create_connection((sys.argv[1], int(sys.argv[2])), 1); print('connected')
+`;
+const UDP_SERVER = `
+import socket, select, sys
+both = []
+for port in (7003, 7004):
+    s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.bind((sys.argv[1], port)); both.append(s)
+print('listening')
+while True:
+    for s in select.select(both, [], [])[0]:
+        data, sender = s.recvfrom(2000); print('got', s.getsockname()[1]); s.sendto(data, sender)
+`;
+const UDP_CLIENT = `
+import socket, sys
+for port in (7003, 7004):
+    s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.settimeout(1)
+    s.sendto(b'x', (sys.argv[1], port))
+    try: s.recvfrom(100); print(port, 'answered')
+    except OSError: print(port, 'silent')
 `;
