@@ -144,7 +144,7 @@ export class Link {
     if (this.#sessions.current !== undefined || this.#timers.isSet("exchange-retry")) return;
     this.#attempts = 0;
     this.#sendExchange(PILA_FLAG.REQUEST, now);
-    this.#timers.set("exchange-retry", after(now, RETRY_MS[0]!));
+    this.#timers.set("exchange-retry", after(now, timing.RETRY_MS[0]!));
     this.#context.emit({ kind: "endpoint-wanted", link: this });
   }
 
@@ -154,7 +154,7 @@ export class Link {
     this.connect(now);
     this.#usage.note();
     if (this.#dozes) this.#timers.setIfStopped("reply-due", now);
-    this.#timers.setIfStopped("exchange-refuse", after(now, REFUSE_MS));
+    this.#timers.setIfStopped("exchange-refuse", after(now, timing.REFUSE_MS));
     return evicted;
   }
 
@@ -182,7 +182,7 @@ export class Link {
   /** A PILS of this peer for which no key is here: it holds keys that we lost. Asks it for an exchange. */
   handleUnknownKey(source: Endpoint, relayed: boolean, now: Instant): void {
     // In this order: a flood of such frames must not use up what a key exchange needs.
-    if (this.#exchangeSentAt !== undefined && after(this.#exchangeSentAt, SAME_KEY_ANSWER_MS) > now) return;
+    if (this.#exchangeSentAt !== undefined && after(this.#exchangeSentAt, timing.SAME_KEY_ANSWER_MS) > now) return;
     if (!this.#inboundExchanges.take(now)) return;
     this.#transmitExchange(PILA_FLAG.REQUEST, source, relayed, now);
   }
@@ -215,7 +215,7 @@ export class Link {
     if (session !== this.#sessions.previous) this.#learnPath(relayed, carriesData, now);
     if (this.#dozes || this.#isHeld) this.#wake(now);
     if (carriesData && this.#context.wantsKeepalive(this))
-      this.#timers.setIfStopped("keepalive", after(now, KEEPALIVE_MS));
+      this.#timers.setIfStopped("keepalive", after(now, timing.KEEPALIVE_MS));
   }
 
   /** Inner packets were sealed for this peer: must be called when it first happens in a batch. */
@@ -223,9 +223,9 @@ export class Link {
     this.#usage.note();
     this.#timers.stop("keepalive");
     this.#timers.setIfStopped("upkeep", after(now, upkeepMs(this.index)));
-    this.#timers.setIfStopped("mtu-check", after(now, MTU_CHECK_MS));
-    if (this.path.isRelayed) this.#timers.setIfStopped("direct-retry", after(now, DIRECT_RETRY_MS));
-    this.#timers.setIfStopped("reply-due", after(now, REPLY_DUE_MS));
+    this.#timers.setIfStopped("mtu-check", after(now, timing.MTU_CHECK_MS));
+    if (this.path.isRelayed) this.#timers.setIfStopped("direct-retry", after(now, timing.DIRECT_RETRY_MS));
+    this.#timers.setIfStopped("reply-due", after(now, timing.REPLY_DUE_MS));
   }
 
   /** Seals a whole virtual packet and sends it; false when there is no key. */
@@ -320,10 +320,10 @@ export class Link {
   #retryExchange(now: Instant): void {
     if (this.#sessions.current !== undefined) return;
     this.#attempts++;
-    const delayMs = RETRY_MS[this.#attempts];
+    const delayMs = timing.RETRY_MS[this.#attempts];
     if (delayMs === undefined) return this.#refuseStaged(now); // the next packet starts over
     this.#sendExchange(PILA_FLAG.REQUEST, now);
-    if (this.#attempts === ASK_AGAIN_ATTEMPT) this.#context.emit({ kind: "endpoint-wanted", link: this });
+    if (this.#attempts === timing.ASK_AGAIN_ATTEMPT) this.#context.emit({ kind: "endpoint-wanted", link: this });
     this.#timers.set("exchange-retry", after(now, delayMs));
   }
 
@@ -339,7 +339,7 @@ export class Link {
    */
   #probe(now: Instant): void {
     this.#probes++;
-    if (this.#probes > MAX_PROBES) return this.#giveUp(now);
+    if (this.#probes > timing.MAX_PROBES) return this.#giveUp(now);
     if (this.#probes === 1) this.path.doubt();
     if (this.#probes <= 2) this.#context.emit({ kind: "endpoint-wanted", link: this });
     // A mere doubt is settled by a ping; after that the peer may have lost its keys.
@@ -347,7 +347,7 @@ export class Link {
     this.#context.emit({ kind: "proof-wanted", link: this, keySlot: this.#sessions.current?.sendSlot });
     this.#context.emit({ kind: "relay-proof-wanted", link: this });
     for (const endpoint of this.path.targets()) this.#probeDirect(endpoint, now);
-    this.#timers.set("reply-due", after(now, PROBE_MS));
+    this.#timers.set("reply-due", after(now, timing.PROBE_MS));
   }
 
   /** While frames go through the relay: look for a direct way, often at first, as long as somebody uses the link. */
@@ -363,10 +363,10 @@ export class Link {
   #keepUp(now: Instant): void {
     if (this.#sessions.current === undefined || this.#dozes) return;
     const heardAt = this.#lastReceivedAt ?? this.#establishedAt ?? now;
-    if (!this.#usage.isWanted(now) && after(heardAt, MAPPING_LIFE_MS) <= now) return this.#doze();
-    if (this.#usage.isWanted(now) && after(heardAt, QUIET_MS) <= now) {
+    if (!this.#usage.isWanted(now) && after(heardAt, timing.MAPPING_LIFE_MS) <= now) return this.#doze();
+    if (this.#usage.isWanted(now) && after(heardAt, timing.QUIET_MS) <= now) {
       this.#context.emit({ kind: "proof-wanted", link: this, keySlot: undefined });
-      this.#timers.setIfStopped("reply-due", after(now, REPLY_DUE_MS));
+      this.#timers.setIfStopped("reply-due", after(now, timing.REPLY_DUE_MS));
     }
     this.#timers.set("upkeep", after(now, upkeepMs(this.index)));
   }
@@ -424,19 +424,20 @@ export class Link {
   #answerKnownKey(flags: number, source: Endpoint, relayed: boolean, now: Instant): void {
     if (flags === PILA_FLAG.ANSWER) return;
     // Without a request flag we cannot tell a lost state from a repeated frame: answer only while nothing proves life.
-    const alive = this.#lastReceivedAt !== undefined && after(this.#lastReceivedAt, ALIVE_MS) > now;
+    const alive = this.#lastReceivedAt !== undefined && after(this.#lastReceivedAt, timing.ALIVE_MS) > now;
     if (flags !== PILA_FLAG.REQUEST && alive) return;
-    if (this.#exchangeSentAt !== undefined && after(this.#exchangeSentAt, SAME_KEY_ANSWER_MS) > now) return;
+    if (this.#exchangeSentAt !== undefined && after(this.#exchangeSentAt, timing.SAME_KEY_ANSWER_MS) > now) return;
     this.#transmitExchange(PILA_FLAG.ANSWER, source, relayed, now);
   }
 
   #adopt(session: Session, source: Endpoint, relayed: boolean, now: Instant): void {
     const currentAlive =
-      this.#sessions.current?.lastOpenedAt !== undefined && after(this.#sessions.current.lastOpenedAt, ALIVE_MS) > now;
+      this.#sessions.current?.lastOpenedAt !== undefined &&
+      after(this.#sessions.current.lastOpenedAt, timing.ALIVE_MS) > now;
     if (this.#sessions.current !== undefined && currentAlive) {
       if (this.#sessions.next !== undefined) this.#sessions.remove(this.#sessions.next);
       this.#sessions.next = session;
-      this.#timers.set("next-expires", after(now, NEXT_LIFETIME_MS));
+      this.#timers.set("next-expires", after(now, timing.NEXT_LIFETIME_MS));
       this.#context.emit({ kind: "proof-wanted", link: this, keySlot: session.sendSlot });
       return;
     }
@@ -456,7 +457,8 @@ export class Link {
   #makeCurrent(session: Session, now: Instant): void {
     this.#sessions.retirePrevious();
     this.#sessions.previous = this.#sessions.current;
-    if (this.#sessions.previous !== undefined) this.#timers.set("previous-expires", after(now, PREVIOUS_LIFETIME_MS));
+    if (this.#sessions.previous !== undefined)
+      this.#timers.set("previous-expires", after(now, timing.PREVIOUS_LIFETIME_MS));
     this.#sessions.current = session;
     this.#establishedAt = now;
     this.#attempts = 0;
@@ -468,7 +470,7 @@ export class Link {
     this.#context.emit({ kind: "up", link: this });
     if (this.path.isRelayed) this.#lookForDirect(now);
     else for (const endpoint of this.path.betterTargets()) this.#probeDirect(endpoint, now);
-    if (this.#isHeld) this.#timers.set("held", after(now, HELD_MS));
+    if (this.#isHeld) this.#timers.set("held", after(now, timing.HELD_MS));
     else this.#flush(now);
   }
 
@@ -482,7 +484,7 @@ export class Link {
   #follow(effect: PathEffect, now: Instant): void {
     if (effect === "none") return;
     if (effect === "probe") {
-      if (this.#confirmedAt !== undefined && after(this.#confirmedAt, CONFIRM_GAP_MS) > now) return;
+      if (this.#confirmedAt !== undefined && after(this.#confirmedAt, timing.CONFIRM_GAP_MS) > now) return;
       this.#confirmedAt = now;
       if (this.#cameFrom !== undefined) this.#probeDirect(this.#cameFrom, now);
       return;
@@ -510,7 +512,7 @@ export class Link {
     for (const endpoint of targets) this.#tryExchange(flag, endpoint, now);
     const relay = this.#context.relay();
     // The reference hears of us through the beacon too when the direct way is closed (§14.3).
-    if (relay !== undefined && (this.#attempts >= RELAY_ATTEMPT || this.#probes > 0 || this.path.isRelayed)) {
+    if (relay !== undefined && (this.#attempts >= timing.RELAY_ATTEMPT || this.#probes > 0 || this.path.isRelayed)) {
       this.#transmitExchange(flag, relay, true, now);
     }
   }
@@ -577,32 +579,3 @@ export class Link {
 }
 
 const NO_PREFIX = new Uint8Array(0);
-/** Delays before the repeats of our first exchange: a lost datagram costs little, a dead peer costs little too. */
-const RETRY_MS = [250, 500, 1000, 2000, 4000];
-/** From this repeat on the exchange also goes through the beacon. */
-const RELAY_ATTEMPT = 1;
-const ASK_AGAIN_ATTEMPT = 3;
-/** How long a local program waits for a peer that does not answer, before it is told. */
-const REFUSE_MS = 3_000;
-/** Silence after sending that means one-way traffic; with PROBE_MS it must mend a restarted peer within 3 s. */
-const REPLY_DUE_MS = 1_500;
-const PROBE_MS = 700;
-const MAX_PROBES = 20;
-/** How soon after the first packet, and how often while packets go, traffic is looked at. */
-const MTU_CHECK_MS = 1_000;
-const KEEPALIVE_MS = 1_000;
-/** A session that opened a frame within this time works. */
-const ALIVE_MS = 1_500;
-const SAME_KEY_ANSWER_MS = 500;
-/** A link that is used again looks for a direct way again. */
-const DIRECT_RETRY_MS = 500;
-/** A frame from an unexpected endpoint is answered with a probe at most this often. */
-const CONFIRM_GAP_MS = 100;
-/** Something was heard so lately that the mapping needs no refreshing before the next look. */
-const QUIET_MS = 10_000;
-/** The shortest lifetime of a UDP mapping that is common (RFC 4787 asks for 2 min, conntrack gives 30 s). */
-const MAPPING_LIFE_MS = 30_000;
-const NEXT_LIFETIME_MS = 5_000;
-/** Longer than most round trips: the peer says something as soon as it has the key. */
-const HELD_MS = 150;
-const PREVIOUS_LIFETIME_MS = 10_000;

@@ -1,0 +1,31 @@
+/** When a link repeats, waits, gives up: every time and count of `link.ts`, in milliseconds where the name says so. */
+
+/** Delays before the repeats of our first exchange: a lost datagram costs little, a dead peer costs little too. */
+export const RETRY_MS = [250, 500, 1000, 2000, 4000];
+/** From this repeat on the exchange also goes through the beacon. */
+export const RELAY_ATTEMPT = 1;
+export const ASK_AGAIN_ATTEMPT = 3;
+/** How long a local program waits for a peer that does not answer, before it is told. */
+export const REFUSE_MS = 3_000;
+/** Silence after sending that means one-way traffic; with PROBE_MS it must mend a restarted peer within 3 s. */
+export const REPLY_DUE_MS = 1_500;
+export const PROBE_MS = 700;
+export const MAX_PROBES = 20;
+/** How soon after the first packet, and how often while packets go, traffic is looked at. */
+export const MTU_CHECK_MS = 1_000;
+export const KEEPALIVE_MS = 1_000;
+/** A session that opened a frame within this time works. */
+export const ALIVE_MS = 1_500;
+export const SAME_KEY_ANSWER_MS = 500;
+/** A link that is used again looks for a direct way again. */
+export const DIRECT_RETRY_MS = 500;
+/** A frame from an unexpected endpoint is answered with a probe at most this often. */
+export const CONFIRM_GAP_MS = 100;
+/** Something was heard so lately that the mapping needs no refreshing before the next look. */
+export const QUIET_MS = 10_000;
+/** The shortest lifetime of a UDP mapping that is common (RFC 4787 asks for 2 min, conntrack gives 30 s). */
+export const MAPPING_LIFE_MS = 30_000;
+export const NEXT_LIFETIME_MS = 5_000;
+/** Longer than most round trips: the peer says something as soon as it has the key. */
+export const HELD_MS = 150;
+export const PREVIOUS_LIFETIME_MS = 10_000;
