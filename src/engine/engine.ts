@@ -344,6 +344,7 @@ export class Engine {
 
   /** Consequences of an input inside the engine, until nothing is left to do; bounded, each round consumes events. */
   #settle(now: Instant): void {
+    this.plain.settle(now);
     const { registry } = this.#parts;
     for (let round = 0; round < MAX_SETTLE_ROUNDS; round++) {
       let idle = true;
@@ -379,9 +380,6 @@ export class Engine {
     }
     for (let pong = this.#pings.pollPong(); pong !== undefined; pong = this.#pings.pollPong()) {
       this.#events.push({ kind: "pong", pong });
-    }
-    for (let echo = this.#pings.pollEchoAnswer(); echo !== undefined; echo = this.#pings.pollEchoAnswer()) {
-      this.plain.handleEchoAnswer(echo);
     }
     if (this.#parts.trust.takeChanged()) this.#events.push({ kind: "trust-changed" });
   }

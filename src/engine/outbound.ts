@@ -78,8 +78,8 @@ export class Outbound {
     const key = this.#key;
     const shape = readFlowKey(this.#arena, offset, length, SIDE, key);
     if (shape === SHAPE.MALFORMED) return "malformed-packet";
-    const ofDaemon = shape === SHAPE.FLOW ? this.#findDaemonSide(offset) : undefined;
-    if (ofDaemon !== undefined) return this.#sendToProgram(row, offset, ofDaemon);
+    const binding = shape === SHAPE.FLOW ? this.#findConnection(offset) : undefined;
+    if (binding?.side === "daemon") return this.#sendToProgram(row, offset, binding);
     let flow = -1;
     if (this.#inPrefix(offset)) {
       if (shape === SHAPE.FLOW) flow = flows.find(key);
@@ -87,7 +87,10 @@ export class Outbound {
     }
     if (flow < 0 || !flows.isLive(flow, trust.epoch, nowS, key.opens, false)) {
       const admitted = this.#admit(offset, length, now, nowS);
-      if (typeof admitted === "string") return admitted;
+      if (typeof admitted === "string") {
+        if (binding !== undefined) this.#parts.plain.connections.cutOne(binding.id, now);
+        return admitted;
+      }
       flow = admitted;
     }
     const link = flows.touch(flow, nowS);
@@ -207,13 +210,16 @@ export class Outbound {
     };
   }
 
-  /** The daemon's own end of a connection to a plain agent: no program sent it, so nobody need be allowed to. */
-  #findDaemonSide(offset: number): NatBinding | undefined {
+  /**
+   * The connection to a plain agent that a packet belongs to. On the daemon's side of it no program sent the packet, so
+   * nobody need be allowed to.
+   */
+  #findConnection(offset: number): NatBinding | undefined {
     const { plain, routes } = this.#parts;
     if (this.#key.protocol !== NEXT_HEADER.TCP || plain.connections.nat.isEmpty) return undefined;
     const node = routes.ownerOf(this.#arena, offset + 24);
     if (node === undefined || !routes.isLocal(this.#arena, offset + 8)) return undefined;
-    return plain.daemonSide(node, this.#key.ports >>> 16, this.#key.ports & 0xffff);
+    return plain.connections.nat.find(node, this.#key.ports >>> 16, this.#key.ports & 0xffff);
   }
 
   /** Turned around, and what a later reset of the program must carry is kept. */

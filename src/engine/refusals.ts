@@ -15,6 +15,8 @@ export class Refusals {
   readonly #prefix: Uint8Array;
   readonly #bucket: TokenBucket;
   readonly #packets: Uint8Array[] = [];
+  /** Bound: the flow table; emptied after every input. */
+  readonly #cut: Flow[] = [];
 
   /** `localAddress`: 16 bytes; errors come from the node itself. */
   constructor(localAddress: Uint8Array, now: Instant) {
@@ -45,7 +47,13 @@ export class Refusals {
 
   /** Ends the local side of flows that were cut. */
   cut(flows: readonly Flow[]): void {
+    this.#cut.push(...flows);
     for (const flow of flows) if (flow.protocol === NEXT_HEADER.TCP) this.#resetFlow(flow);
+  }
+
+  /** The flows cut since the last call, for those who hold the other side of some. */
+  takeCut(): readonly Flow[] {
+    return this.#cut.splice(0);
   }
 
   pollPacket(): Uint8Array | undefined {

@@ -23,6 +23,7 @@ import type { CandidateOrigin } from "./candidates.ts";
 import type { StagedPacket } from "./data-plane.ts";
 import { PILA_FLAG, type PilaFlag, pilaFlags } from "./key-exchange.ts";
 import { type LinkContext, TIMER_EVENTS } from "./link-context.ts";
+import * as timing from "./link-timing.ts";
 import { Path, type PathEffect } from "./path.ts";
 import type { Session } from "./session.ts";
 import { Sessions } from "./sessions.ts";

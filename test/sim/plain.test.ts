@@ -302,6 +302,27 @@ describe("connections", () => {
     expect([a, b].map((node) => node.engine.plain.connections.size)).toEqual([0, 0]);
   });
 
+  it("that the policy does not allow are refused, and those that a new policy forbids are cut on both sides", () => {
+    const all = pair();
+    learned(all);
+    const { network, a, b } = all;
+    const { atA, atB } = connect(network, a, b);
+    a.sendPacket(tcpPacket({ source: a.node, destination: b.node, flags: TCP.ACK, sequence: 100, acknowledgement: 5 }));
+    a.takeTunPackets();
+    a.command((engine, now) => engine.admission.replaceRules([], now)); // nothing is allowed
+    expect(commands(a)).toContainEqual({ kind: "reset", id: atA });
+    expect(a.takeTunPackets().map(flagsOf)).toContain(TCP.RST);
+    network.run(50);
+    expect(commands(b)).toContainEqual({ kind: "reset", id: atB });
+    b.sendPacket(syn(b, a, 40_002));
+    network.run(50);
+    expect(commands(a)).toEqual([]);
+    expect(b.takeTunPackets().map(flagsOf)).toContain(TCP.RST | TCP.ACK);
+    b.sendPacket(datagram(b, a, "no"));
+    network.run(50);
+    expect(a.takeTunPackets()).toEqual([]);
+  });
+
   it("of a stranger are not even refused", () => {
     const network = new SimNetwork(3);
     const [a, b] = [network.addNode("a"), network.addNode("b")];

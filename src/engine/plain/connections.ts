@@ -98,12 +98,18 @@ export class Connections implements StreamOwner {
   /** The agent may not talk to us any more, or we not to it: ends all, both ways, now. */
   cut(node: NodeId, now: Instant): void {
     for (const connection of [...this.#connections.values()]) {
-      if (connection.node !== node || connection.phase === "over") continue;
-      connection.stream.reset(now);
-      if (connection.syn !== undefined && connection.phase === "dialing") this.#refuseProgram(connection);
-      else this.#breakSocket(connection);
-      this.#end(connection, now);
+      if (connection.node === node) this.cutOne(connection.id, now);
     }
+  }
+
+  /** The same for one connection. */
+  cutOne(id: number, now: Instant): void {
+    const connection = this.#connections.get(id);
+    if (connection === undefined || connection.phase === "over") return;
+    connection.stream.reset(now);
+    if (connection.phase === "dialing") this.#refuseProgram(connection);
+    else this.#breakSocket(connection);
+    this.#end(connection, now);
   }
 
   // ---- streams

@@ -13,6 +13,7 @@ import { readU16 } from "../../base/bytes.ts";
 import type { Crypto } from "../../base/crypto.ts";
 import type { DropCounters, DropReason } from "../../base/drop-reason.ts";
 import { type Deadline, earlier, type Instant } from "../../base/instant.ts";
+import type { Flow } from "../../policy/flow-table.ts";
 import type { TrustBook } from "../../trust/trust-book.ts";
 import { KEY_STAT, KEY_STAT_COUNT, MAX_LINKS, type StagedPacket } from "../../tunnel/data-plane.ts";
 import type { Link } from "../../tunnel/link.ts";
@@ -106,6 +107,23 @@ export class PlainAgents {
     this.#parts.streams.flush(now);
   }
 
+  /** Consequences of what happened elsewhere in the engine. */
+  settle(now: Instant): void {
+    const { pings, refusals } = this.#parts;
+    for (let echo = pings.pollEchoAnswer(); echo !== undefined; echo = pings.pollEchoAnswer()) this.#answerEcho(echo);
+    this.#cutFlows(refusals.takeCut(), now);
+  }
+
+  /** These flows may go on no longer: the far sides and the daemon's sockets hear it too. */
+  #cutFlows(flows: readonly Flow[], now: Instant): void {
+    for (const { protocol, link, localPort, remotePort } of flows) {
+      const node = this.#parts.links.at(link)?.node;
+      const isTcp = protocol === NEXT_HEADER.TCP && node !== undefined;
+      const binding = isTcp ? this.connections.nat.find(node, localPort, remotePort) : undefined;
+      if (binding !== undefined) this.connections.cutOne(binding.id, now);
+    }
+  }
+
   linkClosed(link: Link): void {
     this.modes[link.index] = MODE.UNKNOWN;
     this.#waiting.release(link.node);
@@ -113,12 +131,6 @@ export class PlainAgents {
   }
 
   // ---- outbound
-
-  /** A packet from the daemon's own end of a connection, which needs no permission; undefined for all others. */
-  daemonSide(node: NodeId, localPort: number, remotePort: number): NatBinding | undefined {
-    const binding = this.connections.nat.find(node, localPort, remotePort);
-    return binding?.side === "daemon" ? binding : undefined;
-  }
 
   turnAround(packet: Uint8Array, binding: NatBinding, checksumIsPartial: boolean): void {
     turnAround(packet, binding.other, checksumIsPartial);
@@ -231,7 +243,7 @@ export class PlainAgents {
     return undefined;
   }
 
-  handleEchoAnswer({ node, echo, payload }: EchoAnswer): void {
+  #answerEcho({ node, echo, payload }: EchoAnswer): void {
     this.noteReceived(node, payload.length);
     this.#deliver(
       encodeEcho({
@@ -256,7 +268,7 @@ export class PlainAgents {
     const link = this.#parts.links.get(node);
     if (link === undefined) return;
     if (purpose !== "trust" && !link.isUp) link.connect(now);
-    if (!link.queueVirtual(packet) || purpose === "trust") return;
+    if (!link.sendVirtual(packet, true) || purpose === "trust") return;
     this.noteSent(node, payloadBytes);
     if (purpose === "question") link.noteSent(now);
     else link.noteUse(now);
