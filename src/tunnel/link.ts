@@ -229,20 +229,12 @@ export class Link {
     this.#timers.setIfStopped("reply-due", after(now, timing.REPLY_DUE_MS));
   }
 
-  /** Seals a whole virtual packet and sends it; false when there is no key. */
-  sendVirtual(packet: Uint8Array): boolean {
-    const session = this.#sessions.current;
-    if (session === undefined) return false;
-    this.#transmitSealed(session.sendSlot, packet);
-    if (this.#dozes) this.#timers.setIfStopped("reply-due", this.#lastReceivedAt ?? instant(0));
-    return true;
-  }
-
-  /** The same for packets that come in numbers: they leave at the end of the wake-up, and their CRC is filled in then. */
-  queueVirtual(packet: Uint8Array): boolean {
-    const session = this.#sessions.current;
-    if (session === undefined) return false;
-    this.#context.dataPlane.queueVirtual(session.sendSlot, this.#endpointSlot, packet);
+  /** Seals a whole virtual packet; false without a key. `queued`: its CRC is filled in, it leaves as the wake-up ends. */
+  sendVirtual(packet: Uint8Array, queued = false): boolean {
+    const slot = this.#sessions.current?.sendSlot;
+    if (slot === undefined) return false;
+    if (queued) this.#context.dataPlane.queueVirtual(slot, this.#endpointSlot, packet);
+    else this.#transmitSealed(slot, packet);
     if (this.#dozes) this.#timers.setIfStopped("reply-due", this.#lastReceivedAt ?? instant(0));
     return true;
   }
