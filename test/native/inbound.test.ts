@@ -218,6 +218,14 @@ test("IPv4 and IPv6 sources come back in canonical text", () => {
   }
 });
 
+test("UDP packets of one flow become one row, whatever comes between them", () => {
+  const planes = new TwinPlanes();
+  const frame = (bytes: number, counter: bigint) =>
+    frameOf(dataOf(udpPacket({ payload: bytesOf(bytes) })), { counter });
+  const rows = planes.receive([frame(7, 1n), Uint8Array.of(2), frame(5, 2n)]);
+  expect(rows.map((row) => row.segments)).toEqual([2, 1]);
+});
+
 test("any datagram, cut short or changed anywhere, is treated as by the twin", () => {
   const planes = new TwinPlanes();
   planes.both((plane) => plane.setRelay(RELAY));

@@ -37,6 +37,8 @@ export interface InboundRow {
 
 const open = new Set<TwinPlanes>();
 
+const NO_TUN = -1;
+
 /** For `afterEach`: closes what the test left open. */
 export function closePlanes(): void {
   for (const planes of open) planes.close();
@@ -50,6 +52,7 @@ export class TwinPlanes {
 
   constructor(overrides: Partial<KeySpec> = {}) {
     open.add(this);
+    this.shim.attachTun(this.native.handle, NO_TUN, true); // the twin, too, joins UDP packets
     this.both((plane) => {
       plane.installKey(KEY_SLOT, keySpec(2, 1, overrides));
       plane.setEndpoint(ENDPOINT_SLOT, A, new Uint8Array(0));
