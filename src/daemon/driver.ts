@@ -103,13 +103,15 @@ export class Driver {
     return at;
   }
 
-  /** One real timer for the earliest deadline of all parts. */
+  /**
+   * One real timer for the earliest deadline of all parts. A deadline that moved further away leaves the timer as it is:
+   * most do so with every packet, and one early wake-up costs less than a new timer each time.
+   */
   #arm(): void {
     const deadline = this.#engine.pollTimeout();
-    if (deadline?.at === this.#armedFor) return;
+    if (deadline === undefined || (this.#armedFor !== undefined && deadline.at >= this.#armedFor)) return;
     clearTimeout(this.#timer);
-    this.#armedFor = deadline?.at;
-    if (deadline === undefined) return;
+    this.#armedFor = deadline.at;
     this.#timer = setTimeout(() => this.#wake(), Math.max(1, Math.ceil(deadline.at - now())));
   }
 

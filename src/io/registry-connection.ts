@@ -40,6 +40,7 @@ export class RegistryConnection {
   #backoffMs = FIRST_BACKOFF_MS;
   #retryTimer: NodeJS.Timeout | undefined;
   #clientTimer: NodeJS.Timeout | undefined;
+  #clientArmedFor: Instant | undefined;
 
   constructor(address: RegistryAddress, client: RegistryClient, hooks: RegistryConnectionHooks) {
     this.#address = address;
@@ -145,12 +146,15 @@ export class RegistryConnection {
     if (request !== undefined) this.#socket?.write(encodeRegistryFrame(request));
   }
 
+  /** Called with every wake-up of the daemon: a timer that already runs for this moment, or an earlier one, stays. */
   #armClientTimer(): void {
-    clearTimeout(this.#clientTimer);
     const deadline = this.#client.pollTimeout();
-    if (deadline === undefined) return;
+    if (deadline === undefined || (this.#clientArmedFor !== undefined && deadline.at >= this.#clientArmedFor)) return;
+    clearTimeout(this.#clientTimer);
+    this.#clientArmedFor = deadline.at;
     this.#clientTimer = setTimeout(
       () => {
+        this.#clientArmedFor = undefined;
         this.#client.handleTimeout(now());
         this.#drain();
       },
@@ -171,6 +175,7 @@ export class RegistryConnection {
   #drop(reason: string): void {
     clearTimeout(this.#retryTimer);
     clearTimeout(this.#clientTimer);
+    this.#clientArmedFor = undefined;
     this.#detach()?.destroy();
     this.#client.handleDisconnected(now(), reason);
   }
