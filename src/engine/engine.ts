@@ -8,33 +8,32 @@
  */
 
 import { DropCounters, type DropReason } from "../base/drop-reason.ts";
-import { type Endpoint, type LocalAddress, sameEndpoint } from "../base/endpoint.ts";
+import type { Endpoint, LocalAddress } from "../base/endpoint.ts";
 import { after, type Deadline, earlier, type Instant, type WallClock } from "../base/instant.ts";
-import type { BeaconEvent } from "../beacon/client.ts";
 import { FlowTable } from "../policy/flow-table.ts";
-import type { RegistryEvent } from "../registry/events.ts";
 import { Routes } from "../routing/routes.ts";
 import { consents } from "../trust/trust-record.ts";
-import type { StagedPacket } from "../tunnel/data-plane.ts";
 import type { Link } from "../tunnel/link.ts";
-import type { LinkEvent } from "../tunnel/link-context.ts";
 import { LinkTable, type Transmit } from "../tunnel/link-table.ts";
 import { encodeAddressBytes } from "../wire/address.ts";
 import { type NetworkId, type NodeId, networkId } from "../wire/ids.ts";
 import { Admission } from "./admission.ts";
 import { BeaconWay } from "./beacon-way.ts";
 import { BridgeConversation, bridgeHeader, type PeerKind } from "./bridge-conversation.ts";
+import { Consequences } from "./consequences.ts";
 import { Datagrams } from "./datagrams.ts";
 import { DirectHandshakes } from "./direct-handshakes.ts";
 import type { EngineEvent, EngineOptions, EngineParts, LinkFacts } from "./engine-ports.ts";
 import { Inbound } from "./inbound.ts";
 import { Introductions } from "./introductions.ts";
 import { keyChangeProblem } from "./key-change.ts";
+import { KnownEndpoints } from "./known-endpoints.ts";
 import { LinkHistory } from "./link-history.ts";
 import { Networks, NO_NETWORKS } from "./networks.ts";
 import { NodeStreams } from "./node-streams.ts";
 import { Outbound } from "./outbound.ts";
 import { PacketSizes } from "./packet-sizes.ts";
+import { LIVE_FLOW_S, Parting } from "./parting.ts";
 import { Paths } from "./paths.ts";
 import { Pings } from "./pings.ts";
 import { PlainAgents } from "./plain/plain-agents.ts";
@@ -75,8 +74,9 @@ export class Engine {
   readonly #transmits: Transmit[] = [];
   readonly #events: EngineEvent[] = [];
   readonly #history: LinkHistory;
-  /** Key: node. Bound: trust records; the last proved endpoint, kept for the next start. */
-  readonly #endpoints: Map<NodeId, Endpoint>;
+  readonly #endpoints: KnownEndpoints;
+  readonly #parting: Parting;
+  readonly #consequences: Consequences;
   /** Key: code. Bound: one per code and pinned peer. */
   readonly problems = new Map<string, { code: string; message: string; hint: string }>();
   #clockOffsetMs = 0;
@@ -85,7 +85,7 @@ export class Engine {
     this.#options = options;
     this.#parts = parts;
     this.node = options.node;
-    this.#endpoints = new Map(options.endpoints);
+    this.#endpoints = new KnownEndpoints(options.endpoints);
     this.handleClock(now, wall);
     const local = {
       node: options.node,
@@ -189,6 +189,16 @@ export class Engine {
       heardPacket: (link, at) => this.#bridge.heardPacket(link, at),
       handleVirtual: (link, packet, at) => virtual.handle(link, packet, at),
       handleDatagram: (datagram, source, relayed, at) => datagrams.handle(datagram, source, relayed, at),
+    });
+    const ends = { links: this.#links, bridge: this.#bridge, pings: this.#pings, direct: this.#direct };
+    const talk = { ...ends, notices: this.#notices, sizes: this.sizes, plain: this.plain, streams: this.#streams };
+    this.#parting = new Parting({ ...talk, refusals: this.#refusals, flows: this.#flows, history: this.#history });
+    this.#consequences = new Consequences({
+      ...{ ...talk, ...parts, refusals: this.#refusals, strangers: this.#strangers, drops: this.#drops },
+      ...{ endpoints: this.#endpoints, introductions: this.introductions, networks: this.networks },
+      ...{ paths: this.paths, beaconWay: this.beaconWay },
+      emit: (event) => this.#events.push(event),
+      transmit: (transmit) => this.#transmits.push(transmit),
     });
     this.introductions.resume(now);
   }
@@ -327,7 +337,7 @@ export class Engine {
 
   /** Endpoints worth keeping for the next start. */
   knownEndpoints(): ReadonlyMap<NodeId, Endpoint> {
-    return this.#endpoints;
+    return this.#endpoints.all();
   }
 
   drops(): Partial<Record<DropReason, number>> {
@@ -342,136 +352,8 @@ export class Engine {
     return (now + this.#clockOffsetMs) as WallClock;
   }
 
-  /** Consequences of an input inside the engine, until nothing is left to do; bounded, each round consumes events. */
   #settle(now: Instant): void {
-    this.plain.settle(now);
-    const { registry } = this.#parts;
-    for (let round = 0; round < MAX_SETTLE_ROUNDS; round++) {
-      let idle = true;
-      for (let event = this.#links.pollEvent(); event !== undefined; event = this.#links.pollEvent()) {
-        idle = false;
-        this.#handleLink(event, now);
-      }
-      for (let event = registry.pollEvent(); event !== undefined; event = registry.pollEvent()) {
-        idle = false;
-        this.#handleRegistryEvent(event, now);
-      }
-      for (let event = this.#parts.beacon?.pollEvent(); event !== undefined; event = this.#parts.beacon?.pollEvent()) {
-        idle = false;
-        this.#handleBeacon(event, now);
-      }
-      if (this.#streams.settle(now)) idle = false;
-      if (idle) break;
-    }
-    this.beaconWay.settle(now);
-    this.#collectOutputs();
-  }
-
-  #collectOutputs(): void {
-    const beacon = this.paths.beaconEndpoint;
-    if (beacon !== undefined) {
-      for (
-        let bytes = this.#parts.beacon?.pollDatagram();
-        bytes !== undefined;
-        bytes = this.#parts.beacon?.pollDatagram()
-      ) {
-        this.#transmits.push({ to: beacon, datagram: bytes });
-      }
-    }
-    for (let pong = this.#pings.pollPong(); pong !== undefined; pong = this.#pings.pollPong()) {
-      this.#events.push({ kind: "pong", pong });
-    }
-    if (this.#parts.trust.takeChanged()) this.#events.push({ kind: "trust-changed" });
-  }
-
-  #handleLink(event: LinkEvent, now: Instant): void {
-    const { link } = event;
-    switch (event.kind) {
-      case "up":
-        this.#rememberEndpoint(link);
-        this.#bridge.linkUp(link, now);
-        this.#pings.send(link, now); // the first round trip to show
-        this.#direct.linkUp(link.node, now);
-        this.#notices.reset(link.node);
-        this.#notices.send(link, now);
-        this.plain.linkUp(link.node, now);
-        return;
-      case "down":
-        return this.sizes.forget(link);
-      case "moved":
-        this.sizes.mtus.moved(link, now);
-        this.#rememberEndpoint(link);
-        return;
-      case "endpoint-wanted":
-        this.#parts.registry.resolve(link.node);
-        this.paths.requestPunch(link.node, now);
-        this.beaconWay.handleSuspicion(now);
-        return;
-      case "proof-wanted":
-        return this.#proveKey(link, event.keySlot, now);
-      case "direct-proof-wanted":
-        return this.#pings.proveDirect(link, event.endpoint, now);
-      case "relay-proof-wanted":
-        return this.#pings.proveRelay(link, now);
-      case "keepalive-due":
-        return this.#bridge.sendKeepalive(link);
-      case "hello-due":
-        return this.#bridge.helloDue(link, now);
-      case "notice-due":
-        this.#notices.send(link, now);
-        return;
-      case "mtu-probe-due":
-      case "mtu-check-due":
-        return this.sizes.handleDue(link, event.kind, now);
-      case "unreachable":
-        this.#refuseStaged(event.packets, now);
-        this.plain.linkUnreachable(link.node);
-        return;
-    }
-  }
-
-  #proveKey(link: Link, keySlot: number | undefined, now: Instant): void {
-    if (keySlot === undefined) this.#pings.send(link, now);
-    else this.#pings.prove(link, keySlot, now);
-  }
-
-  #refuseStaged(packets: readonly StagedPacket[], now: Instant): void {
-    this.#drops.count("no-path", packets.length);
-    for (const packet of packets) this.#refusals.unreachable(packet.bytes, now);
-  }
-
-  #handleRegistryEvent(event: RegistryEvent, now: Instant): void {
-    if (event.kind === "registered") this.introductions.registered(now);
-    this.networks.handleRegistry(event, now);
-    if (event.kind === "network") this.#events.push(event);
-    this.#strangers.handleRegistry(event, now);
-    if (event.kind === "hostname") {
-      this.#events.push({ kind: "hostname", name: event.name, node: event.node, error: event.error });
-    }
-    this.introductions.handleRegistry(event, now);
-  }
-
-  #handleBeacon(event: BeaconEvent, now: Instant): void {
-    switch (event.kind) {
-      case "notify":
-        this.#parts.registry.pollHandshakes();
-        return;
-      case "punch":
-        this.paths.handlePunch(event.endpoint, now);
-        return;
-      case "observed":
-        if (this.beaconWay.transport === "udp") this.paths.handleObserved(event.endpoint, now);
-        return;
-      case "accepted":
-        return this.paths.handleAccepted(now);
-    }
-  }
-
-  #rememberEndpoint(link: Link): void {
-    const endpoint = link.path.direct;
-    if (link.path.isRelayed || endpoint === undefined || sameEndpoint(this.#endpoints.get(link.node), endpoint)) return;
-    this.#endpoints.set(link.node, endpoint);
-    this.#events.push({ kind: "endpoints-changed" });
+    this.#consequences.settle(now);
   }
 
   #createBeaconWay(now: Instant): BeaconWay {
@@ -537,16 +419,16 @@ export class Engine {
         const endpoint = this.#endpoints.get(node);
         if (endpoint !== undefined) link?.suggestEndpoint(endpoint, "cached", now);
       },
-      closeLink: (node, now) => this.#closeLink(node, now),
+      closeLink: (node, now) => this.#parting.closeLink(node, now),
       connectLink: (node, now) => this.#links.get(node)?.connect(now),
       located: (node, endpoint, lan, now) => this.paths.handleResolved(node, endpoint, lan, now),
-      cutFlows: (node, now) => this.#cutFlows(node, now),
+      cutFlows: (node, now) => this.#parting.cutFlows(node, Math.floor(this.#wall(now) / 1000), now),
       consentChanged: (node) => {
         const link = this.#links.get(node);
         if (link !== undefined) this.#bridge.consentChanged(link);
       },
       sayDirectly: (node, word, now) => this.#direct.say(node, word, this.#links.get(node)?.isUp ?? false, now),
-      notifyRevoked: (node, now) => this.#notifyRevoked(node, now),
+      notifyRevoked: (node, now) => this.#parting.notifyRevoked(node, now),
       keyChanged: (record, key) =>
         void this.problems.set(`key_changed ${record.node}`, keyChangeProblem(record, key, this.#parts.crypto)),
       keySettled: (node) => void this.problems.delete(`key_changed ${node}`),
@@ -554,45 +436,11 @@ export class Engine {
     });
   }
 
-  #notifyRevoked(node: NodeId, now: Instant): void {
-    const link = this.#links.get(node);
-    if (this.#bridge.kindOf(node) !== "pilot-tun") this.#direct.say(node, "revoke", link?.isUp ?? false, now);
-    this.#notices.reset(node);
-    if (link?.isUp) this.#notices.send(link, now);
-    else link?.connect(now);
-  }
-
-  #closeLink(node: NodeId, now: Instant): void {
-    const link = this.#links.get(node);
-    if (link === undefined) return;
-    this.#history.keep(link);
-    this.sizes.forget(link);
-    this.plain.linkClosed(link);
-    this.#links.close(node);
-    this.#bridge.forget(node);
-    this.#pings.forget(node);
-    this.#notices.reset(node);
-    this.#direct.forget(node);
-    this.#streams.resetNode(node, now);
-  }
-
   #revocationHeard(node: NodeId, now: Instant): void {
     this.introductions.heardRevocationAck(node, now);
     this.#events.push({ kind: "revocation-acknowledged", node });
   }
-
-  #cutFlows(node: NodeId, now: Instant): number {
-    const link = this.#links.get(node);
-    if (link === undefined) return 0;
-    const flows = this.#flows.cut(link.index, Math.floor(this.#wall(now) / 1000), LIVE_FLOW_S);
-    this.#refusals.cut(flows);
-    this.plain.cut(node, now);
-    return flows.length;
-  }
 }
 
-const MAX_SETTLE_ROUNDS = 16;
 /** Three discovers without an answer. */
 const BEACON_SILENCE_MS = 80_000;
-/** A flow without a packet for this long is not worth a reset when it is cut. */
-const LIVE_FLOW_S = 600;

@@ -1,0 +1,187 @@
+/**
+ * What follows from what a link, the registry or the beacon report: the engine's inner wiring. Each input of the engine
+ * ends in `settle`, which asks every source for events until none has any.
+ */
+import type { DropCounters } from "../base/drop-reason.ts";
+import type { Instant } from "../base/instant.ts";
+import type { BeaconEvent } from "../beacon/client.ts";
+import type { RegistryEvent } from "../registry/events.ts";
+import type { StagedPacket } from "../tunnel/data-plane.ts";
+import type { Link } from "../tunnel/link.ts";
+import type { LinkEvent } from "../tunnel/link-context.ts";
+import type { LinkTable, Transmit } from "../tunnel/link-table.ts";
+import type { BeaconWay } from "./beacon-way.ts";
+import type { BridgeConversation } from "./bridge-conversation.ts";
+import type { DirectHandshakes } from "./direct-handshakes.ts";
+import type { EngineEvent, EngineParts } from "./engine-ports.ts";
+import type { Introductions } from "./introductions.ts";
+import type { KnownEndpoints } from "./known-endpoints.ts";
+import type { Networks } from "./networks.ts";
+import type { NodeStreams } from "./node-streams.ts";
+import type { PacketSizes } from "./packet-sizes.ts";
+import type { Paths } from "./paths.ts";
+import type { Pings } from "./pings.ts";
+import type { PlainAgents } from "./plain/plain-agents.ts";
+import type { Refusals } from "./refusals.ts";
+import type { RevocationNotices } from "./revocation-notices.ts";
+import type { Strangers } from "./strangers.ts";
+
+export interface ConsequencesParts extends Pick<EngineParts, "registry" | "beacon" | "trust"> {
+  readonly links: LinkTable;
+  readonly endpoints: KnownEndpoints;
+  readonly introductions: Introductions;
+  readonly networks: Networks;
+  readonly strangers: Strangers;
+  readonly bridge: BridgeConversation;
+  readonly pings: Pings;
+  readonly direct: DirectHandshakes;
+  readonly notices: RevocationNotices;
+  readonly sizes: PacketSizes;
+  readonly paths: Paths;
+  readonly beaconWay: BeaconWay;
+  readonly plain: PlainAgents;
+  readonly streams: NodeStreams;
+  readonly refusals: Refusals;
+  readonly drops: DropCounters;
+  emit(event: EngineEvent): void;
+  transmit(transmit: Transmit): void;
+}
+
+export class Consequences {
+  readonly #parts: ConsequencesParts;
+
+  constructor(parts: ConsequencesParts) {
+    this.#parts = parts;
+  }
+
+  /** Consequences of an input inside the engine, until nothing is left to do; bounded, each round consumes events. */
+  settle(now: Instant): void {
+    this.#parts.plain.settle(now);
+    const { registry, beacon } = this.#parts;
+    for (let round = 0; round < MAX_SETTLE_ROUNDS; round++) {
+      let idle = true;
+      for (let event = this.#parts.links.pollEvent(); event !== undefined; event = this.#parts.links.pollEvent()) {
+        idle = false;
+        this.#handleLink(event, now);
+      }
+      for (let event = registry.pollEvent(); event !== undefined; event = registry.pollEvent()) {
+        idle = false;
+        this.#handleRegistryEvent(event, now);
+      }
+      for (let event = beacon?.pollEvent(); event !== undefined; event = beacon?.pollEvent()) {
+        idle = false;
+        this.#handleBeacon(event, now);
+      }
+      if (this.#parts.streams.settle(now)) idle = false;
+      if (idle) break;
+    }
+    this.#parts.beaconWay.settle(now);
+    this.#collectOutputs();
+  }
+
+  #collectOutputs(): void {
+    const beacon = this.#parts.paths.beaconEndpoint;
+    if (beacon !== undefined) {
+      for (
+        let bytes = this.#parts.beacon?.pollDatagram();
+        bytes !== undefined;
+        bytes = this.#parts.beacon?.pollDatagram()
+      ) {
+        this.#parts.transmit({ to: beacon, datagram: bytes });
+      }
+    }
+    for (let pong = this.#parts.pings.pollPong(); pong !== undefined; pong = this.#parts.pings.pollPong()) {
+      this.#parts.emit({ kind: "pong", pong });
+    }
+    if (this.#parts.trust.takeChanged()) this.#parts.emit({ kind: "trust-changed" });
+  }
+
+  #handleLink(event: LinkEvent, now: Instant): void {
+    const { link } = event;
+    switch (event.kind) {
+      case "up":
+        this.#rememberEndpoint(link);
+        this.#parts.bridge.linkUp(link, now);
+        this.#parts.pings.send(link, now); // the first round trip to show
+        this.#parts.direct.linkUp(link.node, now);
+        this.#parts.notices.reset(link.node);
+        this.#parts.notices.send(link, now);
+        this.#parts.plain.linkUp(link.node, now);
+        return;
+      case "down":
+        return this.#parts.sizes.forget(link);
+      case "moved":
+        this.#parts.sizes.mtus.moved(link, now);
+        this.#rememberEndpoint(link);
+        return;
+      case "endpoint-wanted":
+        this.#parts.registry.resolve(link.node);
+        this.#parts.paths.requestPunch(link.node, now);
+        this.#parts.beaconWay.handleSuspicion(now);
+        return;
+      case "proof-wanted":
+        return this.#proveKey(link, event.keySlot, now);
+      case "direct-proof-wanted":
+        return this.#parts.pings.proveDirect(link, event.endpoint, now);
+      case "relay-proof-wanted":
+        return this.#parts.pings.proveRelay(link, now);
+      case "keepalive-due":
+        return this.#parts.bridge.sendKeepalive(link);
+      case "hello-due":
+        return this.#parts.bridge.helloDue(link, now);
+      case "notice-due":
+        this.#parts.notices.send(link, now);
+        return;
+      case "mtu-probe-due":
+      case "mtu-check-due":
+        return this.#parts.sizes.handleDue(link, event.kind, now);
+      case "unreachable":
+        this.#refuseStaged(event.packets, now);
+        this.#parts.plain.linkUnreachable(link.node);
+        return;
+    }
+  }
+
+  #proveKey(link: Link, keySlot: number | undefined, now: Instant): void {
+    if (keySlot === undefined) this.#parts.pings.send(link, now);
+    else this.#parts.pings.prove(link, keySlot, now);
+  }
+
+  #refuseStaged(packets: readonly StagedPacket[], now: Instant): void {
+    this.#parts.drops.count("no-path", packets.length);
+    for (const packet of packets) this.#parts.refusals.unreachable(packet.bytes, now);
+  }
+
+  #handleRegistryEvent(event: RegistryEvent, now: Instant): void {
+    if (event.kind === "registered") this.#parts.introductions.registered(now);
+    this.#parts.networks.handleRegistry(event, now);
+    if (event.kind === "network") this.#parts.emit(event);
+    this.#parts.strangers.handleRegistry(event, now);
+    if (event.kind === "hostname") {
+      this.#parts.emit({ kind: "hostname", name: event.name, node: event.node, error: event.error });
+    }
+    this.#parts.introductions.handleRegistry(event, now);
+  }
+
+  #handleBeacon(event: BeaconEvent, now: Instant): void {
+    switch (event.kind) {
+      case "notify":
+        this.#parts.registry.pollHandshakes();
+        return;
+      case "punch":
+        this.#parts.paths.handlePunch(event.endpoint, now);
+        return;
+      case "observed":
+        if (this.#parts.beaconWay.transport === "udp") this.#parts.paths.handleObserved(event.endpoint, now);
+        return;
+      case "accepted":
+        return this.#parts.paths.handleAccepted(now);
+    }
+  }
+
+  #rememberEndpoint(link: Link): void {
+    if (this.#parts.endpoints.learn(link)) this.#parts.emit({ kind: "endpoints-changed" });
+  }
+}
+
+const MAX_SETTLE_ROUNDS = 16;
