@@ -2,7 +2,7 @@
 import { EXIT, type ExitCode, SCHEMA } from "../control/api.ts";
 import type { FlowStatus } from "../control/policy-api.ts";
 import { type Context, type Declare, examples, type Input } from "./context.ts";
-import { type Cell, duration, jsonLine, peerName, printable, table, UNKNOWN } from "./format.ts";
+import { bytes, type Cell, duration, jsonLine, peerName, printable, table, UNKNOWN } from "./format.ts";
 
 export const declareFlows: Declare = (program, perform) => {
   program
@@ -34,7 +34,7 @@ export function flowLines(list: readonly FlowStatus[], context: Context): string
   return table([COLUMNS, ...list.map(row)], context.paint);
 }
 
-const COLUMNS = ["ID", "PROTO", "DIR", "LOCAL", "PEER", "RULE", "AGE", "IDLE"];
+const COLUMNS = ["ID", "PROTO", "DIR", "LOCAL", "PEER", "RULE", "AGE", "IDLE", "TX", "RX"];
 
 function row(flow: FlowStatus): Cell[] {
   const peer = flow.remotePort === null ? peerName(flow.peer) : `${peerName(flow.peer)}:${flow.remotePort}`;
@@ -47,6 +47,8 @@ function row(flow: FlowStatus): Cell[] {
     flow.rule === null ? UNKNOWN : printable(`${flow.rule.file}:${flow.rule.line}`),
     duration(flow.ageS),
     duration(flow.idleS),
+    bytes(flow.txBytes),
+    bytes(flow.rxBytes),
   ];
 }
 

@@ -109,6 +109,10 @@ export interface FlowStatus {
   readonly rule: PolicyPlace | null;
   readonly ageS: number;
   readonly idleS: number;
+  /** Of IP packets to the peer, headers included. */
+  readonly txBytes: number;
+  /** The same from the peer. */
+  readonly rxBytes: number;
 }
 
 export interface FlowsReply {

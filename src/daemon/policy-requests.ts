@@ -293,6 +293,8 @@ export class PolicyRequests implements PolicyBackend {
         rule: rule === undefined ? null : { file: rule.source.file, line: rule.source.line },
         ageS: Math.max(0, nowS - flow.startedS),
         idleS: Math.max(0, nowS - flow.lastSeenS),
+        txBytes: flow.sentBytes,
+        rxBytes: flow.receivedBytes,
       };
     });
   }

@@ -137,11 +137,13 @@ export class Admission {
     const flow = flows.find(key);
     const isKnown = flow >= 0 && flows.linkOf(flow) === link.index;
     if (isKnown && flows.isLive(flow, trust.epoch, nowS, key.opens, true)) {
-      flows.touch(flow, nowS);
+      flows.noteReceived(flow, packet.length, nowS);
       return undefined;
     }
     const opened = this.open(key, link, "source-is-remote", nowS);
-    return typeof opened === "string" ? opened : undefined;
+    if (typeof opened === "string") return opened;
+    flows.noteReceived(opened, packet.length, nowS);
+    return undefined;
   }
 
   /** Undefined: no policy. Returns the flows that it cut. */

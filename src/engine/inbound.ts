@@ -60,12 +60,11 @@ export class Inbound {
   }
 
   decide(count: number, now: Instant, wall: WallClock): void {
-    const nowS = Math.floor(wall / 1000);
-    this.#nowS = nowS;
+    this.#nowS = Math.floor(wall / 1000);
     for (let row = 0; row < count * ROW_WORDS; row += ROW_WORDS) {
       this.#rows[row + IN.VERDICT] = DROP;
       const refused =
-        this.#rows[row + IN.KIND] === ROW_KIND.OTHER ? this.#passOn(row, now) : this.#decideOpened(row, now, nowS);
+        this.#rows[row + IN.KIND] === ROW_KIND.OTHER ? this.#passOn(row, now) : this.#decideOpened(row, now);
       if (refused !== undefined) this.#parts.drops.count(refused, Math.max(1, this.#rows[row + IN.SEGMENTS]!));
     }
   }
@@ -78,7 +77,7 @@ export class Inbound {
     return this.#parts.handleDatagram(datagram, source, relayed, now);
   }
 
-  #decideOpened(row: number, now: Instant, nowS: number): DropReason | undefined {
+  #decideOpened(row: number, now: Instant): DropReason | undefined {
     // 1. Whose key opened it. (A key removed earlier in this batch has no link any more.)
     const keySlot = this.#rows[row + IN.KEY_SLOT]!;
     const link = this.#parts.links.ofKey(keySlot);
@@ -94,7 +93,8 @@ export class Inbound {
     const offset = this.#rows[row + IN.OFFSET]!;
     const length = this.#rows[row + IN.LENGTH]!;
     if (!isPacket) return this.#parts.handleVirtual(link, this.#arena.subarray(offset, offset + length), now);
-    const refused = this.#decidePacket(link, offset, length, this.#rows[row + IN.NEXT_SEQ]!, now, nowS);
+    const totalBytes = this.#rows[row + IN.TOTAL_BYTES]!;
+    const refused = this.#decidePacket(link, offset, length, totalBytes, this.#rows[row + IN.NEXT_SEQ]!, now);
     if (refused === undefined) this.#rows[row + IN.VERDICT] = ACCEPT;
     return refused;
   }
@@ -103,7 +103,7 @@ export class Inbound {
   decideReassembled(link: Link, packet: Uint8Array, now: Instant): DropReason | undefined {
     if (!isWholeIpv6(packet)) return "malformed-packet";
     this.#lookInto(packet);
-    const refused = this.#decidePacket(link, 0, packet.length, nextSequenceOf(packet), now, this.#nowS);
+    const refused = this.#decidePacket(link, 0, packet.length, packet.length, nextSequenceOf(packet), now);
     this.#lookInto(this.#parts.dataPlane.inbound.arena);
     return refused;
   }
@@ -118,11 +118,12 @@ export class Inbound {
     link: Link,
     offset: number,
     length: number,
+    totalBytes: number,
     nextSequence: number,
     now: Instant,
-    nowS: number,
   ): DropReason | undefined {
     const { flows, trust, admission } = this.#parts;
+    const nowS = this.#nowS;
     if (length < IPV6_HEADER_BYTES) return "malformed-packet";
     if (length > this.#parts.mtuBytes) return "too-big";
 
@@ -146,7 +147,7 @@ export class Inbound {
       if (typeof admitted === "string") return admitted;
       flow = admitted;
     }
-    flows.touch(flow, nowS);
+    flows.noteReceived(flow, totalBytes, nowS);
     if (shape === SHAPE.FIRST_FRAGMENT) admission.noteFirstFragment(this.#arena, offset, length, SIDE, key, flow, nowS);
     if (this.#arena[offset + IPV6.NEXT_HEADER] === NEXT_HEADER.TCP) {
       admission.noteTcpEnd(this.#arena, offset, flow);

@@ -79,7 +79,7 @@ export class Outbound {
     const shape = readFlowKey(this.#arena, offset, length, SIDE, key);
     if (shape === SHAPE.MALFORMED) return "malformed-packet";
     const binding = shape === SHAPE.FLOW ? this.#findConnection(offset) : undefined;
-    if (binding?.side === "daemon") return this.#sendToProgram(row, offset, binding);
+    if (binding?.side === "daemon") return this.#sendToProgram(row, offset, binding, nowS);
     let flow = -1;
     if (this.#inPrefix(offset)) {
       if (shape === SHAPE.FLOW) flow = flows.find(key);
@@ -93,7 +93,7 @@ export class Outbound {
       }
       flow = admitted;
     }
-    const link = flows.touch(flow, nowS);
+    const link = flows.noteSent(flow, this.#bytesOnTheWay(row), nowS);
     if (shape === SHAPE.FIRST_FRAGMENT) admission.noteFirstFragment(this.#arena, offset, length, SIDE, key, flow, nowS);
 
     // 3. It must fit the far interface and the path, segment by segment; what fits no frame but may be cut is.
@@ -136,6 +136,14 @@ export class Outbound {
       links.at(link)!.noteSent(now);
     }
     return undefined;
+  }
+
+  /** A superpacket's headers go with each of its segments. */
+  #bytesOnTheWay(row: number): number {
+    const length = this.#rows[row + OUT.LENGTH]!;
+    if (this.#rows[row + OUT.GSO_TYPE] === 0) return length;
+    const headers = this.#rows[row + OUT.HEADER_LENGTH]!;
+    return length + (Math.ceil((length - headers) / this.#rows[row + OUT.GSO_SIZE]!) - 1) * headers;
   }
 
   /** The flow table compares the last 12 bytes of addresses; the first 4 are the same for all of them. */
@@ -223,7 +231,7 @@ export class Outbound {
   }
 
   /** Turned around, and what a later reset of the program must carry is kept. */
-  #sendToProgram(row: number, offset: number, binding: NatBinding): undefined {
+  #sendToProgram(row: number, offset: number, binding: NatBinding, nowS: number): undefined {
     const packet = this.#packetOf(row);
     this.#parts.plain.turnAround(packet.bytes, binding, packet.csumStart !== 0);
     this.#rows[row + OUT.KEY_SLOT] = LOOPBACK;
@@ -232,7 +240,9 @@ export class Outbound {
     key.localOffset = offset + 24;
     key.ports = portsOf(this.#view, offset, packet.bytes.length, key.protocol, "source-is-remote");
     const flow = this.#parts.flows.find(key);
-    if (flow >= 0) this.#parts.flows.noteNextSeq(flow, nextSequence(packet.bytes));
+    if (flow < 0) return undefined;
+    this.#parts.flows.noteNextSeq(flow, nextSequence(packet.bytes));
+    this.#parts.flows.noteReceived(flow, this.#bytesOnTheWay(row), nowS);
     return undefined;
   }
 }

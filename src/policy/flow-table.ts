@@ -41,6 +41,9 @@ export interface Flow {
   readonly verdict: number;
   readonly startedS: number;
   readonly lastSeenS: number;
+  /** Bytes of IP packets that went to the peer and came from it, as they travel: each segment with its headers. */
+  readonly sentBytes: number;
+  readonly receivedBytes: number;
 }
 
 /** How a flow came to be. */
@@ -53,6 +56,8 @@ export interface Begun {
 
 export class FlowTable {
   readonly #words = new Int32Array(CAPACITY * STRIDE);
+  /** Two for each entry, as long as its flow: bytes sent and received. */
+  readonly #bytes = new Float64Array(CAPACITY * 2);
   #size = 0;
   /** Key: link index. Bound: links with flows. */
   readonly #held = new Map<number, number>();
@@ -113,10 +118,14 @@ export class FlowTable {
     return this.#words[entry + LINK]!;
   }
 
-  /** Marks the flow as alive; returns its link index. */
-  touch(entry: number, nowS: number): number {
-    this.#words[entry + LAST_SEEN_S] = nowS;
-    return this.#words[entry + LINK]!;
+  /** A packet of the flow went out; returns its link index. */
+  noteSent(entry: number, bytes: number, nowS: number): number {
+    return this.#note((entry / STRIDE) * 2, entry, bytes, nowS);
+  }
+
+  /** A packet of the flow came in; returns its link index. */
+  noteReceived(entry: number, bytes: number, nowS: number): number {
+    return this.#note((entry / STRIDE) * 2 + 1, entry, bytes, nowS);
   }
 
   noteAckSent(entry: number, ack: number): void {
@@ -140,6 +149,7 @@ export class FlowTable {
     if (known < 0 || begun.isNew) {
       words[entry + STARTED_S] = nowS;
       words[entry + FLAGS] = begun.remotely ? BEGAN_REMOTELY : 0;
+      this.#bytes.fill(0, (entry / STRIDE) * 2, (entry / STRIDE) * 2 + 2);
     }
     words[entry + EPOCH] = epoch;
     words[entry + LINK] = link;
@@ -216,6 +226,12 @@ export class FlowTable {
       if (nowS - this.#words[entry + LAST_SEEN_S]! <= freshS) flows++;
     }
     return flows;
+  }
+
+  #note(counter: number, entry: number, bytes: number, nowS: number): number {
+    this.#bytes[counter] = this.#bytes[counter]! + bytes;
+    this.#words[entry + LAST_SEEN_S] = nowS;
+    return this.#words[entry + LINK]!;
   }
 
   #used(entry: number): boolean {
@@ -309,6 +325,8 @@ export class FlowTable {
       verdict: words[entry + VERDICT]!,
       startedS: words[entry + STARTED_S]!,
       lastSeenS: words[entry + LAST_SEEN_S]!,
+      sentBytes: this.#bytes[(entry / STRIDE) * 2]!,
+      receivedBytes: this.#bytes[(entry / STRIDE) * 2 + 1]!,
     };
   }
 

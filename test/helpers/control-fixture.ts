@@ -197,6 +197,8 @@ export const FLOW: FlowStatus = {
   rule: { file: "/etc/pilot-tun/policy", line: 3 },
   ageS: 12,
   idleS: 0,
+  txBytes: 2048,
+  rxBytes: 512,
 };
 
 export function fakePolicy(replace: Partial<PolicyBackend> = {}): PolicyBackend {
