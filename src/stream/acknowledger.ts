@@ -1,21 +1,29 @@
 /**
  * When the far side is told what arrived (RFC 5681 §4.2, with pilot protocol §4.2 and §4.3).
- * Never in the instant of arrival: a reference sender enters a segment in its retransmission list only after its send
- * call returned, and an ACK that overtakes it leaves the entry there for good. An early segment is the exception: it
- * acknowledges nothing new, so a pure duplicate ACK goes at once, and a SACK behind it. The order matters, because an ACK
- * with a payload does not count as a duplicate.
+ * To a reference never in the instant of arrival: it enters a segment in its retransmission list only after its send
+ * call returned, and an ACK that overtakes it leaves the entry there for good. Others hear at once when much has come, or
+ * on a short path the wait for the ACK, and not the path, would hold them back. An early segment is always answered at
+ * once, as it acknowledges nothing new: by a pure duplicate ACK, and a SACK behind it. The order matters, because an ACK with
+ * a payload does not count as a duplicate.
  */
 import { after, type Deadline, type Instant } from "../base/instant.ts";
 
 export class Acknowledger {
+  readonly #mayHurry: boolean;
   #unacknowledgedSegments = 0;
   #dueAt: Instant | undefined;
   #duplicatesDue = 0;
   #sackDue = false;
 
+  /** `mayHurry`: the far side is no reference. */
+  constructor(mayHurry: boolean) {
+    this.#mayHurry = mayHurry;
+  }
+
   handleInOrder(now: Instant): void {
     this.#unacknowledgedSegments += 1;
-    this.#dueWithin(this.#unacknowledgedSegments >= 2 ? SOON_MS : LONE_SEGMENT_MS, now);
+    if (this.#mayHurry && this.#unacknowledgedSegments >= MANY_SEGMENTS) this.dueAtOnce(now);
+    else this.#dueWithin(this.#unacknowledgedSegments >= 2 ? SOON_MS : LONE_SEGMENT_MS, now);
   }
 
   /** A gap closed, or a segment came that was there already: the far side should know soon. */
@@ -67,5 +75,6 @@ export class Acknowledger {
   }
 }
 
+const MANY_SEGMENTS = 32;
 const SOON_MS = 2;
 const LONE_SEGMENT_MS = 5;

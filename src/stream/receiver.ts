@@ -26,7 +26,7 @@ export type RemoteEnd =
   | { readonly kind: "truncated" };
 
 export class Receiver {
-  readonly acknowledger = new Acknowledger();
+  readonly acknowledger: Acknowledger;
   readonly #traits: PeerTraits;
   readonly #limitBytes: number;
   readonly #reassembly: Reassembly;
@@ -45,6 +45,7 @@ export class Receiver {
     this.#limitBytes = limitBytes;
     this.#reassembly = new Reassembly(next, limitBytes, budget);
     this.#traits = traits;
+    this.acknowledger = new Acknowledger(!traits.isReference);
     this.#advertised = initialWindow(limitBytes);
   }
 

@@ -47,7 +47,7 @@ export const pilotTun: Candidate = {
   missing: undefined,
   start: async (lab) => {
     await lab.startRendezvous();
-    await startNodes(lab);
+    await Promise.all(HOSTS.map((host) => lab.startNode(host)));
     await lab.trust("a", "b");
     return pilotBed(lab);
   },
@@ -58,17 +58,16 @@ function pilotBed(lab: Lab): Bed {
     lab,
     target: lab.overlay("b"),
     daemons: HOSTS.map((host) => lab.node(host).process),
-    restart: async () => {
-      await Promise.all(HOSTS.map((host) => lab.stopNode(host)));
-      await startNodes(lab);
-      return pilotBed(lab);
-    },
+    restart: () => restartPilot(lab),
     stop: async () => undefined,
   };
 }
 
-async function startNodes(lab: Lab): Promise<void> {
-  await Promise.all(HOSTS.map((host) => lab.startNode(host)));
+/** Both daemons anew; `extraArgsOfB` are further options of `pilot-tun up` on b. */
+export async function restartPilot(lab: Lab, extraArgsOfB: readonly string[] = []): Promise<Bed> {
+  await Promise.all(HOSTS.map((host) => lab.stopNode(host)));
+  await Promise.all([lab.startNode("a"), lab.startNode("b", { extraArgs: extraArgsOfB })]);
+  return pilotBed(lab);
 }
 
 /** wireguard-go, the userspace tunnel to compare with; WGGO names another binary than the one on the PATH. */

@@ -109,14 +109,15 @@ function percentile(sorted: readonly number[], share: number): number {
 
 // ---- throughput ---------------------------------------------------------------------------------------------------
 
-interface Transfer {
+export interface Transfer {
   readonly mbps: number;
   readonly cpuSecondsPerGb: number | null;
 }
 
-async function tcp(bed: Bed, streams: number, seconds: number): Promise<Transfer> {
+/** From a to b; `reverse` from b to a. */
+export async function tcp(bed: Bed, streams: number, seconds: number, reverse = false): Promise<Transfer> {
   const before = cpuSeconds(bed.daemons);
-  const { end } = await iperf(bed, seconds, ["-P", String(streams)]);
+  const { end } = await iperf(bed, seconds, ["-P", String(streams), ...(reverse ? ["-R"] : [])]);
   const cpu = cpuSeconds(bed.daemons) - before;
   const gigabytes = end.sum_received.bytes / 1e9;
   return {
@@ -187,7 +188,7 @@ async function iperf(bed: Bed, seconds: number, args: readonly string[]): Promis
   throw new Error(`iperf3 failed: ${last?.stdout.slice(-500)}${last?.stderr}`);
 }
 
-async function startServer(bed: Bed): Promise<void> {
+export async function startServer(bed: Bed): Promise<void> {
   const server = bed.lab.spawn("b", "iperf3", ["-s", "--forceflush"]);
   await server.waitForLine(/Server listening/, 5_000);
 }
@@ -219,7 +220,7 @@ function cpuSeconds(daemons: readonly LabProcess[]): number {
 /** USER_HZ, the same on every Linux that runs Node. */
 const CLOCK_HZ = 100;
 
-function rssMib(daemons: readonly LabProcess[]): number | null {
+export function rssMib(daemons: readonly LabProcess[]): number | null {
   if (daemons.length === 0) return null;
   const kib = groupMembers(daemons).map(({ pid }) => {
     const [, size] = /^VmRSS:\s+(\d+) kB/m.exec(readIfThere(`/proc/${pid}/status`)) ?? [];

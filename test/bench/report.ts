@@ -55,7 +55,7 @@ function mediansOf(figures: readonly Figures[]): Figures {
   return mapValues(figures[0]!, (_, key) => median(figures.map((each) => each[key]))) as Figures;
 }
 
-function median(values: readonly (number | null)[]): number | null {
+export function median(values: readonly (number | null)[]): number | null {
   const sorted = values.filter((value) => value !== null).sort((left, right) => left - right);
   if (sorted.length === 0) return null;
   const middle = sorted.length >> 1;
@@ -100,11 +100,11 @@ function ratioCells(report: BenchReport, figure: keyof Figures): string[] {
   return [fixed(median(each), 2), each.map((value) => fixed(value, 2)).join(" ")];
 }
 
-function fixed(value: number | null, digits: number): string {
+export function fixed(value: number | null, digits: number): string {
   return value === null ? "-" : value.toFixed(digits);
 }
 
-function aligned(rows: readonly (readonly string[])[]): string {
+export function aligned(rows: readonly (readonly string[])[]): string {
   const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
   return rows
     .map((row) => row.map((cell, at) => (at === 0 ? cell.padEnd(widths[at]!) : cell.padStart(widths[at]!))).join("  "))

@@ -5,12 +5,24 @@ import { FLAG } from "../../src/wire/virtual-packet.ts";
 import { OWN_KIND_SEQUENCE, pattern, REFERENCE_SEQUENCE, ScriptedStream } from "../helpers/scripted-stream.ts";
 
 describe("acknowledging", () => {
-  it("never happens in the instant of arrival", () => {
+  it("never happens in the instant of arrival to a reference", () => {
     const scripted = ScriptedStream.open({ peerSequence: REFERENCE_SEQUENCE });
     scripted.receive({ payload: utf8("ab") });
     scripted.receive({ sequence: 3, payload: utf8("cd") });
     scripted.receive({ sequence: 5, payload: utf8("ef") });
     expect(scripted.sent()).toEqual([]);
+    for (let i = 0; i < 100; i++) scripted.receive({ sequence: 7 + i, payload: utf8("x") });
+    expect(scripted.sent()).toEqual([]);
+  });
+
+  it("happens at once to others when 32 segments have come", () => {
+    const scripted = ScriptedStream.open();
+    for (let i = 0; i < 31; i++) scripted.receive({ sequence: 1 + i, payload: utf8("x") });
+    expect(scripted.sent()).toEqual([]);
+    scripted.receive({ sequence: 32, payload: utf8("x") });
+    scripted.receive({ sequence: 33, payload: utf8("x") });
+    expect(scripted.sent()).toMatchObject([{ flags: FLAG.ACK, acknowledgement: 34, payload: new Uint8Array(0) }]);
+    expect(scripted.pass(100)).toEqual([]);
   });
 
   it("waits 2 ms after the second segment", () => {
