@@ -92,6 +92,7 @@ export class Driver {
       const count = this.#plane.receiveAndOpen();
       if (count === 0) break;
       this.#engine.handleUdpBatch(count, this.#clock());
+      this.#plane.flush(); // acknowledgements: their sender works on while we go through the next round
       this.#plane.writeTun(count);
     }
     this.drain();
