@@ -3,17 +3,17 @@
  * back at once, cuts what is running, and stays until this side consents again.
  */
 import type { Command } from "commander";
+import { EXIT, type ExitCode } from "../control/api.ts";
 import {
-  EXIT,
-  type ExitCode,
   MAX_REASON_LENGTH,
   type RevokeReply,
   type TrustAskReply,
   type TrustChangeReply,
   type TrustEntry,
   type TrustRequest,
-} from "../control/api.ts";
+} from "../control/trust-api.ts";
 import { type Context, type Declare, examples, type Input, type Perform } from "./context.ts";
+import { flowLines } from "./flows.ts";
 import { ago, type Cell, counted, peerName, printable, table, UNKNOWN } from "./format.ts";
 import { trustCell } from "./peer-table.ts";
 import { UsageError, usageProblem } from "./refusal.ts";
@@ -139,7 +139,7 @@ function listLines(columns: readonly string[], rows: readonly Cell[][], context:
 
 async function revoke(context: Context, input: Input): Promise<ExitCode> {
   const reply = await context.call("trust/revoke", { peer: input.args[0]! });
-  context.answer(reply, () => [revokeLine(reply)]);
+  context.answer(reply, () => [revokeLine(reply), ...(reply.cut.length === 0 ? [] : flowLines(reply.cut, context))]);
   return EXIT.ok;
 }
 

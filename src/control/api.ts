@@ -15,12 +15,13 @@
 import type { DropReason } from "../base/drop-reason.ts";
 import type { NetworkBackend, NetworkMethods } from "./network-api.ts";
 import type { PolicyBackend, PolicyMethods } from "./policy-api.ts";
+import type { TrustBackend, TrustMethods } from "./trust-api.ts";
 
 export const SCHEMA = "pilot-tun/1";
 export const DEFAULT_CONTROL_PATH = "/run/pilot-tun/control.sock";
 
 /** Every method, its request and its reply. */
-export interface ControlMethods extends NetworkMethods, PolicyMethods {
+export interface ControlMethods extends NetworkMethods, PolicyMethods, TrustMethods {
   status: { request: EmptyRequest; reply: StatusReply };
   peers: { request: EmptyRequest; reply: PeersReply };
   addr: { request: AddrRequest; reply: AddrReply };
@@ -28,12 +29,6 @@ export interface ControlMethods extends NetworkMethods, PolicyMethods {
   netcheck: { request: EmptyRequest; reply: NetcheckReply };
   trace: { request: PeerRequest; reply: TraceReply };
   whois: { request: WhoisRequest; reply: WhoisReply };
-  "trust/ask": { request: TrustAskRequest; reply: TrustAskReply };
-  "trust/pending": { request: EmptyRequest; reply: TrustPendingReply };
-  "trust/approve": { request: PeerRequest; reply: TrustChangeReply };
-  "trust/deny": { request: PeerRequest; reply: TrustChangeReply };
-  "trust/ls": { request: EmptyRequest; reply: TrustListReply };
-  "trust/revoke": { request: PeerRequest; reply: RevokeReply };
 }
 
 export type ControlMethod = keyof ControlMethods;
@@ -50,6 +45,7 @@ export type Sealed<Reply> = { readonly schema: typeof SCHEMA } & Reply;
 export interface ControlBackend {
   readonly network: NetworkBackend;
   readonly policy: PolicyBackend;
+  readonly trust: TrustBackend;
   status(request: EmptyRequest, signal: AbortSignal): Promise<StatusReply>;
   peers(request: EmptyRequest, signal: AbortSignal): Promise<PeersReply>;
   addr(request: AddrRequest, signal: AbortSignal): Promise<AddrReply>;
@@ -57,12 +53,6 @@ export interface ControlBackend {
   netcheck(request: EmptyRequest, signal: AbortSignal): Promise<NetcheckReply>;
   trace(request: PeerRequest, signal: AbortSignal): Promise<TraceReply>;
   whois(request: WhoisRequest, signal: AbortSignal): Promise<WhoisReply>;
-  trustAsk(request: TrustAskRequest, signal: AbortSignal): Promise<TrustAskReply>;
-  trustPending(request: EmptyRequest, signal: AbortSignal): Promise<TrustPendingReply>;
-  trustApprove(request: PeerRequest, signal: AbortSignal): Promise<TrustChangeReply>;
-  trustDeny(request: PeerRequest, signal: AbortSignal): Promise<TrustChangeReply>;
-  trustLs(request: EmptyRequest, signal: AbortSignal): Promise<TrustListReply>;
-  trustRevoke(request: PeerRequest, signal: AbortSignal): Promise<RevokeReply>;
 }
 
 // ---- what replies are made of -------------------------------------------------------------------------------------
@@ -299,64 +289,6 @@ export interface WhoisReply extends PeerIdentity {
   readonly trust: PeerTrust;
   /** True when the address is this node's own. */
   readonly self: boolean;
-}
-
-export interface TrustAskRequest {
-  readonly peer: string;
-  /** Shown to the peer's operator; at most MAX_REASON_LENGTH characters. */
-  readonly reason?: string;
-}
-
-export const MAX_REASON_LENGTH = 512;
-
-export interface TrustAskReply {
-  readonly peer: PeerIdentity;
-  /** `mutual` when the peer had asked before, or consented at once. */
-  readonly trust: PeerTrust;
-  /** How the question went out; `queued` when neither way worked yet and it will be sent again. */
-  readonly delivered: "direct" | "registry" | "queued";
-}
-
-export interface TrustRequest extends PeerIdentity {
-  readonly reason: string;
-  readonly askedAgoS: number;
-  readonly fingerprint: string | null;
-}
-
-export interface TrustPendingReply {
-  readonly requests: readonly TrustRequest[];
-}
-
-/** Answer of approve and deny. */
-export interface TrustChangeReply {
-  readonly peer: PeerIdentity;
-  readonly trust: PeerTrust;
-}
-
-export interface TrustEntry extends PeerIdentity {
-  readonly trust: PeerTrust;
-  /** Seconds since the state was entered. */
-  readonly sinceS: number;
-  /** How many times this side has revoked this peer. */
-  readonly epoch: number;
-  readonly fingerprint: string | null;
-}
-
-export interface TrustListReply {
-  /** Every peer with a record, tombstones included. */
-  readonly entries: readonly TrustEntry[];
-}
-
-export interface RevokeReply {
-  readonly peer: PeerIdentity;
-  readonly epoch: number;
-  /** Live flows that were cut. */
-  readonly cutFlows: number;
-  /** From the request until the last flow was cut. */
-  readonly elapsedMs: number;
-  readonly peerTold: "acknowledged" | "sent" | "unreachable";
-  /** When the acknowledgement came; null without one. */
-  readonly toldAfterMs: number | null;
 }
 
 // ---- errors -------------------------------------------------------------------------------------------------------

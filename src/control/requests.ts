@@ -10,12 +10,10 @@ import {
   type EmptyRequest,
   MAX_PING_COUNT,
   MAX_PING_TIMEOUT_MS,
-  MAX_REASON_LENGTH,
   type PeerRequest,
   type PingRequest,
   type ReplyOf,
   type RequestOf,
-  type TrustAskRequest,
   type WhoisRequest,
 } from "./api.ts";
 import {
@@ -36,6 +34,7 @@ import {
   type PolicyCheckRequest,
   type WhyRequest,
 } from "./policy-api.ts";
+import { MAX_REASON_LENGTH, type TrustAskRequest } from "./trust-api.ts";
 
 export interface PreparedCall {
   readonly method: ControlMethod;
@@ -111,11 +110,11 @@ const METHODS: { readonly [M in ControlMethod]: MethodRow<M> } = {
   why: { parse: parseWhy, invoke: (backend, request, signal) => backend.policy.why(request, signal) },
   trace: { parse: parsePeer, invoke: (backend, request, signal) => backend.trace(request, signal) },
   whois: { parse: parseWhois, invoke: (backend, request, signal) => backend.whois(request, signal) },
-  "trust/ask": { parse: parseTrustAsk, invoke: (backend, request, signal) => backend.trustAsk(request, signal) },
-  "trust/pending": { parse: parseEmpty, invoke: (backend, request, signal) => backend.trustPending(request, signal) },
-  "trust/approve": { parse: parsePeer, invoke: (backend, request, signal) => backend.trustApprove(request, signal) },
-  "trust/deny": { parse: parsePeer, invoke: (backend, request, signal) => backend.trustDeny(request, signal) },
-  "trust/ls": { parse: parseEmpty, invoke: (backend, request, signal) => backend.trustLs(request, signal) },
+  "trust/ask": { parse: parseTrustAsk, invoke: ({ trust }, request, signal) => trust.ask(request, signal) },
+  "trust/pending": { parse: parseEmpty, invoke: ({ trust }, request, signal) => trust.pending(request, signal) },
+  "trust/approve": { parse: parsePeer, invoke: ({ trust }, request, signal) => trust.approve(request, signal) },
+  "trust/deny": { parse: parsePeer, invoke: ({ trust }, request, signal) => trust.deny(request, signal) },
+  "trust/ls": { parse: parseEmpty, invoke: ({ trust }, request, signal) => trust.ls(request, signal) },
   "network/ls": { parse: parseEmpty, invoke: ({ network }, request, signal) => network.ls(request, signal) },
   "network/create": { parse: parseCreate, invoke: ({ network }, request, signal) => network.create(request, signal) },
   "network/join": { parse: parseJoin, invoke: ({ network }, request, signal) => network.join(request, signal) },
@@ -131,7 +130,7 @@ const METHODS: { readonly [M in ControlMethod]: MethodRow<M> } = {
     parse: parseNetwork,
     invoke: ({ network }, request, signal) => network.decline(request, signal),
   },
-  "trust/revoke": { parse: parsePeer, invoke: (backend, request, signal) => backend.trustRevoke(request, signal) },
+  "trust/revoke": { parse: parsePeer, invoke: ({ trust }, request, signal) => trust.revoke(request, signal) },
 };
 
 function parseEmpty(body: JsonObject): EmptyRequest {

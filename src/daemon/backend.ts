@@ -20,20 +20,14 @@ import type {
   PingReply,
   PingRequest,
   Problem,
-  RevokeReply,
   StatusReply,
   TraceReply,
-  TrustAskReply,
-  TrustAskRequest,
-  TrustChangeReply,
-  TrustListReply,
-  TrustPendingReply,
   WhoisReply,
   WhoisRequest,
 } from "../control/api.ts";
 import { VERSION } from "../control/version.ts";
 import type { Engine, EngineEvent } from "../engine/engine.ts";
-import { now, wallNow } from "../io/clock.ts";
+import { now } from "../io/clock.ts";
 import type { RegistryConnection } from "../io/registry-connection.ts";
 import type { Identity, StateDirectory } from "../io/state-directory.ts";
 import type { RegistryClient } from "../registry/client.ts";
@@ -51,6 +45,7 @@ import { nodeInText } from "./peer-text.ts";
 import { PolicyRequests } from "./policy-requests.ts";
 import { traceReply } from "./trace.ts";
 import { transportProblems } from "./transport-problems.ts";
+import { TrustRequests } from "./trust-requests.ts";
 import type { UpOptions } from "./up-options.ts";
 import { Waiters } from "./waiters.ts";
 
@@ -74,9 +69,9 @@ export interface BackendParts {
 export class Backend implements ControlBackend {
   readonly network: NetworkRequests;
   readonly policy: PolicyRequests;
+  readonly trust: TrustRequests;
   readonly #parts: BackendParts;
   readonly #pongs = new Waiters<number, number>();
-  readonly #acks = new Waiters<NodeId, Instant>();
   readonly #names = new Waiters<string, NodeId | undefined>();
   #driver!: Driver;
   onFatal: (error: Error) => void = () => {};
@@ -90,6 +85,7 @@ export class Backend implements ControlBackend {
     };
     this.network = new NetworkRequests({ ...parts, ...ways });
     this.policy = new PolicyRequests({ ...parts, ...ways, policyFile: parts.options.policy });
+    this.trust = new TrustRequests({ ...parts, ...ways });
   }
 
   attach(driver: Driver): void {
@@ -107,7 +103,7 @@ export class Backend implements ControlBackend {
         this.#pongs.settle(event.pong.sequence, event.pong.rttMs);
         return;
       case "revocation-acknowledged":
-        this.#acks.settle(event.node, now());
+        this.trust.acknowledged(event.node);
         return;
       case "hostname":
         if (event.node !== undefined) memory.rememberName(event.name, event.node);
@@ -225,97 +221,7 @@ export class Backend implements ControlBackend {
     return traceReply(engine, node, this.#identity(node), now());
   }
 
-  async trustAsk(request: TrustAskRequest, signal: AbortSignal): Promise<TrustAskReply> {
-    const node = await this.#findOther(request.peer, signal);
-    const record = this.#driver.input((at) => this.#parts.engine.introductions.ask(node, request.reason ?? "", at));
-    if (record === undefined) throw bookFull();
-    const connected = this.#parts.connection.state === "ok";
-    const direct = this.#parts.engine.linkFacts(node)?.isUp === true;
-    return {
-      peer: this.#identity(node),
-      trust: this.#parts.book.stateOf(node),
-      delivered: direct ? "direct" : connected ? "registry" : "queued",
-    };
-  }
-
-  async trustPending(_request: EmptyRequest): Promise<TrustPendingReply> {
-    const wall = wallNow();
-    return {
-      requests: [...this.#parts.book.records()].flatMap((record) =>
-        record.request === undefined
-          ? []
-          : [
-              {
-                ...this.#identity(record.node),
-                reason: record.request.reason,
-                askedAgoS: Math.max(0, Math.round((wall - record.request.at) / 1000)),
-                fingerprint: this.#fingerprint(record.publicKey),
-              },
-            ],
-      ),
-    };
-  }
-
-  async trustApprove(request: PeerRequest, signal: AbortSignal): Promise<TrustChangeReply> {
-    const node = await this.#findOther(request.peer, signal);
-    return this.#answered(
-      node,
-      this.#driver.input((at) => this.#parts.engine.introductions.approve(node, at)),
-    );
-  }
-
-  async trustDeny(request: PeerRequest, signal: AbortSignal): Promise<TrustChangeReply> {
-    const node = await this.#findOther(request.peer, signal);
-    return this.#answered(
-      node,
-      this.#driver.input((at) => this.#parts.engine.introductions.deny(node, at)),
-    );
-  }
-
-  async trustLs(_request: EmptyRequest): Promise<TrustListReply> {
-    const wall = wallNow();
-    return {
-      entries: [...this.#parts.book.records()].map((record) => ({
-        ...this.#identity(record.node),
-        trust: record.state,
-        sinceS: Math.max(0, Math.round((wall - record.since) / 1000)),
-        epoch: record.epoch,
-        fingerprint: this.#fingerprint(record.publicKey),
-      })),
-    };
-  }
-
-  async trustRevoke(request: PeerRequest, signal: AbortSignal): Promise<RevokeReply> {
-    const node = await this.#findOther(request.peer, signal);
-    const wasUp = this.#parts.engine.linkFacts(node)?.isUp === true;
-    const startedAt = now();
-    const acknowledged = this.#acks.wait(node, ACK_PATIENCE_MS, signal);
-    const outcome = this.#driver.input((at) => this.#parts.engine.introductions.revoke(node, at));
-    const elapsedMs = now() - startedAt;
-    if (outcome === undefined) throw bookFull();
-    const toldAt = wasUp ? await acknowledged : undefined;
-    return {
-      peer: this.#identity(node),
-      epoch: outcome.record.epoch,
-      cutFlows: outcome.cutFlows,
-      elapsedMs,
-      peerTold: toldAt !== undefined ? "acknowledged" : wasUp ? "sent" : "unreachable",
-      toldAfterMs: toldAt === undefined ? null : toldAt - startedAt,
-    };
-  }
-
   // ---- inside
-
-  #answered(node: NodeId, record: TrustRecord | undefined): TrustChangeReply {
-    if (record === undefined) {
-      throw new PilotError(
-        "nothing_pending",
-        `${this.#nameOf(node)} has not asked`,
-        "See who has: pilot-tun trust pending. To ask it yourself: pilot-tun trust ask PEER.",
-      );
-    }
-    return { peer: this.#identity(node), trust: this.#parts.book.stateOf(node) };
-  }
 
   #demandTrust(node: NodeId): void {
     const state = this.#parts.book.stateOf(node);
@@ -515,17 +421,8 @@ function sleep(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-function bookFull(): PilotError {
-  return new PilotError(
-    "trust_book_full",
-    "No more peers can be recorded",
-    "Remove records of peers you no longer need.",
-  );
-}
-
 /** Every way round the world answers within this time. */
 const TRACE_MS = 1_000;
-const ACK_PATIENCE_MS = 1_500;
 const NAME_PATIENCE_MS = 5_000;
 const KEY_POLL_MS = 5;
 const PING_INTERVAL_MS = 1_000;

@@ -33,6 +33,7 @@ import { type Lockdown, Policy } from "../policy/policy.ts";
 import type { Rule, Selector } from "../policy/rule.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
 import { type NodeId, nodeId } from "../wire/ids.ts";
+import { flowStatuses } from "./flow-status.ts";
 import { readCandidate, readPolicyFiles, writePolicyFile } from "./policy-files.ts";
 import { explain } from "./why.ts";
 
@@ -276,27 +277,7 @@ export class PolicyRequests implements PolicyBackend {
   }
 
   #statusOf(flows: readonly Flow[]): FlowStatus[] {
-    const { engine, identity } = this.#parts;
-    const nowS = Math.floor(wallNow() / 1000);
-    return flows.flatMap((flow) => {
-      const node = engine.admission.nodeOf(flow);
-      if (node === undefined) return [];
-      const rule = engine.admission.policy.ruleOf(flow.verdict);
-      const hasPorts = flow.protocol === 6 || flow.protocol === 17;
-      return {
-        id: flow.id,
-        peer: identity(node),
-        protocol: PROTOCOL_NAMES[flow.protocol] ?? String(flow.protocol),
-        direction: flow.beganRemotely ? "in" : "out",
-        localPort: hasPorts ? flow.localPort : null,
-        remotePort: hasPorts ? flow.remotePort : null,
-        rule: rule === undefined ? null : { file: rule.source.file, line: rule.source.line },
-        ageS: Math.max(0, nowS - flow.startedS),
-        idleS: Math.max(0, nowS - flow.lastSeenS),
-        txBytes: flow.sentBytes,
-        rxBytes: flow.receivedBytes,
-      };
-    });
+    return flowStatuses(flows, this.#parts);
   }
 }
 
@@ -333,6 +314,5 @@ function trialRuns(): PilotError {
   );
 }
 
-const PROTOCOL_NAMES: Readonly<Record<number, string>> = { 6: "tcp", 17: "udp", 58: "icmp" };
 const RELOAD_FAILED = "policy_not_reloaded";
 const SHOWN_MISTAKES = 20;

@@ -33,7 +33,7 @@ import { Networks, NO_NETWORKS } from "./networks.ts";
 import { NodeStreams } from "./node-streams.ts";
 import { Outbound } from "./outbound.ts";
 import { PacketSizes } from "./packet-sizes.ts";
-import { LIVE_FLOW_S, Parting } from "./parting.ts";
+import { Parting } from "./parting.ts";
 import { Paths } from "./paths.ts";
 import { Pings } from "./pings.ts";
 import { PlainAgents } from "./plain/plain-agents.ts";
@@ -403,7 +403,7 @@ export class Engine {
     this.routes.setNetworks([networkId(0), ...this.networks.memberships()]);
     this.#parts.trust.bumpEpoch();
     const nowS = Math.floor(this.#wall(now) / 1000);
-    for (const network of lost) this.#refusals.cut(this.#flows.cutNetwork(network, nowS, LIVE_FLOW_S));
+    for (const network of lost) this.#refusals.cut(this.#flows.cutNetwork(network, nowS));
     this.introductions.membershipsChanged((node) => this.networks.sharesJoined(node), now);
     this.#events.push({ kind: "networks-changed" });
   }

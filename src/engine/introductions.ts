@@ -9,6 +9,7 @@
 import { equalBytes } from "../base/bytes.ts";
 import type { Endpoint } from "../base/endpoint.ts";
 import { after, type Instant, type WallClock } from "../base/instant.ts";
+import type { Flow } from "../policy/flow-table.ts";
 import type { RegistryClient } from "../registry/client.ts";
 import type { RegistryEvent } from "../registry/events.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
@@ -26,8 +27,8 @@ export interface IntroductionParts {
   connectLink(node: NodeId, now: Instant): void;
   /** The registry says where the peer may be. */
   located(node: NodeId, endpoint: Endpoint | undefined, lan: readonly Endpoint[], now: Instant): void;
-  /** Ends all flows of the peer; how many were alive. */
-  cutFlows(node: NodeId, now: Instant): number;
+  /** Ends all flows of the peer; those that were alive. */
+  cutFlows(node: NodeId, now: Instant): readonly Flow[];
   /** Our consent changed: a peer whose link is up hears it at once. */
   consentChanged(node: NodeId): void;
   /** Says the same on port 444 as soon as there is a link: plain agents hear it nowhere else. */
@@ -109,15 +110,15 @@ export class Introductions {
     return this.#apply(record, denied, now);
   }
 
-  /** Also for a peer without a record: a tombstone before the fact. Returns how many flows were cut. */
-  revoke(node: NodeId, now: Instant): { record: TrustRecord; cutFlows: number } | undefined {
+  /** Also for a peer without a record: a tombstone before the fact. Returns the flows that were cut. */
+  revoke(node: NodeId, now: Instant): { record: TrustRecord; cut: readonly Flow[] } | undefined {
     const record = this.#record(node, now);
     if (record === undefined) return undefined;
     const revoked = statement.revoke(record, this.#parts.wall(now));
     this.#parts.book.put(revoked); // first of all: from here on no packet passes
-    const cutFlows = this.#parts.cutFlows(node, now);
+    const cut = this.#parts.cutFlows(node, now);
     this.#consequences(record, revoked, now);
-    return { record: revoked, cutFlows };
+    return { record: revoked, cut };
   }
 
   /** Somebody who says he is the peer has another key: perhaps it changed. Anybody can say so, so rarely looked up. */

@@ -190,6 +190,7 @@ export class Outbound {
     const tcp = offset + IPV6_HEADER_BYTES;
     const flags = this.#arena[tcp + TCP.FLAGS]!;
     if (flags & TCP_FLAG.ACK) this.#parts.flows.noteAckSent(flow, this.#view.getInt32(tcp + TCP.ACKNOWLEDGEMENT));
+    else if (flags & TCP_FLAG.SYN) this.#parts.flows.noteSynSent(flow, this.#view.getInt32(tcp + TCP.SEQUENCE));
     if (flags & TCP_FLAG.SYN) {
       const partial = this.#rows[row + OUT.CSUM_START] !== 0;
       const end = offset + this.#rows[row + OUT.LENGTH]!;

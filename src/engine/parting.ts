@@ -1,6 +1,6 @@
 /** The end of a link, and of trust: flows cut, the peer told, everything known of the link given up. */
 import type { Instant } from "../base/instant.ts";
-import type { FlowTable } from "../policy/flow-table.ts";
+import type { Flow, FlowTable } from "../policy/flow-table.ts";
 import type { LinkTable } from "../tunnel/link-table.ts";
 import type { NodeId } from "../wire/ids.ts";
 import type { BridgeConversation } from "./bridge-conversation.ts";
@@ -58,16 +58,13 @@ export class Parting {
     this.#parts.streams.resetNode(node, now);
   }
 
-  /** Resets what is open with the peer; how many flows that were. */
-  cutFlows(node: NodeId, nowS: number, now: Instant): number {
+  /** Ends what is open with the peer, and tells the local programs; the flows that were. */
+  cutFlows(node: NodeId, nowS: number, now: Instant): Flow[] {
     const link = this.#parts.links.get(node);
-    if (link === undefined) return 0;
-    const flows = this.#parts.flows.cut(link.index, nowS, LIVE_FLOW_S);
+    if (link === undefined) return [];
+    const flows = this.#parts.flows.cut(link.index, nowS);
     this.#parts.refusals.cut(flows);
     this.#parts.plain.cut(node, now);
-    return flows.length;
+    return flows;
   }
 }
-
-/** A flow without a packet for this long is not worth a reset when it is cut. */
-export const LIVE_FLOW_S = 600;

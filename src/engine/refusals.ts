@@ -1,14 +1,22 @@
 /**
- * What programs on this host are told when a packet of theirs will not arrive: ICMPv6 errors (RFC 4443) and, for TCP
- * connections that were open, resets. Only ever written to the TUN; strangers on the network are told nothing.
+ * What programs on this host are told when a packet of theirs will not arrive, or a flow of theirs was cut: ICMPv6 errors
+ * (RFC 4443) and, for TCP connections that were open, resets. Only ever written to the TUN; strangers on the network are told nothing.
  * Bounded by a token bucket: a refusal nobody reads must not cost more than the packet it answers.
  */
 import type { Instant } from "../base/instant.ts";
 import { TokenBucket } from "../base/token-bucket.ts";
 import type { Flow } from "../policy/flow-table.ts";
-import { encodePacketTooBig, encodeUnreachable, mayAnswerWithError, UNREACHABLE } from "../wire/icmpv6.ts";
+import {
+  encodeEcho,
+  encodePacketTooBig,
+  encodeUnreachable,
+  ICMPV6_TYPE,
+  mayAnswerWithError,
+  UNREACHABLE,
+} from "../wire/icmpv6.ts";
 import { IPV6_HEADER_BYTES, NEXT_HEADER } from "../wire/ipv6.ts";
-import { encodeReset, MIN_TCP_HEADER_BYTES, TCP, TCP_FLAG } from "../wire/tcp.ts";
+import { encodeReset, encodeSyn, MIN_TCP_HEADER_BYTES, TCP, TCP_FLAG } from "../wire/tcp.ts";
+import { encodeUdpPacket } from "../wire/udp.ts";
 
 export class Refusals {
   readonly #source: Uint8Array;
@@ -45,10 +53,13 @@ export class Refusals {
     this.#push(encodePacketTooBig({ source: this.#source, offending: packet, mtu: mtuBytes }));
   }
 
-  /** Ends the local side of flows that were cut. */
+  /** Ends the local side of flows that were cut; programs learn it now, not by their next packet. */
   cut(flows: readonly Flow[]): void {
-    this.#cut.push(...flows);
-    for (const flow of flows) if (flow.protocol === NEXT_HEADER.TCP) this.#resetFlow(flow);
+    for (const flow of flows) {
+      this.#cut.push(flow);
+      if (flow.protocol === NEXT_HEADER.TCP && flow.synSent === undefined) this.#resetFlow(flow);
+      else this.#tellOfCut(flow);
+    }
   }
 
   /** The flows cut since the last call, for those who hold the other side of some. */
@@ -104,6 +115,15 @@ export class Refusals {
     }
   }
 
+  /** An error about the packet that the program could have sent last: its kernel finds the socket by what is quoted. */
+  #tellOfCut(flow: Flow): void {
+    const ends = { source: this.#address(flow.local), destination: this.#address(flow.remote) };
+    const ports = { sourcePort: flow.localPort, destinationPort: flow.remotePort };
+    const offending = sampleOf(flow, ends, ports);
+    if (offending === undefined) return;
+    this.#push(encodeUnreachable({ source: this.#source, offending, code: UNREACHABLE.PROHIBITED }));
+  }
+
   #address(tail: Uint8Array): Uint8Array {
     const address = new Uint8Array(16);
     address.set(this.#prefix);
@@ -116,7 +136,33 @@ export class Refusals {
   }
 }
 
+interface Ends {
+  readonly source: Uint8Array;
+  readonly destination: Uint8Array;
+}
+
+/** A packet of the flow's local program; undefined where none would wait for an answer. */
+function sampleOf(
+  flow: Flow,
+  ends: Ends,
+  ports: { readonly sourcePort: number; readonly destinationPort: number },
+): Uint8Array | undefined {
+  switch (flow.protocol) {
+    case NEXT_HEADER.TCP:
+      return flow.synSent === undefined ? undefined : encodeSyn({ ...ends, ...ports, sequence: flow.synSent });
+    case NEXT_HEADER.UDP:
+      return encodeUdpPacket({ ...ends, ...ports, payload: NO_PAYLOAD });
+    case NEXT_HEADER.ICMPV6: {
+      const echo = { type: ICMPV6_TYPE.ECHO_REQUEST, identifier: flow.remotePort, sequence: 0, payload: NO_PAYLOAD };
+      return flow.beganRemotely ? undefined : encodeEcho({ ...echo, ...ends });
+    }
+    default:
+      return undefined;
+  }
+}
+
+const NO_PAYLOAD = new Uint8Array(0);
 const RATE_PER_SECOND = 500;
 const BURST = 250;
-/** Resets of a cut are not rate limited, so the queue has a bound of its own. */
+/** What is said of a cut is not rate limited, so the queue has a bound of its own. */
 const MAX_QUEUED = 65_536;

@@ -8,8 +8,8 @@
  * most; a peer with more than all of those there gets no entry, so a scan pushes out nothing but itself.
  * A verdict counts only under the epoch it was made in, and only while the flow is not idle; refusals are never stored.
  *
- * For TCP an entry keeps what a reset to the local program must carry to be believed (RFC 5961): the last acknowledgement
- * it sent and the sequence number that follows what it was given.
+ * For TCP an entry keeps what a word to the local program must carry to be believed (RFC 5961): the last acknowledgement
+ * it sent, or its SYN's number before that, and the sequence number that follows what it was given.
  */
 import { NEXT_HEADER } from "../wire/ipv6.ts";
 
@@ -33,6 +33,8 @@ export interface Flow {
   readonly local: Uint8Array;
   readonly lastAckSent: number | undefined;
   readonly nextSeqReceived: number | undefined;
+  /** Of a connection that this host is still opening: its SYN's sequence number. */
+  readonly synSent: number | undefined;
   /** Names this flow and no later one in its place. */
   readonly id: string;
   readonly link: number;
@@ -130,7 +132,13 @@ export class FlowTable {
 
   noteAckSent(entry: number, ack: number): void {
     this.#words[entry + LAST_ACK] = ack;
-    this.#words[entry + FLAGS] = this.#words[entry + FLAGS]! | HAS_ACK;
+    this.#words[entry + FLAGS] = (this.#words[entry + FLAGS]! & ~HAS_SYN) | HAS_ACK;
+  }
+
+  /** A program opens a connection: nothing was acknowledged yet. */
+  noteSynSent(entry: number, sequence: number): void {
+    this.#words[entry + LAST_ACK] = sequence;
+    this.#words[entry + FLAGS] = (this.#words[entry + FLAGS]! & ~HAS_ACK) | HAS_SYN;
   }
 
   noteNextSeq(entry: number, sequence: number): void {
@@ -194,36 +202,26 @@ export class FlowTable {
     return cut;
   }
 
-  /** Removes every flow of a link and returns those seen within `freshS` seconds. */
-  cut(link: number, nowS: number, freshS: number): Flow[] {
+  /** Removes every flow of a link and returns those that were not idle. */
+  cut(link: number, nowS: number): Flow[] {
     const flows: Flow[] = [];
     for (let entry = 0; entry < CAPACITY * STRIDE; entry += STRIDE) {
       if (!this.#used(entry) || this.#words[entry + LINK] !== link) continue;
-      if (nowS - this.#words[entry + LAST_SEEN_S]! <= freshS) flows.push(this.#read(entry));
+      if (!this.isIdle(entry, nowS)) flows.push(this.#read(entry));
       this.#remove(entry);
     }
     return flows;
   }
 
-  /** Removes every flow between addresses of which one is in `network`; returns those seen within `freshS` seconds. */
-  cutNetwork(network: number, nowS: number, freshS: number): Flow[] {
+  /** Removes every flow between addresses of which one is in `network`; returns those that were not idle. */
+  cutNetwork(network: number, nowS: number): Flow[] {
     const flows: Flow[] = [];
     for (let entry = 0; entry < CAPACITY * STRIDE; entry += STRIDE) {
       // Bytes 6 and 7 of an address, the lower half of the first word kept.
       const isIn = [LOCAL, REMOTE].some((side) => (this.#words[entry + side]! & 0xffff) === network);
       if (!this.#used(entry) || !isIn) continue;
-      if (nowS - this.#words[entry + LAST_SEEN_S]! <= freshS) flows.push(this.#read(entry));
+      if (!this.isIdle(entry, nowS)) flows.push(this.#read(entry));
       this.#remove(entry);
-    }
-    return flows;
-  }
-
-  /** How many flows of a link were seen within `freshS` seconds. */
-  count(link: number, nowS: number, freshS: number): number {
-    let flows = 0;
-    for (let entry = 0; entry < CAPACITY * STRIDE; entry += STRIDE) {
-      if (!this.#used(entry) || this.#words[entry + LINK] !== link) continue;
-      if (nowS - this.#words[entry + LAST_SEEN_S]! <= freshS) flows++;
     }
     return flows;
   }
@@ -319,6 +317,7 @@ export class FlowTable {
       local: this.#addressTail(entry + LOCAL),
       lastAckSent: flags & HAS_ACK ? words[entry + LAST_ACK]! >>> 0 : undefined,
       nextSeqReceived: flags & HAS_SEQ ? words[entry + NEXT_SEQ]! >>> 0 : undefined,
+      synSent: flags & HAS_SYN ? words[entry + LAST_ACK]! >>> 0 : undefined,
       id: `${(entry / STRIDE).toString(36)}-${words[entry + STARTED_S]!.toString(36)}`,
       link: words[entry + LINK]!,
       beganRemotely: (flags & BEGAN_REMOTELY) !== 0,
@@ -357,6 +356,7 @@ const PORTS = 6;
 const PROTOCOL = 7;
 const EPOCH = 8;
 const LINK = 9;
+/** What the program acknowledged last, or while it is opening its SYN's sequence number. */
 const LAST_ACK = 10;
 const NEXT_SEQ = 11;
 const LAST_SEEN_S = 12;
@@ -369,6 +369,7 @@ const HAS_ACK = 1;
 const HAS_SEQ = 2;
 const BEGAN_REMOTELY = 4;
 const CLOSING = 8;
+const HAS_SYN = 16;
 
 const BEGUN_HERE: Begun = { remotely: false, verdict: -2, isNew: false };
 

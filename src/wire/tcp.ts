@@ -51,12 +51,15 @@ export function clampMss(
   return true;
 }
 
-export interface Reset {
+interface Ends {
   /** 16 bytes each. */
   readonly source: Uint8Array;
   readonly destination: Uint8Array;
   readonly sourcePort: number;
   readonly destinationPort: number;
+}
+
+export interface Reset extends Ends {
   /** To be believed, exactly what the receiver expects next (RFC 5961 §3.2). */
   readonly sequence: number;
   /** Makes it an RST with ACK: the answer to a segment that had no ACK, such as a SYN (RFC 9293 §3.10.7.1). */
@@ -65,17 +68,30 @@ export interface Reset {
 
 /** A whole IPv6 packet. */
 export function encodeReset(reset: Reset): Uint8Array {
+  const { sequence, acknowledgement } = reset;
+  const flags = acknowledgement === undefined ? TCP_FLAG.RST : TCP_FLAG.RST | TCP_FLAG.ACK;
+  return encodeBareSegment(reset, { sequence, acknowledgement: acknowledgement ?? 0, flags });
+}
+
+/** A whole IPv6 packet: a SYN as a program sent it, without its options, for an error to quote. */
+export function encodeSyn(syn: Ends & { readonly sequence: number }): Uint8Array {
+  return encodeBareSegment(syn, { sequence: syn.sequence, acknowledgement: 0, flags: TCP_FLAG.SYN });
+}
+
+function encodeBareSegment(
+  { source, destination, sourcePort, destinationPort }: Ends,
+  fields: { readonly sequence: number; readonly acknowledgement: number; readonly flags: number },
+): Uint8Array {
   const packet = new Uint8Array(IPV6_HEADER_BYTES + MIN_TCP_HEADER_BYTES);
-  const { source, destination, acknowledgement } = reset;
   const nextHeader = NEXT_HEADER.TCP;
   writeIpv6Header(packet, { source, destination, nextHeader, payloadLength: MIN_TCP_HEADER_BYTES });
   const tcp = packet.subarray(IPV6_HEADER_BYTES);
-  writeU16(tcp, TCP.SOURCE_PORT, reset.sourcePort);
-  writeU16(tcp, TCP.DESTINATION_PORT, reset.destinationPort);
-  writeU32(tcp, TCP.SEQUENCE, reset.sequence);
-  writeU32(tcp, TCP.ACKNOWLEDGEMENT, acknowledgement ?? 0);
+  writeU16(tcp, TCP.SOURCE_PORT, sourcePort);
+  writeU16(tcp, TCP.DESTINATION_PORT, destinationPort);
+  writeU32(tcp, TCP.SEQUENCE, fields.sequence);
+  writeU32(tcp, TCP.ACKNOWLEDGEMENT, fields.acknowledgement);
   tcp[TCP.DATA_OFFSET] = (MIN_TCP_HEADER_BYTES / 4) << 4;
-  tcp[TCP.FLAGS] = acknowledgement === undefined ? TCP_FLAG.RST : TCP_FLAG.RST | TCP_FLAG.ACK;
+  tcp[TCP.FLAGS] = fields.flags;
   writeU16(tcp, TCP.CHECKSUM, transportChecksum(packet, IPV6_HEADER_BYTES, nextHeader));
   return packet;
 }

@@ -18,6 +18,7 @@ import type {
 import type { NetworkBackend } from "../../src/control/network-api.ts";
 import type { FlowStatus, PolicyBackend, PolicyChangeReply } from "../../src/control/policy-api.ts";
 import { type ControlServer, startControlServer } from "../../src/control/server.ts";
+import type { TrustBackend } from "../../src/control/trust-api.ts";
 
 export const BOB: PeerIdentity = {
   node: 7,
@@ -142,28 +143,36 @@ export function fakeBackend(replace: Partial<ControlBackend> = {}): ControlBacke
     netcheck: async () => NETCHECK,
     trace: async () => TRACE,
     whois: async () => ({ ...BOB, fingerprint: "SHA256:abc", trust: "mutual", self: false }),
-    trustAsk: async () => ({ peer: BOB, trust: "asked", delivered: "registry" }),
-    trustPending: async () => ({
+    trust: fakeTrust(),
+    network: fakeNetworks(),
+    policy: fakePolicy(),
+    ...replace,
+  };
+}
+
+export function fakeTrust(replace: Partial<TrustBackend> = {}): TrustBackend {
+  return {
+    ask: async () => ({ peer: BOB, trust: "asked", delivered: "registry" }),
+    pending: async () => ({
       requests: [{ ...BOB, reason: "nightly backup", askedAgoS: 20, fingerprint: "SHA256:abc" }],
     }),
-    trustApprove: async () => ({ peer: BOB, trust: "mutual" }),
-    trustDeny: async () => ({ peer: BOB, trust: "none" }),
-    trustLs: async () => ({
+    approve: async () => ({ peer: BOB, trust: "mutual" }),
+    deny: async () => ({ peer: BOB, trust: "none" }),
+    ls: async () => ({
       entries: [
         { ...BOB, trust: "mutual", sinceS: 20, epoch: 0, fingerprint: "SHA256:abc" },
         { ...NAMELESS, trust: "revoked", sinceS: 4000, epoch: 2, fingerprint: null },
       ],
     }),
-    trustRevoke: async () => ({
+    revoke: async () => ({
       peer: BOB,
       epoch: 4,
-      cutFlows: 3,
+      cutFlows: 1,
+      cut: [FLOW],
       elapsedMs: 14.2,
       peerTold: "acknowledged",
       toldAfterMs: 31,
     }),
-    network: fakeNetworks(),
-    policy: fakePolicy(),
     ...replace,
   };
 }

@@ -52,7 +52,7 @@ it("cuts exactly the flows of one link and tells what a reset needs", () => {
   table.noteAckSent(entry, 0xfffffff0 | 0);
   table.noteNextSeq(entry, 17);
   table.allow(key({ ...mine, remoteNode: 6 }), 4, 1, 100);
-  const cut = table.cut(3, 101, 60);
+  const cut = table.cut(3, 101);
   expect(cut).toHaveLength(1);
   expect(cut[0]).toMatchObject({
     protocol: 6,
@@ -128,7 +128,7 @@ it("agrees with a plain map about who began, what stands, and what is over", () 
           known.closing = true;
         }
         if (kind === "cut") {
-          table.cut(tuple.remoteNode, nowS, 600);
+          table.cut(tuple.remoteNode, nowS);
           for (const [other, flow] of model) if (flow.link === tuple.remoteNode) model.delete(other);
         }
         if (kind === "forget") {

@@ -177,69 +177,6 @@ describe("whois", () => {
   });
 });
 
-describe("trust", () => {
-  it("ask says how the question went out", async () => {
-    expect(await answerOf(["trust", "ask", "bob"])).toBe(
-      "asked bob.pilot through the registry; trust is asked until it answers\n",
-    );
-    const peer = { node: 7, pilot: "0:0000.0000.0007", address: "fd50:494c:4f54::7", hostname: "bob" };
-    const mutual: Partial<ControlBackend> = { trustAsk: async () => ({ peer, trust: "mutual", delivered: "direct" }) };
-    expect(await answerOf(["trust", "ask", "bob"], mutual)).toBe("bob.pilot had consented already: trust is mutual\n");
-  });
-
-  it("ask hands over the reason", async () => {
-    let seen: unknown;
-    await answerOf(["trust", "ask", "bob", "--reason", "nightly backup"], {
-      trustAsk: async (request) => {
-        seen = request;
-        return fakeBackend().trustAsk(request, new AbortController().signal);
-      },
-    });
-    expect(seen).toEqual({ peer: "bob", reason: "nightly backup" });
-  });
-
-  it("pending lists who asked and why", async () => {
-    expect(await answerOf(["trust", "pending"])).toBe(
-      lines(
-        "PEER       ADDRESS            ASKED     KEY         REASON",
-        "bob.pilot  fd50:494c:4f54::7  20 s ago  SHA256:abc  nightly backup",
-      ),
-    );
-    expect(await answerOf(["trust", "pending"], { trustPending: async () => ({ requests: [] }) })).toBe("(none)\n");
-  });
-
-  it("approve and deny say what trust became", async () => {
-    expect(await answerOf(["trust", "approve", "bob"])).toBe("approved bob.pilot: trust is mutual\n");
-    expect(await answerOf(["trust", "deny", "bob"])).toBe("denied bob.pilot: trust is none\n");
-  });
-
-  it("ls lists every record, tombstones too", async () => {
-    expect(await answerOf(["trust", "ls"])).toBe(
-      lines(
-        "PEER              ADDRESS            TRUST    SINCE          EPOCH  KEY",
-        "bob.pilot         fd50:494c:4f54::7  mutual   20 s ago       0      SHA256:abc",
-        "0:0000.0000.0009  fd50:494c:4f54::9  revoked  1 h 6 min ago  2      -",
-      ),
-    );
-    expect(await answerOf(["trust", "ls"], { trustLs: async () => ({ entries: [] }) })).toBe("(none)\n");
-  });
-
-  it("revoke says what was cut, how fast, and whether the peer knows", async () => {
-    expect(await answerOf(["trust", "revoke", "bob"])).toBe(
-      "revoked bob.pilot (epoch 4): 3 flows cut in 14 ms, peer acknowledged after 31 ms\n",
-    );
-    const told = async (peerTold: "sent" | "unreachable") => {
-      const reply = await fakeBackend().trustRevoke({ peer: "bob" }, new AbortController().signal);
-      const replace: Partial<ControlBackend> = {
-        trustRevoke: async () => ({ ...reply, cutFlows: 1, peerTold, toldAfterMs: null }),
-      };
-      return await answerOf(["trust", "revoke", "bob"], replace);
-    };
-    expect(await told("sent")).toContain("1 flow cut in 14 ms, peer told, no acknowledgement yet\n");
-    expect(await told("unreachable")).toContain("peer not reachable, it will be told later\n");
-  });
-});
-
 describe("ping", () => {
   const fast = ["--interval", "1ms"];
 

@@ -9,7 +9,7 @@ import { PilotError } from "../../src/base/pilot-error.ts";
 import { type ControlBackend, ERROR_CODES } from "../../src/control/api.ts";
 import { prepareCall } from "../../src/control/requests.ts";
 import { type ControlServer, type ControlServerOptions, startControlServer } from "../../src/control/server.ts";
-import { BOB, fakeBackend, STATUS, temporaryDirectory } from "../helpers/control-fixture.ts";
+import { BOB, fakeBackend, fakeTrust, STATUS, temporaryDirectory } from "../helpers/control-fixture.ts";
 
 interface Answer {
   readonly status: number;
@@ -163,10 +163,12 @@ describe("a request", () => {
         seen.push(asked);
         return { peer: BOB, replies: [], sent: 0, received: 0, path: "none" };
       },
-      trustAsk: async (asked) => {
-        seen.push(asked);
-        return { peer: BOB, trust: "asked", delivered: "direct" };
-      },
+      trust: fakeTrust({
+        ask: async (asked) => {
+          seen.push(asked);
+          return { peer: BOB, trust: "asked", delivered: "direct" };
+        },
+      }),
     });
     await post("/v1/ping", '{"peer":"bob","count":2,"timeoutMs":500}');
     await post("/v1/trust/ask", '{"peer":"bob","reason":"für morgen"}');

@@ -1,0 +1,150 @@
+/** The control API's answers about trust: each is one word of the operator to the engine, and what became of it. */
+import type { Instant } from "../base/instant.ts";
+import { PilotError } from "../base/pilot-error.ts";
+import type { PeerIdentity, PeerRequest } from "../control/api.ts";
+import type {
+  RevokeReply,
+  TrustAskReply,
+  TrustAskRequest,
+  TrustBackend,
+  TrustChangeReply,
+  TrustListReply,
+  TrustPendingReply,
+} from "../control/trust-api.ts";
+import type { Engine } from "../engine/engine.ts";
+import { now, wallNow } from "../io/clock.ts";
+import type { TrustBook } from "../trust/trust-book.ts";
+import type { TrustRecord } from "../trust/trust-record.ts";
+import type { NodeId } from "../wire/ids.ts";
+import { flowStatuses } from "./flow-status.ts";
+import { Waiters } from "./waiters.ts";
+
+export interface TrustRequestParts {
+  readonly engine: Engine;
+  readonly book: TrustBook;
+  readonly connection: { readonly state: string };
+  input<T>(act: (at: Instant) => T): T;
+  /** Another node than this one. */
+  find(text: string, signal: AbortSignal): Promise<NodeId>;
+  identity(node: NodeId): PeerIdentity;
+}
+
+export class TrustRequests implements TrustBackend {
+  readonly #parts: TrustRequestParts;
+  readonly #acks = new Waiters<NodeId, Instant>();
+
+  constructor(parts: TrustRequestParts) {
+    this.#parts = parts;
+  }
+
+  /** The peer has heard that it was revoked. */
+  acknowledged(node: NodeId): void {
+    this.#acks.settle(node, now());
+  }
+
+  async ask(request: TrustAskRequest, signal: AbortSignal): Promise<TrustAskReply> {
+    const { engine, connection } = this.#parts;
+    const node = await this.#parts.find(request.peer, signal);
+    const record = this.#parts.input((at) => engine.introductions.ask(node, request.reason ?? "", at));
+    if (record === undefined) throw bookFull();
+    const direct = engine.linkFacts(node)?.isUp === true;
+    return {
+      ...this.#change(node),
+      delivered: direct ? "direct" : connection.state === "ok" ? "registry" : "queued",
+    };
+  }
+
+  async pending(): Promise<TrustPendingReply> {
+    const wall = wallNow();
+    const requests = [...this.#parts.book.records()].flatMap((record) => {
+      if (record.request === undefined) return [];
+      return {
+        ...this.#parts.identity(record.node),
+        reason: record.request.reason,
+        askedAgoS: Math.max(0, Math.round((wall - record.request.at) / 1000)),
+        fingerprint: this.#fingerprint(record),
+      };
+    });
+    return { requests };
+  }
+
+  async approve(request: PeerRequest, signal: AbortSignal): Promise<TrustChangeReply> {
+    const node = await this.#parts.find(request.peer, signal);
+    return this.#answered(
+      node,
+      this.#parts.input((at) => this.#parts.engine.introductions.approve(node, at)),
+    );
+  }
+
+  async deny(request: PeerRequest, signal: AbortSignal): Promise<TrustChangeReply> {
+    const node = await this.#parts.find(request.peer, signal);
+    return this.#answered(
+      node,
+      this.#parts.input((at) => this.#parts.engine.introductions.deny(node, at)),
+    );
+  }
+
+  async ls(): Promise<TrustListReply> {
+    const wall = wallNow();
+    const entries = [...this.#parts.book.records()].map((record) => ({
+      ...this.#parts.identity(record.node),
+      trust: record.state,
+      sinceS: Math.max(0, Math.round((wall - record.since) / 1000)),
+      epoch: record.epoch,
+      fingerprint: this.#fingerprint(record),
+    }));
+    return { entries };
+  }
+
+  async revoke(request: PeerRequest, signal: AbortSignal): Promise<RevokeReply> {
+    const { engine } = this.#parts;
+    const node = await this.#parts.find(request.peer, signal);
+    const wasUp = engine.linkFacts(node)?.isUp === true;
+    const startedAt = now();
+    const acknowledged = this.#acks.wait(node, ACK_PATIENCE_MS, signal);
+    const outcome = this.#parts.input((at) => engine.introductions.revoke(node, at));
+    const elapsedMs = now() - startedAt;
+    if (outcome === undefined) throw bookFull();
+    const cut = flowStatuses(outcome.cut, this.#parts);
+    const toldAt = wasUp ? await acknowledged : undefined;
+    return {
+      peer: this.#parts.identity(node),
+      epoch: outcome.record.epoch,
+      cutFlows: cut.length,
+      cut,
+      elapsedMs,
+      peerTold: toldAt !== undefined ? "acknowledged" : wasUp ? "sent" : "unreachable",
+      toldAfterMs: toldAt === undefined ? null : toldAt - startedAt,
+    };
+  }
+
+  // ---- inside
+
+  #answered(node: NodeId, record: TrustRecord | undefined): TrustChangeReply {
+    if (record !== undefined) return this.#change(node);
+    const { hostname, pilot } = this.#parts.identity(node);
+    throw new PilotError(
+      "nothing_pending",
+      `${hostname ?? pilot} has not asked`,
+      "See who has: pilot-tun trust pending. To ask it yourself: pilot-tun trust ask PEER.",
+    );
+  }
+
+  #change(node: NodeId): TrustChangeReply {
+    return { peer: this.#parts.identity(node), trust: this.#parts.book.stateOf(node) };
+  }
+
+  #fingerprint(record: TrustRecord): string | null {
+    return this.#parts.engine.admission.fingerprintOf(record) ?? null;
+  }
+}
+
+function bookFull(): PilotError {
+  return new PilotError(
+    "trust_book_full",
+    "No more peers can be recorded",
+    "Remove records of peers you no longer need.",
+  );
+}
+
+const ACK_PATIENCE_MS = 1_500;

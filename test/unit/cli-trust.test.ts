@@ -1,0 +1,89 @@
+/** The commands about trust: what they ask, what they print. */
+import { describe, expect, it } from "vitest";
+import type { TrustBackend } from "../../src/control/trust-api.ts";
+import { BOB, fakeBackend, fakeTrust, runCli } from "../helpers/control-fixture.ts";
+
+async function answerOf(argv: readonly string[], replace: Partial<TrustBackend> = {}): Promise<string> {
+  const { code, out, err } = await runCli(["trust", ...argv], fakeBackend({ trust: fakeTrust(replace) }));
+  expect({ code, err }).toEqual({ code: 0, err: "" });
+  return out;
+}
+
+function lines(...text: readonly string[]): string {
+  return text.join("\n") + "\n";
+}
+
+const never = new AbortController().signal;
+
+describe("trust ask", () => {
+  it("says how the question went out", async () => {
+    expect(await answerOf(["ask", "bob"])).toBe(
+      "asked bob.pilot through the registry; trust is asked until it answers\n",
+    );
+    const ask: TrustBackend["ask"] = async () => ({ peer: BOB, trust: "mutual", delivered: "direct" });
+    expect(await answerOf(["ask", "bob"], { ask })).toBe("bob.pilot had consented already: trust is mutual\n");
+  });
+
+  it("hands over the reason", async () => {
+    let seen: unknown;
+    const ask: TrustBackend["ask"] = async (request) => {
+      seen = request;
+      return fakeTrust().ask(request, never);
+    };
+    await answerOf(["ask", "bob", "--reason", "nightly backup"], { ask });
+    expect(seen).toEqual({ peer: "bob", reason: "nightly backup" });
+  });
+});
+
+describe("trust pending", () => {
+  it("lists who asked and why", async () => {
+    expect(await answerOf(["pending"])).toBe(
+      lines(
+        "PEER       ADDRESS            ASKED     KEY         REASON",
+        "bob.pilot  fd50:494c:4f54::7  20 s ago  SHA256:abc  nightly backup",
+      ),
+    );
+    expect(await answerOf(["pending"], { pending: async () => ({ requests: [] }) })).toBe("(none)\n");
+  });
+});
+
+describe("trust approve and deny", () => {
+  it("say what trust became", async () => {
+    expect(await answerOf(["approve", "bob"])).toBe("approved bob.pilot: trust is mutual\n");
+    expect(await answerOf(["deny", "bob"])).toBe("denied bob.pilot: trust is none\n");
+  });
+});
+
+describe("trust ls", () => {
+  it("lists every record, tombstones too", async () => {
+    expect(await answerOf(["ls"])).toBe(
+      lines(
+        "PEER              ADDRESS            TRUST    SINCE          EPOCH  KEY",
+        "bob.pilot         fd50:494c:4f54::7  mutual   20 s ago       0      SHA256:abc",
+        "0:0000.0000.0009  fd50:494c:4f54::9  revoked  1 h 6 min ago  2      -",
+      ),
+    );
+    expect(await answerOf(["ls"], { ls: async () => ({ entries: [] }) })).toBe("(none)\n");
+  });
+});
+
+describe("trust revoke", () => {
+  it("says which flows were cut, how fast, and whether the peer knows", async () => {
+    expect(await answerOf(["revoke", "bob"])).toBe(
+      lines(
+        "revoked bob.pilot (epoch 4): 1 flow cut in 14 ms, peer acknowledged after 31 ms",
+        "ID     PROTO  DIR  LOCAL   PEER           RULE                     AGE   IDLE  TX       RX",
+        "1a-tq  tcp    out  :51514  bob.pilot:443  /etc/pilot-tun/policy:3  12 s  0 s   2.0 KiB  512 B",
+      ),
+    );
+    const reply = await fakeTrust().revoke({ peer: "bob" }, never);
+    const told = async (peerTold: "sent" | "unreachable") =>
+      await answerOf(["revoke", "bob"], {
+        revoke: async () => ({ ...reply, cutFlows: 0, cut: [], peerTold, toldAfterMs: null }),
+      });
+    expect(await told("sent")).toBe(
+      "revoked bob.pilot (epoch 4): 0 flows cut in 14 ms, peer told, no acknowledgement yet\n",
+    );
+    expect(await told("unreachable")).toContain("peer not reachable, it will be told later\n");
+  });
+});
