@@ -8,6 +8,7 @@ import type { ControlMethod, ExitCode, ReplyOf, RequestOf, Sealed } from "../con
 import { ControlClient } from "../control/client.ts";
 import { coloured, jsonLine, type Paint, plain } from "./format.ts";
 import type { GlobalOptions } from "./parse-options.ts";
+import type { DeclaredOption, Variables } from "./settings.ts";
 
 export interface Environment {
   stdout(text: string): void;
@@ -16,6 +17,8 @@ export interface Environment {
   readonly stderrIsTerminal: boolean;
   /** False by NO_COLOR or a dumb terminal. */
   readonly colourWanted: boolean;
+  /** The environment's variables. */
+  readonly variables: Variables;
   /** Calls the listener for each arrival of the signal, which no longer ends the process; returns how to stop that. */
   onSignal(signal: StopSignal, listener: () => void): () => void;
   /** Ends the process at once. */
@@ -72,6 +75,10 @@ const CALL_TIMEOUT_MS = 10_000;
 export interface Input {
   readonly args: readonly string[];
   readonly options: Readonly<Record<string, unknown>>;
+  /** What the command takes, also from a configuration file and from the environment. */
+  readonly declared: readonly DeclaredOption[];
+  /** Attributes of the options that stand on the command line itself. */
+  readonly written: ReadonlySet<string>;
 }
 
 export type Action = (context: Context, input: Input) => Promise<ExitCode>;

@@ -20,6 +20,7 @@ const environment: Environment = {
   stdoutIsTerminal: process.stdout.isTTY === true,
   stderrIsTerminal: process.stderr.isTTY === true,
   colourWanted: !process.env.NO_COLOR && process.env.TERM !== "dumb",
+  variables: process.env,
   onSignal: (signal, listener) => {
     process.on(signal, listener);
     return () => void process.off(signal, listener);

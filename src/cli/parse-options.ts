@@ -6,13 +6,17 @@ import { isIP, isIPv4 } from "node:net";
 import { resolve } from "node:path";
 import { Address6 } from "ip-address";
 import type { Endpoint } from "../base/endpoint.ts";
-import { DEFAULT_CONTROL_PATH, type Problem } from "../control/api.ts";
+import type { Problem } from "../control/api.ts";
+import { instancePaths, isInstanceName } from "../control/instance.ts";
 import { COMPAT_PATH, COMPAT_PORT } from "../wire/compat.ts";
 import { UsageError, usageProblem } from "./refusal.ts";
+import type { Variables } from "./settings.ts";
 
 export type Parsed<T> = { readonly value: T } | { readonly problem: Problem };
 
 export interface GlobalOptions {
+  /** Which of several daemons on this machine; undefined: the nameless one. */
+  readonly instance: string | undefined;
   readonly control: string;
   readonly json: boolean;
   readonly colour: boolean;
@@ -23,11 +27,17 @@ export interface GlobalOptions {
 /** Collects problems; `end` throws them together. */
 export class Checked {
   readonly #problems: Problem[] = [];
+  readonly #inPlace: (problem: Problem) => Problem;
+
+  /** `inPlace` lets a problem say where its value stands, when that is not the command line. */
+  constructor(inPlace: (problem: Problem) => Problem = (problem) => problem) {
+    this.#inPlace = inPlace;
+  }
 
   /** The value, or `fallback` while the problem waits for `end`. */
   take<T>(parsed: Parsed<T>, fallback: T): T {
     if ("value" in parsed) return parsed.value;
-    this.#problems.push(parsed.problem);
+    this.#problems.push(this.#inPlace(parsed.problem));
     return fallback;
   }
 
@@ -37,11 +47,15 @@ export class Checked {
 }
 
 /** The global options as commander read them. Throws UsageError. */
-export function parseGlobalOptions(raw: Readonly<Record<string, unknown>>): GlobalOptions {
+export function parseGlobalOptions(raw: Readonly<Record<string, unknown>>, variables: Variables): GlobalOptions {
   const checked = new Checked();
   const timeout = raw.timeout;
+  const name = raw.instance ?? (variables.PILOT_TUN_INSTANCE || undefined);
+  const instance = name === undefined ? undefined : checked.take(parseInstance("--instance", name), undefined);
+  const control = raw.control ?? (variables.PILOT_TUN_CONTROL || instancePaths(instance).control);
   const options = {
-    control: checked.take(parsePath("--control", raw.control ?? DEFAULT_CONTROL_PATH), ""),
+    instance,
+    control: checked.take(parsePath("--control", control), ""),
     json: raw.json === true,
     colour: raw.color !== false,
     timeoutMs: timeout === undefined ? undefined : checked.take(parseDuration("--timeout", timeout), 0),
@@ -72,7 +86,15 @@ export function parseWhole(option: string, text: unknown, least: number, most: n
 
 export function parsePath(option: string, text: unknown): Parsed<string> {
   if (typeof text === "string" && text !== "" && !text.includes("\0")) return { value: resolve(text) };
-  return bad(`${option} needs a path`, `For example ${option} ${DEFAULT_CONTROL_PATH}.`);
+  return bad(`${option} needs a path`, `For example ${option} /srv/pilot-tun.`);
+}
+
+export function parseInstance(option: string, text: unknown): Parsed<string> {
+  if (typeof text === "string" && isInstanceName(text)) return { value: text };
+  return bad(
+    `${option} ${quoted(text)} is not the name of an instance`,
+    `Write a letter and up to 8 of a-z 0-9, for example ${option} work.`,
+  );
 }
 
 export interface HostPort {

@@ -3,10 +3,11 @@
  * A command line without a command is `status`.
  */
 import { Command } from "commander";
-import { DEFAULT_CONTROL_PATH, EXIT, type ExitCode } from "../control/api.ts";
+import { EXIT, type ExitCode } from "../control/api.ts";
 import { VERSION } from "../control/version.ts";
 import { declareAddr } from "./addr.ts";
-import { Context, type Declare, type Environment, examples, type Perform } from "./context.ts";
+import { declareConfig } from "./config.ts";
+import { Context, type Declare, type Environment, examples, type Input, type Perform } from "./context.ts";
 import { declareFlows } from "./flows.ts";
 import { declareDeregister, declareId } from "./id.ts";
 import { declareLockdown } from "./lockdown.ts";
@@ -18,6 +19,7 @@ import { declarePing } from "./ping.ts";
 import { declarePolicy } from "./policy.ts";
 import { refuse } from "./refusal.ts";
 import { declareRendezvous } from "./rendezvous.ts";
+import { declaredOptions } from "./settings.ts";
 import { declareStatus } from "./status.ts";
 import { declareTrace } from "./trace.ts";
 import { declareTrust } from "./trust.ts";
@@ -30,6 +32,7 @@ import { declareWhy } from "./why.ts";
 const COMMANDS: readonly Declare[] = [
   declareStatus,
   declareUp,
+  declareConfig,
   declarePeers,
   declareAddr,
   declarePing,
@@ -55,8 +58,8 @@ export async function run(argv: readonly string[], environment: Environment): Pr
     (action) =>
     async (...given) => {
       const command = given.at(-1) as Command;
-      const context = new Context(environment, parseGlobalOptions(command.optsWithGlobals()));
-      exitCode = await action(context, { args: command.args, options: command.opts() });
+      const context = new Context(environment, parseGlobalOptions(command.optsWithGlobals(), environment.variables));
+      exitCode = await action(context, inputOf(command));
     };
   try {
     const words = namesCommand(argv, environment) ? argv : ["status", ...argv];
@@ -65,6 +68,13 @@ export async function run(argv: readonly string[], environment: Environment): Pr
   } catch (error) {
     return refuse(environment, error, { json: hasOption(argv, "--json"), colour: !hasOption(argv, "--no-color") });
   }
+}
+
+function inputOf(command: Command): Input {
+  const declared = declaredOptions(command);
+  const written = declared.filter(({ attribute }) => command.getOptionValueSource(attribute) === "cli");
+  const options = command.opts();
+  return { args: command.args, options, declared, written: new Set(written.map(({ attribute }) => attribute)) };
 }
 
 /** False when only options were given, and none that asks about the program itself. */
@@ -85,7 +95,8 @@ function buildProgram(environment: Environment, perform: Perform): Command {
     .description("The Pilot overlay as a network interface.")
     .usage("[options] [command]")
     .version(VERSION, "-V, --version", "print the version")
-    .option("--control <SOCKET>", "the daemon's control socket", DEFAULT_CONTROL_PATH)
+    .option("--instance <NAME>", "which of several daemons on this machine (PILOT_TUN_INSTANCE)")
+    .option("--control <SOCKET>", "the daemon's control socket; default: /run/pilot-tun[-INSTANCE]/control.sock")
     .option("--json", "print one JSON object, also for errors")
     .option("--no-color", "plain text even on a terminal")
     .option("--timeout <TIME>", "how long to wait: 500ms, 5s, 2m")

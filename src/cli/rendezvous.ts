@@ -3,7 +3,7 @@ import { resolve } from "node:path";
 import type { Endpoint } from "../base/endpoint.ts";
 import { formatEndpoint } from "../base/endpoint.ts";
 import type { PilotError } from "../base/pilot-error.ts";
-import { type ExitCode, SCHEMA } from "../control/api.ts";
+import { EXIT, type ExitCode, type Problem, SCHEMA } from "../control/api.ts";
 import { type Context, type Declare, examples, type Input } from "./context.ts";
 import { type ForegroundTask, runForeground } from "./foreground.ts";
 import { plain } from "./format.ts";
@@ -11,11 +11,14 @@ import { Checked, type Parsed, parseBindAddress, parsePath, parseWhole } from ".
 import { problemLines, usageProblem } from "./refusal.ts";
 import { DEFAULT_STATE, declareRendezvousOperations, defaultAdminPath } from "./rendezvous-ops.ts";
 import { secretIn } from "./secret-file.ts";
+import { layerSettings, problemInPlace } from "./settings.ts";
 
 export const declareRendezvous: Declare = (program, perform) => {
   const command = program
     .command("rendezvous")
     .description("run a registry and a beacon, in the foreground")
+    .option("--config <FILE>", `options in TOML; default: ${DEFAULT_CONFIG} if it is there`)
+    .option("--check", "only check the options and the configuration file")
     .option("--registry <ADDR:PORT>", "address of this machine for the registry (TCP)")
     .option("--beacon <ADDR:PORT>", "address of this machine for the beacon (UDP)")
     .option("--beacon-probe <ADDR:PORT>", "second address or port (UDP), by which netcheck sees what a NAT does")
@@ -33,6 +36,8 @@ export const declareRendezvous: Declare = (program, perform) => {
     .action(perform((context, input) => rendezvous(context, input)));
   declareRendezvousOperations(command, perform);
 };
+
+const DEFAULT_CONFIG = "/etc/pilot-tun/rendezvous.toml";
 
 export interface RendezvousOptions {
   readonly registry: Endpoint;
@@ -67,7 +72,11 @@ export async function rendezvous(
   input: Input,
   startRendezvous: StartRendezvous = loadAndStart,
 ): Promise<ExitCode> {
-  const options = parseRendezvousOptions(input);
+  const options = readRendezvousOptions(context, input);
+  if (input.options.check === true) {
+    context.answer({ schema: SCHEMA, ok: true }, () => ["the options are good"]);
+    return EXIT.ok;
+  }
   const facts = {
     registry: formatEndpoint(options.registry),
     beacon: formatEndpoint(options.beacon),
@@ -108,10 +117,19 @@ async function loadAndStart(options: RendezvousOptions): Promise<RendezvousTask>
   return await daemon.runRendezvous(options);
 }
 
+function readRendezvousOptions(context: Context, input: Input): Omit<RendezvousOptions, "onProblem"> {
+  const named = input.options.config;
+  const config = { path: String(named ?? DEFAULT_CONFIG), mustExist: named !== undefined };
+  const settings = layerSettings(input, context.environment.variables, config);
+  return parseRendezvousOptions(settings.values, (problem) => problemInPlace(problem, settings));
+}
+
 /** Throws a UsageError with all that is wrong. */
-export function parseRendezvousOptions(input: Input): Omit<RendezvousOptions, "onProblem"> {
-  const raw = input.options;
-  const checked = new Checked();
+export function parseRendezvousOptions(
+  raw: Input["options"],
+  inPlace?: (problem: Problem) => Problem,
+): Omit<RendezvousOptions, "onProblem"> {
+  const checked = new Checked(inPlace);
   const options = {
     registry: checked.take(parseBindAddress("--registry", raw.registry), UNBOUND),
     beacon: checked.take(parseBindAddress("--beacon", raw.beacon), UNBOUND),

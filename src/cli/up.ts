@@ -1,6 +1,7 @@
 /** `pilot-tun up`: the daemon, in the foreground. Checks every option before any of the daemon is loaded. */
 import { Option } from "commander";
-import { type ExitCode, SCHEMA } from "../control/api.ts";
+import { EXIT, type ExitCode, type Problem, SCHEMA } from "../control/api.ts";
+import { instancePaths } from "../control/instance.ts";
 import type { Running, UpOptions } from "../daemon/up-options.ts";
 import { COMPAT_PATH, COMPAT_PORT } from "../wire/compat.ts";
 import { type Context, type Declare, examples, type Input } from "./context.ts";
@@ -18,22 +19,28 @@ import {
   parseWhole,
 } from "./parse-options.ts";
 import { declareRegistryOptions, parseRegistrySecurity } from "./registry-options.ts";
+import { effectiveSettings, layerSettings, problemInPlace, type Settings } from "./settings.ts";
 
 export const declareUp: Declare = (program, perform) => {
   declareRegistryOptions(
     program.command("up").description("bring the interface up and stay in the foreground; needs root"),
   )
+    .option("--config <FILE>", "options in TOML; default: /etc/pilot-tun[-INSTANCE]/config.toml if it is there")
+    .option("--check", "only check the options and the configuration file")
     .option("--beacon <HOST:PORT>", "the overlay's beacon (UDP)")
     .option("--compat <URL>", "where the beacon is reached when UDP is blocked; default: wss://BEACON-HOST/v1/compat")
     .option("--compat-fingerprint <HEX>", "SHA-256 of that server's certificate; default: certificate authorities")
     .option("--no-compat", "never go around blocked UDP")
-    .option("--state <DIR>", "identity, trust and caches", "/var/lib/pilot-tun")
-    .option("--tun <NAME>", "name of the interface", "pilot0")
+    .option("--state <DIR>", "identity, trust and caches; default: /var/lib/pilot-tun[-INSTANCE]")
+    .option("--tun <NAME>", "name of the interface; default: pilot0, or pilot-INSTANCE")
     .option("--hostname <NAME>", "the name to register: reachable as NAME.pilot")
     .option("--listen <ADDR:PORT>", "underlay address to bind; default: every address, any port")
     .option("--prefix <PREFIX>", "the overlay's IPv6 prefix", "fd50:494c:4f54::/48")
     .option("--mtu <BYTES>", `of the interface, ${MIN_MTU_BYTES} to ${MAX_MTU_BYTES}`, "1360")
-    .option("--policy <FILE>", `what may pass, with FILE.d/*.policy; default: ${DEFAULT_POLICY_PATH} if it is there`)
+    .option(
+      "--policy <FILE>",
+      `what may pass, with FILE.d/*.policy; default: /etc/pilot-tun[-INSTANCE]/policy if it is there`,
+    )
     .option("--allow-g1-keys", "also accept the weaker key derivation of Pilot daemons from before April 2026")
     .addOption(new Option("--plain-only", "be a plain Pilot agent to every peer; for tests").hideHelp())
     .option("--public", "let the registry tell everybody where this node is")
@@ -47,7 +54,6 @@ export const declareUp: Declare = (program, perform) => {
     .action(perform((context, input) => up(context, input)));
 };
 
-const DEFAULT_POLICY_PATH = "/etc/pilot-tun/policy";
 /** RFC 8200 §5. */
 const MIN_MTU_BYTES = 1280;
 const MAX_MTU_BYTES = 9000;
@@ -55,12 +61,44 @@ const MAX_MTU_BYTES = 9000;
 type StartDaemon = (options: UpOptions) => Promise<Running>;
 
 export async function up(context: Context, input: Input, startDaemon: StartDaemon = loadAndStart): Promise<ExitCode> {
-  const options = parseUpOptions(context, input);
+  const { options, settings } = readUpOptions(context, input);
+  if (input.options.check === true) return checked(context, settings);
+  const reread = () => {
+    const again = readUpOptions(context, input);
+    return {
+      settings: effectiveSettings(again.settings),
+      hostname: again.options.hostname,
+      public: again.options.public,
+    };
+  };
+  const configuration = { path: configFileOf(context, input).path, settings: effectiveSettings(settings), reread };
   return await runForeground(
     context.environment,
-    (signal) => startDaemon({ ...options, signal }),
+    (signal) => startDaemon({ ...options, configuration, signal }),
     (running) => context.answer({ schema: SCHEMA, ...running.ready }, () => [running.readyLine]),
   );
+}
+
+function checked(context: Context, { configPath }: Settings): ExitCode {
+  const reply = { schema: SCHEMA, ok: true, config: configPath ?? null };
+  context.answer(reply, () => [configPath === undefined ? "the options are good" : `${configPath} is good`]);
+  return EXIT.ok;
+}
+
+/** Everything that is asked of the daemon, from wherever it stands. Throws a UsageError with all that is wrong. */
+export function readUpOptions(context: Context, input: Input) {
+  const settings = layerSettings(input, context.environment.variables, configFileOf(context, input));
+  const options = parseUpOptions(context, settings.values, (problem) => problemInPlace(problem, settings));
+  return { settings, options };
+}
+
+function configFileOf(context: Context, { options }: Input): { readonly path: string; readonly mustExist: boolean } {
+  const named = options.config ?? (context.environment.variables.PILOT_TUN_CONFIG || undefined);
+  if (named === undefined) return { path: instancePaths(context.options.instance).config, mustExist: false };
+  const checked = new Checked();
+  const path = checked.take(parsePath("--config", named), "");
+  checked.end();
+  return { path, mustExist: true };
 }
 
 async function loadAndStart(options: UpOptions): Promise<Running> {
@@ -69,22 +107,26 @@ async function loadAndStart(options: UpOptions): Promise<Running> {
 }
 
 /** Throws a UsageError with all that is wrong. */
-export function parseUpOptions(context: Context, input: Input): Omit<UpOptions, "signal"> {
-  const raw = input.options;
-  const checked = new Checked();
+export function parseUpOptions(
+  context: Context,
+  raw: Input["options"],
+  inPlace?: (problem: Problem) => Problem,
+): Omit<UpOptions, "signal" | "configuration"> {
+  const paths = instancePaths(context.options.instance);
+  const checked = new Checked(inPlace);
   const options = {
     registry: checked.take(parseHostPort("--registry", raw.registry), NOWHERE),
     beacon: checked.take(parseHostPort("--beacon", raw.beacon), NOWHERE),
-    stateDir: checked.take(parsePath("--state", raw.state), ""),
+    stateDir: checked.take(parsePath("--state", raw.state ?? paths.stateDir), ""),
     control: context.options.control,
-    tun: checked.take(parseInterfaceName("--tun", raw.tun), ""),
+    tun: checked.take(parseInterfaceName("--tun", raw.tun ?? paths.tun), ""),
     hostname: raw.hostname === undefined ? undefined : checked.take(parseHostname("--hostname", raw.hostname), ""),
     listen: raw.listen === undefined ? undefined : checked.take(parseBindAddress("--listen", raw.listen), UNBOUND),
     prefix: checked.take(parsePrefix("--prefix", raw.prefix), NO_PREFIX),
     mtu: checked.take(parseWhole("--mtu", raw.mtu, MIN_MTU_BYTES, MAX_MTU_BYTES), 0),
     public: raw.public === true,
     policy: {
-      path: checked.take(parsePath("--policy", raw.policy ?? DEFAULT_POLICY_PATH), ""),
+      path: checked.take(parsePath("--policy", raw.policy ?? paths.policy), ""),
       mustExist: raw.policy !== undefined,
     },
     allowLegacyKeys: raw.allowG1Keys === true,

@@ -13,15 +13,15 @@
  * (`0:0000.0000.0007`), overlay IPv6 address or node number. The daemon resolves it; not found is `unknown_peer`.
  */
 import type { DropReason } from "../base/drop-reason.ts";
+import type { ConfigBackend, ConfigMethods } from "./config-api.ts";
 import type { NetworkBackend, NetworkMethods } from "./network-api.ts";
 import type { PolicyBackend, PolicyMethods } from "./policy-api.ts";
 import type { TrustBackend, TrustMethods } from "./trust-api.ts";
 
 export const SCHEMA = "pilot-tun/1";
-export const DEFAULT_CONTROL_PATH = "/run/pilot-tun/control.sock";
 
 /** Every method, its request and its reply. */
-export interface ControlMethods extends NetworkMethods, PolicyMethods, TrustMethods {
+export interface ControlMethods extends NetworkMethods, PolicyMethods, TrustMethods, ConfigMethods {
   status: { request: EmptyRequest; reply: StatusReply };
   peers: { request: EmptyRequest; reply: PeersReply };
   addr: { request: AddrRequest; reply: AddrReply };
@@ -46,6 +46,7 @@ export interface ControlBackend {
   readonly network: NetworkBackend;
   readonly policy: PolicyBackend;
   readonly trust: TrustBackend;
+  readonly config: ConfigBackend;
   status(request: EmptyRequest, signal: AbortSignal): Promise<StatusReply>;
   peers(request: EmptyRequest, signal: AbortSignal): Promise<PeersReply>;
   addr(request: AddrRequest, signal: AbortSignal): Promise<AddrReply>;
@@ -349,6 +350,9 @@ export const ERROR_CODES: Readonly<Record<string, ErrorClass>> = {
   /** The answer must come from the registry, and it cannot be reached. */
   registry_down: { exit: EXIT.unreachable, status: 503 },
   timeout: { exit: EXIT.timeout, status: 504 },
+  // The configuration.
+  config_invalid: { exit: EXIT.usage, status: 422 },
+  config_missing: { exit: EXIT.usage, status: 404 },
   policy_denied: { exit: EXIT.policy, status: 403 },
   // The policy itself.
   policy_invalid: { exit: EXIT.failed, status: 422 },

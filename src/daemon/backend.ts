@@ -36,6 +36,7 @@ import type { TrustRecord } from "../trust/trust-record.ts";
 import { formatOverlayAddress, formatPilotAddress } from "../wire/address.ts";
 import { type NodeId, networkId } from "../wire/ids.ts";
 import type { CompatLink } from "./compat-link.ts";
+import { Configuration } from "./configuration.ts";
 import type { Driver } from "./driver.ts";
 import { netcheck } from "./netcheck.ts";
 import { NetworkRequests } from "./network-requests.ts";
@@ -70,6 +71,7 @@ export class Backend implements ControlBackend {
   readonly network: NetworkRequests;
   readonly policy: PolicyRequests;
   readonly trust: TrustRequests;
+  readonly config: Configuration;
   readonly #parts: BackendParts;
   readonly #pongs = new Waiters<number, number>();
   readonly #names = new Waiters<string, NodeId | undefined>();
@@ -86,6 +88,14 @@ export class Backend implements ControlBackend {
     this.network = new NetworkRequests({ ...parts, ...ways });
     this.policy = new PolicyRequests({ ...parts, ...ways, policyFile: parts.options.policy });
     this.trust = new TrustRequests({ ...parts, ...ways });
+    this.config = new Configuration({
+      source: parts.options.configuration,
+      client: parts.client,
+      hostname: parts.options.hostname,
+      problems: parts.engine.problems,
+      reloadPolicy: () => this.policy.reload(),
+      pump: () => parts.connection.pump(),
+    });
   }
 
   attach(driver: Driver): void {
@@ -93,7 +103,7 @@ export class Backend implements ControlBackend {
   }
 
   get hostname(): string | undefined {
-    return this.#parts.options.hostname ?? this.#parts.memory.hostname;
+    return this.config.hostname ?? this.#parts.memory.hostname;
   }
 
   handleEvent(event: EngineEvent): void {

@@ -156,19 +156,6 @@ export class PolicyRequests implements PolicyBackend {
     return this.#replace(this.#accept(parsePolicy(sources)));
   }
 
-  /** On a signal there is nobody to answer: what is wrong is shown by `status`. */
-  reloadBySignal(): void {
-    const { problems } = this.#parts.engine;
-    this.reload().then(
-      () => void problems.delete(RELOAD_FAILED),
-      (error: unknown) => {
-        const { message, hint } = error instanceof PilotError ? error : { message: String(error), hint: "" };
-        problems.set(RELOAD_FAILED, { code: RELOAD_FAILED, message: `The running policy stays: ${message}`, hint });
-        process.stderr.write(`policy not reloaded: ${message}\n`);
-      },
-    );
-  }
-
   async flows(): Promise<FlowsReply> {
     return { flows: this.#statusOf(this.#parts.engine.admission.list(now())) };
   }
@@ -314,5 +301,4 @@ function trialRuns(): PilotError {
   );
 }
 
-const RELOAD_FAILED = "policy_not_reloaded";
 const SHOWN_MISTAKES = 20;

@@ -36,8 +36,26 @@ export interface UpOptions {
   readonly allowLegacyKeys: boolean;
   /** Be a plain Pilot agent to every peer, for tests: only streams, datagrams and pings, no packets. */
   readonly plainOnly: boolean;
+  /** What was configured, and how to read it again. */
+  readonly configuration: ConfigurationSource;
   /** Aborts when the daemon is asked to end before it is ready: it undoes what it did and rejects. */
   readonly signal: AbortSignal;
+}
+
+export interface ConfigurationSource {
+  /** The configuration file, which need not exist. */
+  readonly path: string;
+  /** Key: an option's name in the file. What is in force, as text. */
+  readonly settings: ReadonlyMap<string, string>;
+  /** Reads the file again; throws an Error that says everything wrong with it. */
+  reread(): Reread;
+}
+
+/** What of the options may change while the daemon runs, and all of them as text to compare. */
+export interface Reread {
+  readonly settings: ReadonlyMap<string, string>;
+  readonly hostname: string | undefined;
+  readonly public: boolean;
 }
 
 export interface CompatAddress extends HostPort {

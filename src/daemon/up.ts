@@ -144,7 +144,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
     onInternalError: (method, error) => process.stderr.write(`bug in ${method}: ${describe(error)}\n`),
   });
   undo.add(() => control.close());
-  const reload = () => backend.policy.reloadBySignal();
+  const reload = () => backend.config.reloadBySignal();
   process.on("SIGHUP", reload);
   undo.add(() => void process.off("SIGHUP", reload));
 

@@ -8,12 +8,14 @@
  * A word that cannot be enforced here is refused and never passed over: a limit that is believed and not kept is worse
  * than none. Never throws, whatever the text is.
  */
+
 import type { WallClock } from "../base/instant.ts";
+import { nearestWord } from "../base/nearest-word.ts";
 import { parsePilotAddress } from "../wire/address.ts";
 import { networkId } from "../wire/ids.ts";
 import { parseDate, parseRuleDuration } from "./moments.ts";
 import type { Direction, PolicyTest, PortRange, Rule, RuleProtocol, Selector, SourcePosition } from "./rule.ts";
-import { nearestWord, type Word, wordsOf } from "./words.ts";
+import { type Word, wordsOf } from "./words.ts";
 
 export interface PolicySource {
   /** As it shall be named to people. */

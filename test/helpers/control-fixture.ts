@@ -146,6 +146,20 @@ export function fakeBackend(replace: Partial<ControlBackend> = {}): ControlBacke
     trust: fakeTrust(),
     network: fakeNetworks(),
     policy: fakePolicy(),
+    config: {
+      show: async () => ({
+        file: "/etc/pilot-tun/config.toml",
+        settings: [
+          { key: "mtu", value: "1360", takesEffect: "restart" },
+          { key: "hostname", value: "", takesEffect: "reload" },
+        ],
+      }),
+      reload: async () => ({
+        applied: ["hostname"],
+        needRestart: ["mtu"],
+        policy: { rules: 3, cut: [], confirmWithinS: null },
+      }),
+    },
     ...replace,
   };
 }
@@ -275,6 +289,7 @@ export class CapturedProcess implements Environment {
   stdoutIsTerminal = false;
   stderrIsTerminal = false;
   colourWanted = true;
+  variables: Record<string, string | undefined> = {};
   readonly exits: number[] = [];
   outlivesReader = false;
   readonly #listeners = new Map<StopSignal, Set<() => void>>();

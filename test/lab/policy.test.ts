@@ -95,7 +95,7 @@ describe("a policy file", () => {
     process.kill(await daemonOf("a"), "SIGHUP");
     await waitUntil("status to tell", async () => {
       const { problems } = await lab.pilot("a", "status");
-      return problems.some((problem: { code: string }) => problem.code === "policy_not_reloaded");
+      return problems.some((problem: { code: string }) => problem.code === "not_reloaded");
     });
     setPolicy("allow out udp to b\n");
     process.kill(await daemonOf("a"), "SIGHUP");

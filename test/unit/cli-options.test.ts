@@ -2,7 +2,7 @@ import { resolve } from "node:path";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { PilotError } from "../../src/base/pilot-error.ts";
-import { Context } from "../../src/cli/context.ts";
+import { Context, type Input } from "../../src/cli/context.ts";
 import {
   type Parsed,
   parseBindAddress,
@@ -171,8 +171,18 @@ describe("an option's text", () => {
 const DEFAULTS = { state: "/var/lib/pilot-tun", tun: "pilot0", prefix: "fd50:494c:4f54::/48", mtu: "1360" };
 const WHERE = { registry: "registry.example:9000", beacon: "registry.example:9001" };
 
+function inputOf(options: Input["options"]): Input {
+  return { args: [], options, declared: [], written: new Set() };
+}
+
 function contextOf(captured: CapturedProcess, json = false): Context {
-  return new Context(captured, { control: "/run/pilot-tun/control.sock", json, colour: true, timeoutMs: undefined });
+  return new Context(captured, {
+    instance: undefined,
+    control: "/run/pilot-tun/control.sock",
+    json,
+    colour: true,
+    timeoutMs: undefined,
+  });
 }
 
 describe("up", () => {
@@ -186,7 +196,7 @@ describe("up", () => {
       public: true,
       allowG1Keys: true,
     };
-    expect(parseUpOptions(contextOf(new CapturedProcess()), { args: [], options: raw })).toEqual({
+    expect(parseUpOptions(contextOf(new CapturedProcess()), raw)).toEqual({
       registry: { host: "registry.example", port: 9000 },
       registrySecurity: { kind: "plain" },
       policy: { path: "/etc/pilot-tun/policy", mustExist: false },
@@ -208,7 +218,7 @@ describe("up", () => {
   it("reads where the way around blocked UDP is, or that there is none", () => {
     const compatOf = (more: object) => {
       const options = { ...DEFAULTS, ...WHERE, ...more };
-      return parseUpOptions(contextOf(new CapturedProcess()), { args: [], options }).compat;
+      return parseUpOptions(contextOf(new CapturedProcess()), options).compat;
     };
     const pin = `${"AB:".repeat(31)}AB`;
     expect(compatOf({ compat: "wss://relay.example:8443", compatFingerprint: pin })).toEqual({
@@ -226,7 +236,7 @@ describe("up", () => {
   });
 
   it("leaves to the daemon what was not given", () => {
-    const options = parseUpOptions(contextOf(new CapturedProcess()), { args: [], options: { ...DEFAULTS, ...WHERE } });
+    const options = parseUpOptions(contextOf(new CapturedProcess()), { ...DEFAULTS, ...WHERE });
     expect(options).toMatchObject({ hostname: undefined, listen: undefined, public: false, allowLegacyKeys: false });
   });
 
@@ -267,7 +277,7 @@ describe("up", () => {
     const captured = new CapturedProcess();
     let given: UpOptions | undefined;
     let closes = 0;
-    const ended = up(contextOf(captured), { args: [], options: { ...DEFAULTS, ...WHERE } }, async (options) => {
+    const ended = up(contextOf(captured), inputOf({ ...DEFAULTS, ...WHERE }), async (options) => {
       given = options;
       return {
         readyLine: "pilot0 ready",
@@ -288,7 +298,7 @@ describe("up", () => {
   it("prints the facts as one object with --json", async () => {
     const captured = new CapturedProcess();
     const closed = Promise.resolve();
-    const code = await up(contextOf(captured, true), { args: [], options: { ...DEFAULTS, ...WHERE } }, async () => ({
+    const code = await up(contextOf(captured, true), inputOf({ ...DEFAULTS, ...WHERE }), async () => ({
       readyLine: "",
       ready: READY,
       closed,
@@ -301,7 +311,7 @@ describe("up", () => {
 
 describe("rendezvous with TLS", () => {
   const raw = { registry: "0.0.0.0:9000", beacon: "0.0.0.0:9001", state: "/srv/rv" };
-  const parse = (more: object) => parseRendezvousOptions({ args: [], options: { ...raw, ...more } });
+  const parse = (more: object) => parseRendezvousOptions({ ...raw, ...more });
 
   it("takes a certificate from files, or makes one for the addresses it is bound to", () => {
     const files = { compat: "192.0.2.1:443", tlsCert: "/c.pem", tlsKey: "/k.pem", beaconProbe: "192.0.2.2:9002" };
@@ -329,7 +339,7 @@ describe("rendezvous", () => {
     const captured = new CapturedProcess();
     const raw = { registry: "0.0.0.0:9000", beacon: "[::]:9001", state: "/srv/rv" };
     let given: RendezvousOptions | undefined;
-    const ended = rendezvous(contextOf(captured), { args: [], options: raw }, async (options) => {
+    const ended = rendezvous(contextOf(captured), inputOf(raw), async (options) => {
       given = options;
       return { close: async () => undefined };
     });

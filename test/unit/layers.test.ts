@@ -64,7 +64,7 @@ const EDGE: Readonly<Record<string, Layer>> = {
       "rendezvous-ops.ts": ["daemon"],
     },
     typesOnly: ["daemon"],
-    packages: ["commander", "ip-address"],
+    packages: ["commander", "ip-address", "smol-toml"],
     reason: "a client of the control socket; only the commands that are the daemon load it",
   },
 };
