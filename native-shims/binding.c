@@ -275,7 +275,7 @@ static napi_value write_tun_packet(napi_env env, napi_callback_info info) {
   return integer(&call, tun_write_packet(plane, packet.at, packet.length));
 }
 
-/* sendDatagram(plane, address, port, bytes) */
+/* sendDatagram(plane, address, port, bytes, mayBreak) */
 static napi_value send_datagram(napi_env env, napi_callback_info info) {
   struct call call = call_of(env, info);
   struct plane *plane = plane_of(&call);
@@ -283,11 +283,12 @@ static napi_value send_datagram(napi_env env, napi_callback_info info) {
   text_of(&call, 1, address, sizeof address);
   int port = int_of(&call, 2);
   struct bytes datagram = bytes_of(&call, 3, 0);
+  bool may_break = bool_of(&call, 4);
   if (call.bad) return bad_call(&call);
   struct sockaddr_in6 to;
   int error = udp_parse_address(address, port, &to);
   if (error < 0) return integer(&call, error);
-  bool queued = udp_queue_datagram(plane, &to, datagram.at, datagram.length);
+  bool queued = udp_queue_datagram(plane, &to, datagram.at, datagram.length, may_break);
   wakeups_watch_writable(plane);
   return integer(&call, queued ? 0 : -ENOBUFS);
 }

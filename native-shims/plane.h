@@ -211,7 +211,7 @@ enum { SEND_MESSAGES = 1024, SEND_BUFFER = 2 << 20, SEND_VECTOR = 64, RUN_FRAMES
 struct send_message {
   uint32_t offset, bytes;
   uint16_t frame_bytes, frames;
-  bool closed;
+  bool closed, may_break;
   int32_t endpoint_slot; /* NONE for a datagram to an address */
   struct sockaddr_in6 to;
 };
@@ -223,6 +223,7 @@ struct send_queue {
   int head, count;
   int refusals; /* ENOBUFS in a row */
   bool run_refused; /* the kernel or the device has no UDP_SEGMENT */
+  bool breaks;      /* the socket lets datagrams be fragmented at the moment */
 };
 
 enum { RECEIVE_SLOTS = 32, RECEIVE_STRIDE = 65536 + 1088, RECEIVE_CONTROL = 64 };
@@ -239,7 +240,8 @@ int udp_open(struct plane *plane, const struct sockaddr_in6 *bind_to, struct soc
 uint8_t *udp_reserve(struct plane *plane, int32_t endpoint_slot, size_t bytes);
 /* The frame just reserved is complete. */
 void udp_commit(struct plane *plane, int32_t endpoint_slot, size_t bytes);
-bool udp_queue_datagram(struct plane *plane, const struct sockaddr_in6 *to, const uint8_t *bytes, size_t length);
+bool udp_queue_datagram(struct plane *plane, const struct sockaddr_in6 *to, const uint8_t *bytes, size_t length,
+                        bool may_break);
 void udp_flush(struct plane *plane);
 /* Fills slots from `first`; the number filled or -errno. */
 int udp_receive(struct plane *plane, int first, int count);

@@ -9,8 +9,9 @@
  * reading the TUN. The queue is bounded: what finds no room is dropped by the caller and counted. A message that the
  * kernel refuses for a reason of its own (no route, too big) is counted and skipped. Where runs are refused, frames
  * go one by one: for good if the device cannot do them (EIO), for frames of that size if the device's MTU is smaller
- * (EINVAL). Nothing is ever fragmented on the way: JavaScript finds the path's MTU by probes (so ICMP, which anybody can
- * forge, has no say), and is told which endpoint's frame the kernel refused as too long (EMSGSIZE).
+ * (EINVAL). Nothing is fragmented on the way: JavaScript finds the path's MTU by probes (so ICMP, which anybody can forge,
+ * has no say), and is told which endpoint's frame the kernel refused as too long (EMSGSIZE). The exception are single
+ * datagrams that JavaScript says may break; the socket changes its ways for them and back.
  *
  * Receiving: recvmmsg into slots of the inbound arena, each big enough for the largest datagram; UDP_GRO lets the kernel
  * hand over a run as one message with the segment size beside it.
@@ -59,9 +60,9 @@ static void set_buffer(int fd, int forced, int plain, int bytes) {
     setsockopt(fd, SOL_SOCKET, plain, &bytes, sizeof bytes);
 }
 
-/* DF on every datagram. A kernel that cannot do it fragments, which costs the probes their meaning but no packet. */
-static void forbid_fragments(int fd) {
-  int v4 = IP_PMTUDISC_PROBE, v6 = IPV6_PMTUDISC_PROBE;
+/* DF, or not. A kernel that cannot set it fragments, which costs the probes their meaning but no packet. */
+static void allow_fragments(int fd, bool allowed) {
+  int v4 = allowed ? IP_PMTUDISC_DONT : IP_PMTUDISC_PROBE, v6 = allowed ? IPV6_PMTUDISC_DONT : IPV6_PMTUDISC_PROBE;
   setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &v4, sizeof v4);
   setsockopt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &v6, sizeof v6);
 }
@@ -71,7 +72,7 @@ static int open_socket(const struct sockaddr_in6 *bind_to) {
   if (fd < 0) return -errno;
   set_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, RECEIVE_BUFFER);
   set_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, SEND_SOCKET_BUFFER);
-  forbid_fragments(fd);
+  allow_fragments(fd, false);
   setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on); /* an older kernel hands over single datagrams */
   if (setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) == 0 &&
       bind(fd, (const struct sockaddr *)bind_to, sizeof *bind_to) == 0)
@@ -175,13 +176,15 @@ void udp_commit(struct plane *plane, int32_t endpoint_slot, size_t bytes) {
   plane->send.used += bytes;
 }
 
-bool udp_queue_datagram(struct plane *plane, const struct sockaddr_in6 *to, const uint8_t *bytes, size_t length) {
+bool udp_queue_datagram(struct plane *plane, const struct sockaddr_in6 *to, const uint8_t *bytes, size_t length,
+                        bool may_break) {
   if (!make_room(plane, length)) {
     count_of(plane, SEND_FAILED, 1);
     return false;
   }
   memcpy(plane->send.buffer + plane->send.used, bytes, length);
   begin_message(&plane->send, to, NONE, length);
+  plane->send.messages[plane->send.count - 1].may_break = may_break;
   udp_flush(plane);
   return true;
 }
@@ -223,11 +226,14 @@ static void add_part(struct plane *plane, struct vector *vector, struct send_mes
   memcpy(CMSG_DATA(control), &message->frame_bytes, sizeof message->frame_bytes);
 }
 
+/* Messages that may all break, or none of them. */
 static void fill_vector(struct plane *plane, struct vector *vector) {
   struct send_queue *queue = &plane->send;
+  bool breaks = queue->messages[queue->head].may_break;
   vector->count = 0;
   for (int i = queue->head; i < queue->count && vector->count < SEND_VECTOR; i++) {
     struct send_message *message = &queue->messages[i];
+    if (message->may_break != breaks) break;
     if (goes_as_run(plane, message)) {
       add_part(plane, vector, message, 0, message->bytes, message->frames);
       continue;
@@ -274,6 +280,10 @@ void udp_flush(struct plane *plane) {
   struct vector vector;
   while (queue->head < queue->count && plane->udp_fd >= 0) {
     fill_vector(plane, &vector);
+    if (queue->breaks != vector.messages[0]->may_break) {
+      queue->breaks = !queue->breaks;
+      allow_fragments(plane->udp_fd, queue->breaks);
+    }
     int sent = sendmmsg(plane->udp_fd, vector.headers, (unsigned)vector.count, MSG_DONTWAIT);
     if (sent < 0 && !after_error(plane, &vector, errno)) return set_blocked(plane, true);
     for (int i = 0; i < sent; i++) {

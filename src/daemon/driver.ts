@@ -48,7 +48,7 @@ export class Driver {
     if (this.#stopped) return;
     const engine = this.#engine;
     for (let out = engine.pollTransmit(); out !== undefined; out = engine.pollTransmit()) {
-      this.#plane.sendDatagram(out.to, out.datagram);
+      this.#plane.sendDatagram(out.to, out.datagram, out.mayBreak);
     }
     engine.sendReleased();
     this.#plane.flush();

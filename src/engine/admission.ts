@@ -27,7 +27,7 @@ import type { TrustRecord } from "../trust/trust-record.ts";
 import type { Link } from "../tunnel/link.ts";
 import type { LinkTable } from "../tunnel/link-table.ts";
 import { networkAt } from "../wire/address.ts";
-import { type NetworkId, type NodeId, networkId } from "../wire/ids.ts";
+import { type NetworkId, type NodeId, networkId, type PilotAddress } from "../wire/ids.ts";
 import { IPV6_HEADER_BYTES, NEXT_HEADER } from "../wire/ipv6.ts";
 import { TCP, TCP_FLAG } from "../wire/tcp.ts";
 import type { Refusals } from "./refusals.ts";
@@ -122,9 +122,9 @@ export class Admission {
     return this.policy.judge(this.#facts(node, network, direction, protocol, port));
   }
 
-  /** A trusted peer's TCP connection to a port of ours, from its own address in network 0. */
-  letsIn(node: NodeId, port: number): boolean {
-    return this.policy.allows(this.judge(node, networkId(0), "in", NEXT_HEADER.TCP, port));
+  /** A trusted peer's TCP connection to a port of ours, from its own address in a network. */
+  letsIn({ node, network }: PilotAddress, port: number): boolean {
+    return this.policy.allows(this.judge(node, network, "in", NEXT_HEADER.TCP, port));
   }
 
   /** A packet that was made out of what a trusted plain agent sent: why it may not pass, or undefined. */

@@ -15,7 +15,7 @@ import type { StreamEvent } from "../stream/stream-event.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
 import type { LocalIdentity } from "../tunnel/key-exchange.ts";
 import { encodeHandshake, type HandshakeMessage, handshakeSignedText, parseHandshake } from "../wire/handshake.ts";
-import type { NodeId } from "../wire/ids.ts";
+import { BACKBONE, type NodeId } from "../wire/ids.ts";
 import { PORT } from "../wire/virtual-packet.ts";
 import type { DirectWord, Introductions } from "./introductions.ts";
 import type { NodeStreams, StreamOwner } from "./node-streams.ts";
@@ -54,7 +54,8 @@ export class DirectHandshakes implements StreamOwner {
   linkUp(node: NodeId, now: Instant): void {
     const word = this.#owed.get(node);
     if (word === undefined) return;
-    const stream = this.#parts.streams.dial(this, node, PORT.HANDSHAKE, now, { noDelay: true });
+    const remote = { network: BACKBONE, node };
+    const stream = this.#parts.streams.dial(this, remote, PORT.HANDSHAKE, now, { noDelay: true });
     if (stream === undefined) return;
     this.#owed.delete(node);
     this.#outgoing.set(stream, { node, word, closeAt: undefined });

@@ -135,7 +135,8 @@ export class Engine {
       ...{ local: this.node, links: this.#links, streams: this.#streams, pings: this.#pings },
       admission: this.admission,
       ...{ refusals: this.#refusals, crypto: parts.crypto, trust: parts.trust, drops: this.#drops },
-      addressOf: (node) => this.addressOf(node),
+      networks: this.networks,
+      addressOf: (address) => encodeAddressBytes(options.prefix, address),
       kindOf: (node) => this.#bridge.kindOf(node),
     });
     this.#direct = new DirectHandshakes({
@@ -404,6 +405,7 @@ export class Engine {
     this.#parts.trust.bumpEpoch();
     const nowS = Math.floor(this.#wall(now) / 1000);
     for (const network of lost) this.#refusals.cut(this.#flows.cutNetwork(network, nowS));
+    this.plain.networksChanged(now);
     this.introductions.membershipsChanged((node) => this.networks.sharesJoined(node), now);
     this.#events.push({ kind: "networks-changed" });
   }

@@ -116,9 +116,9 @@ export class Networks {
 
   /** Whether packets may pass between these two addresses (16 bytes at each offset), the peer's and ours. */
   admits(bytes: Uint8Array, first: number, second: number, peer: NodeId, now: Instant): "yes" | "no" | "unknown" {
-    const a = this.#standing(networkAt(bytes, first), peer, now);
+    const a = this.standing(networkAt(bytes, first), peer, now);
     const b =
-      networkAt(bytes, first) === networkAt(bytes, second) ? a : this.#standing(networkAt(bytes, second), peer, now);
+      networkAt(bytes, first) === networkAt(bytes, second) ? a : this.standing(networkAt(bytes, second), peer, now);
     if (a === "no" || b === "no") return "no";
     return a === "unknown" || b === "unknown" ? "unknown" : "yes";
   }
@@ -160,7 +160,7 @@ export class Networks {
 
   /** False for an address in one of our networks that the node is not in: there is nobody there. */
   mayBelong(packet: Uint8Array, node: NodeId, now: Instant): boolean {
-    return this.#standing(networkAt(packet, IPV6_DESTINATION), node, now) !== "no";
+    return this.standing(networkAt(packet, IPV6_DESTINATION), node, now) !== "no";
   }
 
   /** The network that consents for the operator to this node's request; asks the registry when it may know more. */
@@ -206,12 +206,18 @@ export class Networks {
     if (now >= this.#waitUntil) this.#releaseUnlisted(now);
   }
 
-  #standing(network: NetworkId, peer: NodeId, now: Instant): "yes" | "no" | "unknown" {
+  /** Whether this node and the peer are both in the network; asks the registry when it may know more. */
+  standing(network: NetworkId, peer: NodeId, now: Instant): "yes" | "no" | "unknown" {
     if (network === 0) return "yes";
     if (!this.#memberships.has(network)) return "no";
     const isIn = this.#peers.get(peer)?.networks?.has(network);
     if (isIn !== true) this.#refreshPeer(peer, now);
     return isIn === undefined ? "unknown" : isIn ? "yes" : "no";
+  }
+
+  /** As `standing`, from what is known already; what is not known is no. */
+  areBothIn(network: NetworkId, peer: NodeId): boolean {
+    return network === 0 || (this.#memberships.has(network) && this.#peers.get(peer)?.networks?.has(network) === true);
   }
 
   #refreshPeer(node: NodeId, now: Instant): void {

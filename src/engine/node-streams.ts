@@ -10,7 +10,7 @@ import type { Stream } from "../stream/stream.ts";
 import type { StreamEvent } from "../stream/stream-event.ts";
 import type { StreamOptions } from "../stream/stream-options.ts";
 import { type ListenMode, StreamTable, type TableEvent } from "../stream/stream-table.ts";
-import { type NodeId, networkId, type PilotAddress } from "../wire/ids.ts";
+import type { NodeId, PilotAddress } from "../wire/ids.ts";
 import { encodeWithoutCrc, FLAG, PORT, PROTOCOL, type VirtualPacket } from "../wire/virtual-packet.ts";
 
 export interface StreamOwner {
@@ -63,25 +63,22 @@ export class NodeStreams {
   /** Undefined: too many streams. */
   dial(
     owner: StreamOwner,
-    node: NodeId,
+    remote: PilotAddress,
     port: number,
     now: Instant,
     options: Partial<StreamOptions>,
   ): Stream | undefined {
-    const stream = this.#table.dial(backbone(node), port, now, options);
+    const stream = this.#table.dial(remote, port, now, options);
     if (stream !== undefined) this.#owners.set(stream, owner);
     return stream;
   }
 
   /** The node may not talk to us any more. No owner hears of it: whoever calls this knows. */
   resetNode(node: NodeId, now: Instant): void {
-    this.#table.resetNode(backbone(node), now);
+    this.#table.resetNode(node, now);
   }
 
-  /** `mayOpen`: false drops a SYN without a word; streams that are open already go on. */
-  handlePacket(node: NodeId, packet: VirtualPacket, mayOpen: boolean, now: Instant): DropReason | undefined {
-    const isOpening = (packet.flags & (FLAG.SYN | FLAG.ACK)) === FLAG.SYN;
-    if (isOpening && !mayOpen) return "not-trusted";
+  handlePacket(node: NodeId, packet: VirtualPacket, now: Instant): DropReason | undefined {
     const dropped = this.#table.handlePacket({ network: packet.source.network, node }, packet, now);
     return dropped === undefined ? undefined : "unhandled-virtual-packet";
   }
@@ -107,9 +104,11 @@ export class NodeStreams {
   /** Sends what the streams say now: for words that must leave before a link closes. */
   flush(now: Instant): boolean {
     let happened = false;
-    const source = backbone(this.#parts.local);
+    const { local } = this.#parts;
     for (let out = this.#table.pollPacket(); out !== undefined; out = this.#table.pollPacket()) {
       happened = true;
+      // A stream is between the addresses of one network, as the reference has it.
+      const source = { network: out.remote.network, node: local };
       const packet = { ...out.packet, protocol: PROTOCOL.STREAM, source, destination: out.remote };
       this.#parts.send(out.remote.node, encodeWithoutCrc(packet), purposeOf(packet), packet.payload.length, now);
     }
@@ -130,8 +129,4 @@ export class NodeStreams {
 function purposeOf({ sourcePort, destinationPort, payload, flags }: VirtualPacket): StreamPurpose {
   if (sourcePort === PORT.HANDSHAKE || destinationPort === PORT.HANDSHAKE) return "trust";
   return payload.length > 0 || (flags & FLAG.SYN) !== 0 ? "question" : "other";
-}
-
-function backbone(node: NodeId): PilotAddress {
-  return { network: networkId(0), node };
 }

@@ -12,6 +12,7 @@ import type { Routes } from "../routing/routes.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
 import { type DataPlane, DROP, LOOPBACK, OUT, ROW_WORDS, type StagedPacket } from "../tunnel/data-plane.ts";
 import type { LinkTable } from "../tunnel/link-table.ts";
+import { networkAt } from "../wire/address.ts";
 import type { NodeId } from "../wire/ids.ts";
 import { IPV6, IPV6_HEADER_BYTES, NEXT_HEADER } from "../wire/ipv6.ts";
 import { clampMss, MIN_TCP_HEADER_BYTES, TCP, TCP_FLAG } from "../wire/tcp.ts";
@@ -228,7 +229,9 @@ export class Outbound {
     if (this.#key.protocol !== NEXT_HEADER.TCP || plain.connections.nat.isEmpty) return undefined;
     const node = routes.ownerOf(this.#arena, offset + 24);
     if (node === undefined || !routes.isLocal(this.#arena, offset + 8)) return undefined;
-    return plain.connections.nat.find(node, this.#key.ports >>> 16, this.#key.ports & 0xffff);
+    const network = networkAt(this.#arena, offset + 24);
+    if (network !== networkAt(this.#arena, offset + 8)) return undefined;
+    return plain.connections.nat.find(node, network, this.#key.ports >>> 16, this.#key.ports & 0xffff);
   }
 
   /** Turned around, and what a later reset of the program must carry is kept. */

@@ -13,6 +13,7 @@ import { after, type Instant } from "../base/instant.ts";
 import { KEY_STAT, MAX_LINKS } from "../tunnel/data-plane.ts";
 import type { Link } from "../tunnel/link.ts";
 import { MtuSearch, PLATEAUS } from "../tunnel/mtu-search.ts";
+import { RELAY_PREFIX_BYTES } from "../wire/beacon.ts";
 import { BRIDGE_OVERHEAD_BYTES, type BridgeMessage, FEATURE } from "../wire/bridge.ts";
 
 export interface PathMtuParts {
@@ -249,7 +250,6 @@ const MIN_MTU_BYTES = 1_280; // RFC 8200 §5
 const IPV4_HEADER_BYTES = 20;
 const IPV6_HEADER_BYTES = 40;
 const UDP_HEADER_BYTES = 8;
-const RELAY_PREFIX_BYTES = 9;
 
 /** How long a probe's answer may take: three round trips, within reason. */
 const DEFAULT_RTT_MS = 100;

@@ -8,7 +8,7 @@ import type { DropReason } from "../base/drop-reason.ts";
 import type { Endpoint } from "../base/endpoint.ts";
 import type { Instant } from "../base/instant.ts";
 import type { Link } from "../tunnel/link.ts";
-import { type NodeId, networkId } from "../wire/ids.ts";
+import { BACKBONE, type NetworkId, type NodeId } from "../wire/ids.ts";
 import { encodeVirtualPacket, FLAG, PROTOCOL, type VirtualPacket } from "../wire/virtual-packet.ts";
 
 export interface Pong {
@@ -19,6 +19,8 @@ export interface Pong {
 
 /** An ICMPv6 echo request of a local program that travels as a control ping. */
 export interface ProgramEcho {
+  /** Of both addresses. */
+  readonly network: NetworkId;
   readonly identifier: number;
   readonly sequence: number;
   readonly payload: Uint8Array;
@@ -62,7 +64,7 @@ export class Pings {
 
   /** Asks on behalf of a program; the payload is the caller's to give away. */
   sendEcho(link: Link, echo: ProgramEcho, now: Instant): void {
-    link.sendVirtual(this.#request(link.node, now, false, echo).packet);
+    link.sendVirtual(this.#request(link.node, now, false, echo).packet, "any length");
   }
 
   pollEchoAnswer(): EchoAnswer | undefined {
@@ -132,11 +134,12 @@ export class Pings {
   #request(node: NodeId, now: Instant, direct = false, echo?: ProgramEcho): { packet: Uint8Array; sequence: number } {
     this.#sequence = (this.#sequence + 1) >>> 0;
     this.#pending.set(this.#sequence, { node, sentAt: now, direct, echo });
+    const network = echo?.network ?? BACKBONE;
     const packet = encodeVirtualPacket({
       flags: 0,
       protocol: PROTOCOL.CONTROL,
-      source: { network: networkId(0), node: this.#local },
-      destination: { network: networkId(0), node },
+      source: { network, node: this.#local },
+      destination: { network, node },
       sourcePort: SOURCE_PORT,
       destinationPort: CONTROL_PORT,
       sequence: this.#sequence,

@@ -8,8 +8,9 @@ import type { Instant } from "../base/instant.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
 import type { Link } from "../tunnel/link.ts";
 import { BRIDGE_PORT } from "../wire/bridge.ts";
-import { PORT, PROTOCOL, parseVirtualPacket, type VirtualPacket } from "../wire/virtual-packet.ts";
+import { FLAG, PORT, PROTOCOL, parseVirtualPacket, type VirtualPacket } from "../wire/virtual-packet.ts";
 import type { BridgeConversation } from "./bridge-conversation.ts";
+import type { Networks } from "./networks.ts";
 import type { NodeStreams } from "./node-streams.ts";
 import type { Pings } from "./pings.ts";
 import type { PlainAgents } from "./plain/plain-agents.ts";
@@ -20,6 +21,7 @@ export interface VirtualPacketParts {
   readonly streams: NodeStreams;
   readonly plain: PlainAgents;
   readonly trust: TrustBook;
+  readonly networks: Pick<Networks, "standing">;
 }
 
 export class VirtualPackets {
@@ -47,16 +49,22 @@ export class VirtualPackets {
 
   #handleDatagram(link: Link, packet: VirtualPacket, now: Instant): DropReason | undefined {
     if (packet.destinationPort === BRIDGE_PORT) return this.#parts.bridge.handle(link, packet.payload, now);
-    return this.#isTrusted(link) ? this.#parts.plain.handleDatagram(link, packet, now) : "not-trusted";
+    return this.#refusalOf(link, packet, now) ?? this.#parts.plain.handleDatagram(link, packet, now);
   }
 
   #handleStream(link: Link, packet: VirtualPacket, now: Instant): DropReason | undefined {
     const isHandshake = packet.destinationPort === PORT.HANDSHAKE;
+    const isOpening = (packet.flags & (FLAG.SYN | FLAG.ACK)) === FLAG.SYN;
+    const refused = isOpening && !isHandshake ? this.#refusalOf(link, packet, now) : undefined;
+    if (refused !== undefined) return refused;
     if (!isHandshake) this.#parts.plain.noteReceived(link.node, packet.payload.length);
-    return this.#parts.streams.handlePacket(link.node, packet, isHandshake || this.#isTrusted(link), now);
+    return this.#parts.streams.handlePacket(link.node, packet, now);
   }
 
-  #isTrusted(link: Link): boolean {
-    return this.#parts.trust.stateOf(link.node) === "mutual";
+  /** Why the peer may not begin this. As long as nobody knows who is in a network, it is asked and the peer tries again. */
+  #refusalOf(link: Link, { source, destination }: VirtualPacket, now: Instant): DropReason | undefined {
+    if (this.#parts.trust.stateOf(link.node) !== "mutual") return "not-trusted";
+    if (source.network !== destination.network) return "wrong-destination";
+    return this.#parts.networks.standing(source.network, link.node, now) === "yes" ? undefined : "not-member";
   }
 }

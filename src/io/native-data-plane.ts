@@ -144,9 +144,9 @@ export class NativeDataPlane implements DataPlane {
     return this.#shim.writeTunPacket(this.#plane, packet) === 0;
   }
 
-  /** Sends one datagram as it is; false (and counted) when there is no room for it. */
-  sendDatagram(endpoint: Endpoint, datagram: Uint8Array): boolean {
-    return this.#shim.sendDatagram(this.#plane, endpoint.address, endpoint.port, datagram) === 0;
+  /** Sends one datagram as it is, in IP fragments only if it `mayBreak`; false (and counted) when there is no room for it. */
+  sendDatagram(endpoint: Endpoint, datagram: Uint8Array, mayBreak = false): boolean {
+    return this.#shim.sendDatagram(this.#plane, endpoint.address, endpoint.port, datagram, mayBreak) === 0;
   }
 
   installKey(slot: number, spec: KeySpec): void {

@@ -45,7 +45,7 @@ export interface NativeShim {
   receiveAndOpen(plane: PlaneHandle): Result;
   writeTun(plane: PlaneHandle, count: number): void;
   writeTunPacket(plane: PlaneHandle, packet: Uint8Array): Result;
-  sendDatagram(plane: PlaneHandle, address: string, port: number, datagram: Uint8Array): Result;
+  sendDatagram(plane: PlaneHandle, address: string, port: number, datagram: Uint8Array, mayBreak: boolean): Result;
   installKey(
     plane: PlaneHandle,
     slot: number,

@@ -1,15 +1,18 @@
-/** One far node as the stream table sees it: its streams, and how fast SYNs may go either way. */
+/**
+ * One far node as the stream table sees it: its streams, and how fast SYNs may go either way. The node is one, whichever of
+ * its addresses (one for each network it is in) a stream is with: its limits are the node's.
+ */
 import type { Instant } from "../base/instant.ts";
 import type { TokenBucket } from "../base/token-bucket.ts";
-import type { PilotAddress } from "../wire/ids.ts";
+import type { NetworkId, NodeId } from "../wire/ids.ts";
 import { DialPacer } from "./dial-pacer.ts";
 import { Fifo } from "./fifo.ts";
 import type { StreamShares } from "./shares.ts";
 import type { Stream } from "./stream.ts";
 
 export class RemoteNode {
-  readonly address: PilotAddress;
-  /** Key: both ports as one number. Bound: the table's limits. A stream goes when it is closed. */
+  readonly node: NodeId;
+  /** Key: network and both ports as one number. Bound: the table's limits. A stream goes when it is closed. */
   readonly streams = new Map<number, Stream>();
   /** Dials that wait for the pacer. Bound: the number of streams. */
   readonly waiting = new Fifo<Stream>();
@@ -19,22 +22,27 @@ export class RemoteNode {
 
   readonly shares: StreamShares;
 
-  constructor(address: PilotAddress, synBucket: TokenBucket, shares: StreamShares) {
-    this.address = address;
+  constructor(node: NodeId, synBucket: TokenBucket, shares: StreamShares) {
+    this.node = node;
     this.synBucket = synBucket;
     this.shares = shares;
   }
 
-  find(localPort: number, remotePort: number): Stream | undefined {
-    return this.streams.get(portsKey(localPort, remotePort));
+  find(network: NetworkId, localPort: number, remotePort: number): Stream | undefined {
+    return this.streams.get(streamKey(network, localPort, remotePort));
+  }
+
+  /** Whether this is the stream that packets between its ports are for. */
+  holds(stream: Stream): boolean {
+    return this.streams.get(keyOf(stream)) === stream;
   }
 
   add(stream: Stream): void {
-    this.streams.set(portsKey(stream.localPort, stream.remotePort), stream);
+    this.streams.set(keyOf(stream), stream);
   }
 
   remove(stream: Stream): void {
-    this.streams.delete(portsKey(stream.localPort, stream.remotePort));
+    this.streams.delete(keyOf(stream));
   }
 
   isIdle(now: Instant): boolean {
@@ -43,10 +51,10 @@ export class RemoteNode {
 }
 
 /** 48 bits, which a number holds exactly. */
-export function addressKey(address: PilotAddress): number {
-  return address.network * 2 ** 32 + address.node;
+function streamKey(network: NetworkId, localPort: number, remotePort: number): number {
+  return network * 2 ** 32 + localPort * 65_536 + remotePort;
 }
 
-function portsKey(localPort: number, remotePort: number): number {
-  return localPort * 65_536 + remotePort;
+function keyOf({ remote, localPort, remotePort }: Stream): number {
+  return streamKey(remote.network, localPort, remotePort);
 }

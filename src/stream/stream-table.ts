@@ -7,13 +7,13 @@
 import { readU32 } from "../base/bytes.ts";
 import { after, type Deadline, earlier, type Instant } from "../base/instant.ts";
 import { TokenBucket } from "../base/token-bucket.ts";
-import type { PilotAddress } from "../wire/ids.ts";
+import type { NodeId, PilotAddress } from "../wire/ids.ts";
 import { FIRST_EPHEMERAL_PORT, LAST_EPHEMERAL_PORT } from "../wire/virtual-packet.ts";
 import { DeadlineHeap } from "./deadline-heap.ts";
 import { Fifo } from "./fifo.ts";
 import { FlightShare } from "./flight-share.ts";
 import { MemoryBudget } from "./memory-budget.ts";
-import { addressKey, RemoteNode } from "./remote-node.ts";
+import { RemoteNode } from "./remote-node.ts";
 import type { StreamShares } from "./shares.ts";
 import { Stream } from "./stream.ts";
 import type { StreamEvent } from "./stream-event.ts";
@@ -41,8 +41,8 @@ export interface AddressedPacket {
 export class StreamTable {
   readonly #randomBytes: (length: number) => Uint8Array;
   readonly #limits: TableLimits;
-  /** Key: address as a number. Bound: `maxNodes`. An entry goes when it has no streams and its buckets are full again. */
-  readonly #nodes = new Map<number, RemoteNode>();
+  /** Key: node. Bound: `maxNodes`. An entry goes when it has no streams and its buckets are full again. */
+  readonly #nodes = new Map<NodeId, RemoteNode>();
   /** Key: port. Bound: 65536, set by the program. */
   readonly #listeners = new Map<number, ListenMode>();
   #restMode: ListenMode | undefined;
@@ -102,19 +102,19 @@ export class StreamTable {
 
   /** A stream that is connecting, or that will as soon as the far side takes another SYN. Undefined: too many streams. */
   dial(remote: PilotAddress, port: number, now: Instant, options: Partial<StreamOptions> = {}): Stream | undefined {
-    const node = this.#nodeFor(remote, now);
+    const node = this.#nodeFor(remote.node, now);
     if (node === undefined || !this.#hasRoom(node)) return undefined;
-    const localPort = this.#freePort(node, port);
+    const localPort = this.#freePort(node, remote, port);
     if (localPort === undefined) return undefined;
-    const stream = this.#create(node, localPort, port, options, now);
+    const stream = this.#create(node, remote, localPort, port, options, now);
     node.waiting.push(stream);
     this.#release(node, now);
     return stream;
   }
 
   /** Resets every stream of a node, without an event for any: for a node that may no longer talk to us. */
-  resetNode(remote: PilotAddress, now: Instant): Stream[] {
-    const streams = [...(this.#nodes.get(addressKey(remote))?.streams.values() ?? [])];
+  resetNode(node: NodeId, now: Instant): Stream[] {
+    const streams = [...(this.#nodes.get(node)?.streams.values() ?? [])];
     for (const stream of streams) stream.reset(now);
     return streams;
   }
@@ -122,8 +122,8 @@ export class StreamTable {
   // Inputs.
 
   handlePacket(remote: PilotAddress, packet: StreamPacket, now: Instant): StreamDrop | undefined {
-    const node = this.#nodes.get(addressKey(remote));
-    const stream = node?.find(packet.destinationPort, packet.sourcePort);
+    const node = this.#nodes.get(remote.node);
+    const stream = node?.find(remote.network, packet.destinationPort, packet.sourcePort);
     if (stream !== undefined) {
       const verdict = stream.handlePacket(packet, now);
       if (stream.traits !== undefined) this.#learn(node!, stream.traits.isReference, now);
@@ -195,13 +195,13 @@ export class StreamTable {
       this.#refuse(remote, packet);
       return undefined;
     }
-    const node = this.#nodeFor(remote, now);
+    const node = this.#nodeFor(remote.node, now);
     if (node === undefined || !node.synBucket.take(now) || !this.#synBucket.take(now)) return "syn-limited";
     if (!this.#hasRoom(node) || !this.#hasBacklog(port)) {
       this.#refuse(remote, packet);
       return "stream-limit";
     }
-    const stream = this.#create(node, port, packet.sourcePort, {}, now);
+    const stream = this.#create(node, remote, port, packet.sourcePort, {}, now);
     this.#inbound.add(stream);
     this.#halfOpenAt(port).add(stream);
     stream.offer(packet, now);
@@ -255,11 +255,11 @@ export class StreamTable {
     if (node.waiting.length > 0) this.#release(node, now);
   }
 
-  #freePort(node: RemoteNode, remotePort: number): number | undefined {
+  #freePort(node: RemoteNode, { network }: PilotAddress, remotePort: number): number | undefined {
     for (let tries = 0; tries < EPHEMERAL_PORTS; tries++) {
       const port = this.#nextPort;
       this.#nextPort = port === LAST_EPHEMERAL_PORT ? FIRST_EPHEMERAL_PORT : port + 1;
-      if (node.find(port, remotePort) === undefined && !this.#listeners.has(port)) return port;
+      if (node.find(network, port, remotePort) === undefined && !this.#listeners.has(port)) return port;
     }
     return undefined;
   }
@@ -268,13 +268,14 @@ export class StreamTable {
 
   #create(
     node: RemoteNode,
+    remote: PilotAddress,
     localPort: number,
     remotePort: number,
     options: Partial<StreamOptions>,
     now: Instant,
   ): Stream {
     const stream: Stream = new Stream({
-      remote: node.address,
+      remote,
       localPort,
       remotePort,
       options: { ...DEFAULT_STREAM_OPTIONS, ...this.#limits.streamOptions, ...options },
@@ -295,15 +296,14 @@ export class StreamTable {
     return this.#streamCount < this.#limits.maxStreams && node.streams.size < this.#limits.maxStreamsPerNode;
   }
 
-  #nodeFor(remote: PilotAddress, now: Instant): RemoteNode | undefined {
-    const key = addressKey(remote);
-    const known = this.#nodes.get(key);
+  #nodeFor(id: NodeId, now: Instant): RemoteNode | undefined {
+    const known = this.#nodes.get(id);
     if (known !== undefined) return known;
     if (this.#nodes.size >= this.#limits.maxNodes) this.#sweep(now);
     if (this.#nodes.size >= this.#limits.maxNodes) return undefined;
     const bucket = new TokenBucket(this.#limits.synsPerSecondPerNode, this.#limits.synBurstPerNode, now);
-    const node = new RemoteNode(remote, bucket, this.#sharesOfNode());
-    this.#nodes.set(key, node);
+    const node = new RemoteNode(id, bucket, this.#sharesOfNode());
+    this.#nodes.set(id, node);
     return node;
   }
 
@@ -322,21 +322,21 @@ export class StreamTable {
   }
 
   #holds(stream: Stream): boolean {
-    return this.#nodes.get(addressKey(stream.remote))?.find(stream.localPort, stream.remotePort) === stream;
+    return this.#nodes.get(stream.remote.node)?.holds(stream) ?? false;
   }
 
   #forget(stream: Stream): void {
     this.#deadlines.set(stream, undefined);
     this.#halfOpen.get(stream.localPort)?.delete(stream);
     if (!this.#holds(stream)) return;
-    this.#nodes.get(addressKey(stream.remote))?.remove(stream);
+    this.#nodes.get(stream.remote.node)?.remove(stream);
     this.#streamCount -= 1;
   }
 
   /** Forgets nodes about which nothing is left to know. */
   #sweep(now: Instant): void {
     this.#sweepAt = after(now, SWEEP_INTERVAL_MS);
-    for (const [key, node] of this.#nodes) if (node.isIdle(now)) this.#nodes.delete(key);
+    for (const [id, node] of this.#nodes) if (node.isIdle(now)) this.#nodes.delete(id);
   }
 }
 

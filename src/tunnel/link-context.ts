@@ -64,7 +64,8 @@ export interface LinkContext {
   bridgeHeader(source: NodeId, destination: NodeId): Uint8Array;
   /** Whether a keepalive of ours means anything to this peer. */
   wantsKeepalive(link: Link): boolean;
-  transmit(to: Endpoint, datagram: Uint8Array): void;
+  /** `mayBreak`: the underlay may carry it in pieces. */
+  transmit(to: Endpoint, datagram: Uint8Array, mayBreak: boolean): void;
   /** Sends a packet that waited, after everything that was transmitted before: the peer needs our exchange first. */
   release(keySlot: number, endpointSlot: number, packet: StagedPacket): void;
   emit(event: LinkEvent): void;

@@ -16,6 +16,8 @@ import { SlotPool } from "./session.ts";
 export interface Transmit {
   readonly to: Endpoint;
   readonly datagram: Uint8Array;
+  /** The underlay may carry it in pieces where it is longer than what passes whole; false unless told. */
+  readonly mayBreak?: boolean;
 }
 
 export interface LinkTablePorts {
@@ -56,7 +58,7 @@ export class LinkTable {
       relayKind: () => ports.relayKind(),
       bridgeHeader: (source, destination) => ports.bridgeHeader(source, destination),
       wantsKeepalive: (link) => ports.wantsKeepalive(link),
-      transmit: (to, datagram) => this.#transmits.push({ to, datagram }),
+      transmit: (to, datagram, mayBreak) => this.#transmits.push({ to, datagram, mayBreak }),
       release: (keySlot, endpointSlot, packet) => this.#released.push({ keySlot, endpointSlot, packet }),
       emit: (event) => this.#events.push(event),
       timerSet: (link) => this.#timed.add(link),

@@ -1,4 +1,4 @@
-/** When a link repeats, waits, gives up: every time and count of `link.ts`, in milliseconds where the name says so. */
+/** When a link repeats, waits, gives up, and other numbers of `link.ts`; times are in milliseconds where the name says so. */
 
 /** Delays before the repeats of our first exchange: a lost datagram costs little, a dead peer costs little too. */
 export const RETRY_MS = [250, 500, 1000, 2000, 4000];
@@ -29,3 +29,5 @@ export const NEXT_LIFETIME_MS = 5_000;
 /** Longer than most round trips: the peer says something as soon as it has the key. */
 export const HELD_MS = 150;
 export const PREVIOUS_LIFETIME_MS = 10_000;
+/** A datagram that every path of 1,280 bytes carries whole, over IPv6 too (RFC 8200 §5). */
+export const UNBROKEN_BYTES = 1_280 - 40 - 8;

@@ -229,21 +229,25 @@ export class Link {
     this.#timers.setIfStopped("reply-due", after(now, timing.REPLY_DUE_MS));
   }
 
-  /** Seals a whole virtual packet; false without a key. `queued`: its CRC is filled in, it leaves as the wake-up ends. */
-  sendVirtual(packet: Uint8Array, queued = false): boolean {
+  /**
+   * Seals a whole virtual packet; false without a key. "queued": its CRC is filled in, it leaves as the wake-up ends. "any
+   * length": the underlay may carry it in pieces, as plain daemons have it.
+   */
+  sendVirtual(packet: Uint8Array, how: "at once" | "queued" | "any length" = "at once"): boolean {
     const slot = this.#sessions.current?.sendSlot;
     if (slot === undefined) return false;
-    if (queued) this.#context.dataPlane.queueVirtual(slot, this.#endpointSlot, packet);
-    else this.#transmitSealed(slot, packet);
+    if (how === "queued") this.#context.dataPlane.queueVirtual(slot, this.#endpointSlot, packet);
+    else this.#transmitSealed(slot, packet, how === "any length");
     if (this.#dozes) this.#timers.setIfStopped("reply-due", this.#lastReceivedAt ?? instant(0));
     return true;
   }
 
-  /** The same for an answer: it takes the way back that the frame being handled came on. */
+  /** The same for an answer, of any length: it takes the way back that the frame being handled came on. */
   answerVirtual(packet: Uint8Array): boolean {
     const session = this.#sessions.current;
     if (session === undefined) return false;
-    this.#sendBack(this.#context.dataPlane.seal(session.sendSlot, packet), this.#cameFrom, this.#cameRelayed);
+    const frame = this.#context.dataPlane.seal(session.sendSlot, packet);
+    this.#sendBack(frame, this.#cameFrom, this.#cameRelayed, true);
     return true;
   }
 
@@ -520,15 +524,15 @@ export class Link {
     this.#transmit(this.#sessions.exchange.frame(flag), to, relayed);
   }
 
-  #transmitSealed(keySlot: number, packet: Uint8Array): void {
-    this.#sendBack(this.#context.dataPlane.seal(keySlot, packet), this.path.direct, this.path.isRelayed);
+  #transmitSealed(keySlot: number, packet: Uint8Array, mayBreak = false): void {
+    this.#sendBack(this.#context.dataPlane.seal(keySlot, packet), this.path.direct, this.path.isRelayed, mayBreak);
   }
 
   /** Without a beacon a relayed link still has its last direct endpoint to try. */
-  #sendBack(frame: Uint8Array, direct: Endpoint | undefined, relayed: boolean): void {
+  #sendBack(frame: Uint8Array, direct: Endpoint | undefined, relayed: boolean, mayBreak: boolean): void {
     const relay = relayed ? this.#context.relay() : undefined;
     const to = relay ?? direct;
-    if (to !== undefined) this.#transmit(frame, to, relay !== undefined);
+    if (to !== undefined) this.#transmit(frame, to, relay !== undefined, mayBreak);
   }
 
   /** Seals under one particular key: to prove a new one, or to try the older generation. */
@@ -555,13 +559,10 @@ export class Link {
     return session?.lastOpenedAt === undefined ? session?.legacySlot : undefined;
   }
 
-  #transmit(frame: Uint8Array, to: Endpoint, relayed: boolean): void {
-    if (!relayed) {
-      this.#context.transmit(to, frame);
-      return;
-    }
-    const prefix = encodeRelayPrefix(this.#context.local.node, this.node);
-    this.#context.transmit(to, concatBytes(prefix, frame));
+  #transmit(frame: Uint8Array, to: Endpoint, relayed: boolean, mayBreak = false): void {
+    const datagram = relayed ? concatBytes(encodeRelayPrefix(this.#context.local.node, this.node), frame) : frame;
+    // What fits every path stays whole, at no cost.
+    this.#context.transmit(to, datagram, mayBreak && datagram.length > timing.UNBROKEN_BYTES);
   }
 
   /** Writes what the packet path reads: the slots to seal with, or none. */

@@ -139,6 +139,10 @@ export function networkAt(bytes: Uint8Array, offset: number): NetworkId {
   return networkId(readU16(bytes, offset + NETWORK_OFFSET));
 }
 
+export function writeNetwork(bytes: Uint8Array, offset: number, network: NetworkId): void {
+  writeU16(bytes, offset + NETWORK_OFFSET, network);
+}
+
 export function subAddressAt(bytes: Uint8Array, offset: number): number {
   return readU32(bytes, offset + SUB_ADDRESS_OFFSET);
 }

@@ -12,6 +12,9 @@ export interface PilotAddress {
   readonly node: NodeId;
 }
 
+/** The network that every node is in. */
+export const BACKBONE = networkId(0);
+
 export function nodeId(value: number): NodeId {
   return value as NodeId;
 }

@@ -13,6 +13,10 @@ export const IPV6_MIN_MTU_BYTES = 1280;
 /** Offsets from the start of the header. */
 export const IPV6 = { PAYLOAD_LENGTH: 4, NEXT_HEADER: 6, HOP_LIMIT: 7, SOURCE: 8, DESTINATION: 24 } as const;
 
+/** The fragment header (RFC 8200 §4.5): offsets from its start. OFFSET holds 13 bits, two reserved, and "more follow". */
+export const FRAGMENT = { NEXT_HEADER: 0, OFFSET: 2, IDENTIFICATION: 4 } as const;
+export const FRAGMENT_HEADER_BYTES = 8;
+
 /** Next-header numbers. */
 export const NEXT_HEADER = {
   HOP_BY_HOP: 0,
@@ -164,7 +168,7 @@ function extensionBytes(header: number, lengthField: number): number {
 }
 
 function readFragment(bytes: Uint8Array, at: number, into: ParsedPacket): void {
-  const word = readU16(bytes, at + 2);
+  const word = readU16(bytes, at + FRAGMENT.OFFSET);
   into.isFragment = into.isFragment || word >>> 3 !== 0 || (word & 1) !== 0; // not an atomic fragment (RFC 6946)
   into.fragmentOffset = word & 0xfff8;
 }

@@ -90,6 +90,27 @@ export function naiveChecksum(packet: Uint8Array): number {
   return Number(65_535n - folded);
 }
 
+/** As a kernel cuts a packet for an interface (RFC 8200 §4.5). */
+export function cutPacket(packet: Uint8Array, mtuBytes: number, id = 77): Uint8Array[] {
+  const payload = packet.subarray(40);
+  const size = (mtuBytes - 48) & ~7;
+  const fragments: Uint8Array[] = [];
+  for (let at = 0; at < payload.length; at += size) {
+    const part = payload.subarray(at, at + size);
+    const fragment = new Uint8Array(48 + part.length);
+    fragment.set(packet.subarray(0, 40));
+    const view = new DataView(fragment.buffer);
+    view.setUint16(4, 8 + part.length);
+    fragment[6] = 44;
+    fragment[40] = packet[6]!;
+    view.setUint16(42, at | (at + size < payload.length ? 1 : 0));
+    view.setUint32(44, id);
+    fragment.set(part, 48);
+    fragments.push(fragment);
+  }
+  return fragments;
+}
+
 /** A packet as the TUN hands it over when nothing was offloaded. */
 export function whole(bytes: Uint8Array): StagedPacket {
   return { bytes, gsoType: 0, gsoSize: 0, csumStart: 0, csumOffset: 0, headerLength: 0 };

@@ -76,9 +76,15 @@ describe("a plain agent, seen from a pilot-tun", () => {
     const server = await startProgram(to, UDP_SERVER);
     const { stdout, stderr } = await lab.exec(from, "python3", ["-c", UDP_CLIENT, lab.overlay(to)]);
     expect(stderr).toBe("");
-    expect(stdout).toBe("answers 5: 1 2 500 1200 1312\n");
+    expect(stdout).toBe("answers 8: 1 2 500 1200 1312 1313 4000 65437\n");
     expect(server.stdout).toContain(`${lab.overlay(from)} 5300`);
     await server.stop();
+  });
+
+  it("a program learns that a datagram is too big for any frame by EMSGSIZE", async () => {
+    const { stdout, stderr } = await lab.exec("a", "python3", ["-c", BIG_DATAGRAM, lab.overlay("b")]);
+    expect(stderr).toBe("");
+    expect(stdout).toBe("EMSGSIZE\n");
   });
 
   it.each([
@@ -235,9 +241,16 @@ const UDP_CLIENT = `
 import socket, sys
 s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.bind(('::', 5300)); s.connect((sys.argv[1], 5353)); s.settimeout(5)
 sizes = []
-for n in (1, 2, 500, 1200, 1312):
+for n in (1, 2, 500, 1200, 1312, 1313, 4000, 65437):
     s.send(bytes([n & 255]) * n); d = s.recv(65536); assert d == bytes([n & 255]) * n; sizes.append(str(len(d)))
 print('answers %d: %s' % (len(sizes), ' '.join(sizes)))
+`;
+const BIG_DATAGRAM = `
+import errno, socket, sys, time
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.connect((sys.argv[1], 5353)); s.settimeout(5)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20); s.send(bytes(65438))
+try: s.recv(1)
+except OSError as error: print(errno.errorcode.get(error.errno, error))
 `;
 const ECHO_SERVER = `${LISTEN}
 def serve(c):

@@ -1,7 +1,7 @@
 /**
  * Run inside a namespace by underlay.test.ts: `receive ADDRESS` counts what opens until it is ended; `send ADDRESS BYTES
- * SEGMENT` sends superpackets, pausing while the socket is full, and after each pause waits to be told that it may go on.
- * Both print one JSON line per report.
+ * SEGMENT` sends superpackets, pausing while the socket is full, and after each pause waits to be told that it may go on;
+ * `break ADDRESS BYTES` sends single datagrams that may break and others that may not, in turn. All print one JSON line per report.
  */
 import { NativeDataPlane } from "../../src/io/native-data-plane.ts";
 import { COUNTER } from "../../src/tunnel/data-plane.ts";
@@ -13,11 +13,15 @@ const PORTS = { receive: 4002, send: 4001 } as const;
 const plane = new NativeDataPlane();
 
 function report(extra: object): void {
-  const { RX_PACKETS, TX_DATAGRAMS, SEND_FAILED, SEND_WAITS } = COUNTER;
-  const [received, sent, failed, waits] = [RX_PACKETS, TX_DATAGRAMS, SEND_FAILED, SEND_WAITS].map(
-    (counter) => plane.counters[counter],
-  );
-  console.log(JSON.stringify({ received, sent, failed, waits, ...extra }));
+  const { RX_PACKETS, RX_DATAGRAMS, TX_DATAGRAMS, SEND_FAILED, SEND_WAITS } = COUNTER;
+  const [received, datagrams, sent, failed, waits] = [
+    RX_PACKETS,
+    RX_DATAGRAMS,
+    TX_DATAGRAMS,
+    SEND_FAILED,
+    SEND_WAITS,
+  ].map((counter) => plane.counters[counter]);
+  console.log(JSON.stringify({ received, datagrams, sent, failed, waits, ...extra }));
 }
 
 if (role === "receive") {
@@ -29,6 +33,14 @@ if (role === "receive") {
   };
   plane.startPolling({ onTunReadable: () => {}, onUdpWritable: () => {}, onUdpReadable });
   report({ ready: true });
+} else if (role === "break") {
+  plane.openUdp({ address: "::", port: PORTS.send });
+  const datagram = new Uint8Array(Number(total)).fill(2);
+  for (const mayBreak of [false, true, true, false, true]) {
+    plane.sendDatagram({ address: peer!, port: PORTS.receive }, datagram, mayBreak);
+  }
+  report({ done: true });
+  plane.close();
 } else {
   plane.openUdp({ address: "::", port: PORTS.send });
   plane.installKey(KEY_SLOT, keySpec(1, 2));

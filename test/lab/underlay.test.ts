@@ -37,6 +37,20 @@ function start(host: string, ...args: readonly string[]): LabProcess {
   return new LabProcess(`${args[0]} on ${host}`, "ip", command);
 }
 
+/** Single datagrams of `bytes`, three that may break and two that may not; resolves when b has the three. */
+async function sendBreakable(address: string, bytes: number): Promise<Report> {
+  const receiver = start("b", "receive", address);
+  await receiver.waitForLine(/"ready":true/);
+  const sender = start("a", "break", address, String(bytes));
+  try {
+    const sent: Report = JSON.parse(await sender.waitForLine(/"done":true/, 20_000));
+    await receiver.waitForLine(/"datagrams":3,/, 20_000);
+    return sent;
+  } finally {
+    for (const program of [receiver, sender]) if (program.isRunning) process.kill(-program.pid!, "SIGKILL");
+  }
+}
+
 /** Sends `bytes` from a, cut at `segment`; resolves when the socket has taken or refused everything. */
 async function send(address: string, bytes: number, segment: number): Promise<Report> {
   const sender = start("a", "send", address, String(bytes), String(segment));
@@ -85,6 +99,14 @@ describe("a link with a smaller MTU", () => {
     const sent = await send(addresses[family](), 130_000, 1300);
     expect(sent).toMatchObject({ sent: 0, failed: framesOf(130_000, 1300), tooLong: ENDPOINT_SLOT });
   });
+
+  it.each(["IPv4", "IPv6"] as const)(
+    "takes longer single datagrams that may break over %s, and no others",
+    async (family) => {
+      const sent = await sendBreakable(addresses[family](), 60_000);
+      expect(sent).toMatchObject({ sent: 3, failed: 2 });
+    },
+  );
 });
 
 describe("a link slower than what is sent", () => {

@@ -1,69 +1,27 @@
 /** Two engines, of which b is told to be a plain agent; the daemons' TCP sockets are played by the test. */
 import { describe, expect, it } from "vitest";
-import type { SocketCommand, SocketEvent } from "../../src/engine/plain/socket-messages.ts";
 import { transportChecksum } from "../../src/wire/checksum.ts";
 import { encodeEcho, ICMPV6_TYPE, parseEcho } from "../../src/wire/icmpv6.ts";
 import { parseUdpPacket } from "../../src/wire/udp.ts";
-import { TCP, tcpPacket, udpPacket } from "../helpers/inner-packets.ts";
-import { befriend, SimNetwork, type SimNode } from "../helpers/sim-network.ts";
-
-const LISTENER = 45_000;
-const HELLOS_MS = 2_600;
-
-function pair(seed = 1): { network: SimNetwork; a: SimNode; b: SimNode } {
-  const network = new SimNetwork(seed);
-  const a = network.addNode("a");
-  const b = network.addNode("b");
-  restartAsPlain(b);
-  for (const node of [a, b]) node.engine.plain.connections.listenerPort = LISTENER;
-  network.run(200);
-  befriend(network, a, b);
-  return { network, a, b };
-}
-
-function restartAsPlain(node: SimNode): void {
-  node.kill();
-  node.plainOnly = true;
-  node.start();
-}
-
-/** Until a has concluded from b's silence what it is. */
-function learned({ network, a, b }: ReturnType<typeof pair>): void {
-  network.runUntil(() => a.engine.linkFacts(b.node)?.kind === "plain", HELLOS_MS);
-  a.takeTunPackets();
-  b.takeTunPackets();
-}
-
-const commands = (node: SimNode): SocketCommand[] => {
-  const all: SocketCommand[] = [];
-  const { connections } = node.engine.plain;
-  for (let next = connections.pollCommand(); next !== undefined; next = connections.pollCommand()) all.push(next);
-  return all;
-};
-const tell = (node: SimNode, event: SocketEvent) =>
-  node.command((engine, now) => engine.plain.connections.handleSocketEvent(event, now));
-const syn = (from: SimNode, to: SimNode, sourcePort = 40_000) =>
-  tcpPacket({ source: from.node, destination: to.node, flags: TCP.SYN, sequence: 99, sourcePort });
-const portsOf = (packet: Uint8Array) => [(packet[40]! << 8) | packet[41]!, (packet[42]! << 8) | packet[43]!];
-const flagsOf = (packet: Uint8Array | undefined) => packet?.[53];
-const datagram = (from: SimNode, to: SimNode, text: string) =>
-  udpPacket({ source: from.node, destination: to.node, payload: new TextEncoder().encode(text) });
-const icmp = (packet: Uint8Array | undefined) => (packet?.[6] === 58 ? [packet[40], packet[41]] : undefined);
-
-/** A connection from a program on a to port 80 of b, both ends open; the ids at a and at b. */
-function connect(network: SimNetwork, a: SimNode, b: SimNode): { atA: number; atB: number } {
-  a.sendPacket(syn(a, b));
-  network.run(50);
-  const [asked] = commands(b);
-  if (asked?.kind !== "connect") throw new Error("b did not ask its server");
-  tell(b, { kind: "connected", id: asked.id });
-  network.run(50);
-  const [injected] = a.takeTunPackets();
-  const atA = a.command((engine) => engine.plain.connections.handleSocketAccepted(b.node, portsOf(injected!)[0]!));
-  if (atA === undefined) throw new Error("a does not know the connection");
-  tell(a, { kind: "connected", id: atA });
-  return { atA, atB: asked.id };
-}
+import { MAX_VIRTUAL_PAYLOAD_BYTES } from "../../src/wire/virtual-packet.ts";
+import { bytesOf, cutPacket, TCP, tcpPacket, udpPacket } from "../helpers/inner-packets.ts";
+import {
+  commands,
+  connect,
+  datagram,
+  flagsOf,
+  HELLOS_MS,
+  icmp,
+  LISTENER,
+  learned,
+  pair,
+  portsOf,
+  restartAsPlain,
+  syn,
+  tell,
+  written,
+} from "../helpers/plain-pair.ts";
+import { befriend, SimNetwork } from "../helpers/sim-network.ts";
 
 describe("a peer that is silent on the bridge port", () => {
   it("is plain after the hellos, and what was sent meanwhile arrives once, translated", () => {
@@ -147,6 +105,62 @@ describe("datagrams and pings", () => {
     const [reply] = a.takeTunPackets();
     expect(parseEcho(reply!)).toEqual({ ...request, type: ICMPV6_TYPE.ECHO_REPLY });
     expect(b.takeTunPackets()).toEqual([]);
+  });
+
+  it("longer than the interface's MTU arrive whole, though the kernel cut them, and come back whole", () => {
+    const all = pair();
+    learned(all);
+    const { network, a, b } = all;
+    for (const length of [1_313, 5_000, MAX_VIRTUAL_PAYLOAD_BYTES]) {
+      const payload = bytesOf(length);
+      const there = udpPacket({ source: a.node, destination: b.node, payload });
+      const id = length; // another for each packet
+      for (const fragment of cutPacket(there, 1_360, id).reverse()) a.sendPacket(fragment);
+      network.run(50);
+      expect(b.takeTunPackets()).toEqual([there]);
+    }
+    const payload = bytesOf(4_000);
+    const request = { type: ICMPV6_TYPE.ECHO_REQUEST, identifier: 77, sequence: 3, payload };
+    const [source, destination] = [a.engine.addressOf(a.node), a.engine.addressOf(b.node)];
+    for (const fragment of cutPacket(encodeEcho({ ...request, source, destination }), 1_360)) a.sendPacket(fragment);
+    network.run(50);
+    expect(a.takeTunPackets().map(parseEcho)).toEqual([{ ...request, type: ICMPV6_TYPE.ECHO_REPLY }]);
+    expect(a.engine.drops()).toEqual({});
+  });
+
+  it("longer than any frame are refused with packet-too-big, which names the program's ports", () => {
+    const all = pair();
+    learned(all);
+    const { a, b } = all;
+    const packet = udpPacket({ source: a.node, destination: b.node, payload: bytesOf(MAX_VIRTUAL_PAYLOAD_BYTES + 1) });
+    for (const fragment of cutPacket(packet, 1_360)) a.sendPacket(fragment);
+    const [tooBig, ...others] = a.takeTunPackets();
+    expect(others).toEqual([]);
+    expect(icmp(tooBig)).toEqual([2, 0]);
+    expect(new DataView(tooBig!.buffer).getUint32(44)).toBe(MAX_VIRTUAL_PAYLOAD_BYTES + 48);
+    expect(tooBig!.subarray(48, 96)).toEqual(packet.subarray(0, 48));
+    expect(a.engine.drops()).toEqual({ "too-big": 1 });
+  });
+
+  it("are dropped whole when their fragments overlap, do not fit together, or stay away", () => {
+    const all = pair();
+    learned(all);
+    const { network, a, b } = all;
+    const packet = udpPacket({ source: a.node, destination: b.node, payload: bytesOf(4_000) });
+    const sendAll = (fragments: readonly Uint8Array[]) => fragments.forEach((fragment) => void a.sendPacket(fragment));
+    const [first, second, last] = cutPacket(packet, 1_360, 1) as [Uint8Array, Uint8Array, Uint8Array];
+    const overlapping = second.slice();
+    new DataView(overlapping.buffer).setUint16(42, (1_312 - 8) | 1);
+    sendAll([first, overlapping, second, last]); // RFC 5722
+    const spoiled = cutPacket(packet, 1_360, 2);
+    spoiled[1]![100]! ^= 1;
+    sendAll(spoiled);
+    sendAll(cutPacket(packet, 1_360, 3).slice(1));
+    network.run(3_000);
+    sendAll(cutPacket(packet, 1_360, 4));
+    network.run(50);
+    expect(b.takeTunPackets()).toEqual([packet]);
+    expect(a.engine.drops()).toEqual({ "bad-fragment": 1, "malformed-packet": 1, "fragments-lost": 1 });
   });
 
   it("to a network port of the bridge are refused, as is what no agent understands", () => {
@@ -342,7 +356,3 @@ describe("connections", () => {
     expect(a.engine.drops()["not-trusted"] ?? 0).toBeGreaterThan(0);
   });
 });
-
-function written(all: readonly SocketCommand[]): number {
-  return all.reduce((sum, command) => sum + (command.kind === "write" ? command.bytes.length : 0), 0);
-}

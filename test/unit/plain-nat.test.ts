@@ -5,13 +5,15 @@ import { type NatSide, TcpNat, turnAround } from "../../src/engine/plain/tcp-nat
 import { WaitingPackets } from "../../src/engine/plain/waiting-packets.ts";
 import { segmentPacket } from "../../src/tunnel/segment.ts";
 import { transportChecksum } from "../../src/wire/checksum.ts";
-import { type NodeId, nodeId } from "../../src/wire/ids.ts";
+import { BACKBONE, type NodeId, networkId, nodeId } from "../../src/wire/ids.ts";
 import { superpacket, TCP, tcpPacket, udpPacket, whole } from "../helpers/inner-packets.ts";
 
 const port = fc.integer({ min: 1, max: 65_535 });
-const side: fc.Arbitrary<NatSide> = fc.record({ localPort: port, remotePort: port });
+const network = fc.constantFrom(0, 1, 0xfffe).map(networkId);
+const side: fc.Arbitrary<NatSide> = fc.record({ network, localPort: port, remotePort: port });
 const packet = fc
   .record({
+    network,
     source: fc.nat(0xffff),
     destination: fc.nat(0xffff),
     sourcePort: port,
@@ -23,18 +25,19 @@ const PEER = nodeId(7);
 
 function sideOf(bytes: Uint8Array): NatSide {
   const view = new DataView(bytes.buffer, bytes.byteOffset);
-  return { localPort: view.getUint16(40), remotePort: view.getUint16(42) };
+  return { network: networkId(view.getUint16(14)), localPort: view.getUint16(40), remotePort: view.getUint16(42) };
 }
 
 describe("turning a packet around", () => {
-  it("swaps the addresses, takes the other side's ports, and leaves a right checksum right", () => {
+  it("swaps the addresses, takes the other side's network and ports, and leaves a right checksum right", () => {
     fc.assert(
       fc.property(packet, side, (original, to) => {
         const turned = original.slice();
         turnAround(turned, to, false);
-        expect(turned.subarray(8, 24)).toEqual(original.subarray(24, 40));
-        expect(turned.subarray(24, 40)).toEqual(original.subarray(8, 24));
-        expect(sideOf(turned)).toEqual({ localPort: to.remotePort, remotePort: to.localPort });
+        const swapped = [...original.subarray(24, 40), ...original.subarray(8, 24)];
+        for (const at of [6, 22]) swapped.splice(at, 2, to.network >> 8, to.network & 0xff);
+        expect([...turned.subarray(8, 40)]).toEqual(swapped);
+        expect(sideOf(turned)).toEqual({ ...to, localPort: to.remotePort, remotePort: to.localPort });
         expect(transportChecksum(turned, 40, 6)).toBe(0);
         expect(turned.subarray(44, 56)).toEqual(original.subarray(44, 56));
         expect(turned.subarray(60)).toEqual(original.subarray(60));
@@ -61,7 +64,7 @@ describe("turning a packet around", () => {
         const bytes = original.slice();
         const from = sideOf(bytes);
         turnAround(bytes, to, false);
-        turnAround(bytes, { localPort: from.remotePort, remotePort: from.localPort }, false);
+        turnAround(bytes, { ...from, localPort: from.remotePort, remotePort: from.localPort }, false);
         // 0 and 0xffff are the same number to a checksum.
         expect(transportChecksum(bytes, 40, 6)).toBe(0);
         bytes.set(original.subarray(56, 58), 56);
@@ -77,15 +80,19 @@ describe("the NAT's table", () => {
       fc.property(side, side, (program, daemon) => {
         const nat = new TcpNat();
         const added = nat.add(PEER, 5, program, daemon);
-        expect(added).toBe(program.localPort !== daemon.localPort || program.remotePort !== daemon.remotePort);
+        expect(added).toBe(JSON.stringify(program) !== JSON.stringify(daemon));
         if (!added) return;
-        expect(nat.find(PEER, program.localPort, program.remotePort)).toEqual({
+        expect(nat.find(PEER, program.network, program.localPort, program.remotePort)).toEqual({
           id: 5,
           side: "program",
           other: daemon,
         });
-        expect(nat.find(PEER, daemon.localPort, daemon.remotePort)).toEqual({ id: 5, side: "daemon", other: program });
-        expect(nat.find(nodeId(8), program.localPort, program.remotePort)).toBeUndefined();
+        expect(nat.find(PEER, daemon.network, daemon.localPort, daemon.remotePort)).toEqual({
+          id: 5,
+          side: "daemon",
+          other: program,
+        });
+        expect(nat.find(nodeId(8), program.network, program.localPort, program.remotePort)).toBeUndefined();
         nat.remove(PEER, program, daemon);
         expect(nat.isEmpty).toBe(true);
       }),
@@ -99,7 +106,7 @@ describe("the NAT's table", () => {
         const taken = new Set<string>();
         const added: [NatSide, NatSide][] = [];
         for (const [program, daemon] of pairs) {
-          const keys = [program, daemon].map((each) => `${each.localPort} ${each.remotePort}`);
+          const keys = [program, daemon].map((each) => JSON.stringify(each));
           const isFree = keys[0] !== keys[1] && keys.every((key) => !taken.has(key));
           expect(nat.add(PEER, added.length, program, daemon)).toBe(isFree);
           if (!isFree) continue;
@@ -114,19 +121,21 @@ describe("the NAT's table", () => {
 
   it("gives the wanted port while it is free, then others", () => {
     const nat = new TcpNat();
-    expect(nat.freeRemotePort(PEER, 80, 65_535)).toBe(65_535);
+    expect(nat.freeRemotePort(PEER, BACKBONE, 80, 65_535)).toBe(65_535);
     const given = new Set<number>();
+    const daemon = { network: BACKBONE, localPort: 1 };
     for (let id = 0; id < 3_001; id++) {
-      const remotePort = nat.freeRemotePort(PEER, 80, 65_535)!;
+      const remotePort = nat.freeRemotePort(PEER, BACKBONE, 80, 65_535)!;
       expect(remotePort).toBeGreaterThanOrEqual(1_024);
       given.add(remotePort);
-      nat.add(PEER, id, { localPort: 80, remotePort }, { localPort: 1, remotePort: id + 1 });
+      nat.add(PEER, id, { network: BACKBONE, localPort: 80, remotePort }, { ...daemon, remotePort: id + 1 });
     }
     expect(given.size).toBe(3_001);
   });
 });
 
 const smallSide: fc.Arbitrary<NatSide> = fc.record({
+  network: fc.constantFrom(0, 1).map(networkId),
   localPort: fc.integer({ min: 1, max: 4 }),
   remotePort: fc.integer({ min: 1, max: 4 }),
 });

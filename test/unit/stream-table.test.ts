@@ -322,7 +322,7 @@ describe("streams of a table", () => {
     network.b.program = (event) => events.push(event.kind === "stream" ? event.event.kind : event.kind);
     for (let i = 0; i < 3; i++) network.a.table.dial(network.b.address, 80, network.now);
     network.runFor(100);
-    expect(network.a.table.resetNode(network.b.address, network.now)).toHaveLength(3);
+    expect(network.a.table.resetNode(network.b.address.node, network.now)).toHaveLength(3);
     network.runFor(30_000);
     expect(events).toEqual(["accepted", "accepted", "accepted", "reset", "reset", "reset"]);
     expect([network.a.table.size, network.b.table.size]).toEqual([0, 0]);

@@ -15,8 +15,9 @@ import { DeadlineHeap } from "../../stream/deadline-heap.ts";
 import type { Stream } from "../../stream/stream.ts";
 import type { StreamEvent } from "../../stream/stream-event.ts";
 import type { StagedPacket } from "../../tunnel/data-plane.ts";
+import { networkAt } from "../../wire/address.ts";
 import { transportChecksum } from "../../wire/checksum.ts";
-import type { NodeId } from "../../wire/ids.ts";
+import { BACKBONE, type NodeId, type PilotAddress } from "../../wire/ids.ts";
 import { IPV6, IPV6_HEADER_BYTES, NEXT_HEADER } from "../../wire/ipv6.ts";
 import { encodeReset, MIN_TCP_HEADER_BYTES, TCP, TCP_FLAG } from "../../wire/tcp.ts";
 import { FIRST_EPHEMERAL_PORT, PORT } from "../../wire/virtual-packet.ts";
@@ -24,19 +25,19 @@ import type { NodeStreams, StreamOwner } from "../node-streams.ts";
 import { Connection } from "./connection.ts";
 import { EchoStreams } from "./echo.ts";
 import type { SocketCommand, SocketEvent } from "./socket-messages.ts";
-import { type NatSide, TcpNat, turnAround } from "./tcp-nat.ts";
+import { type NatBinding, type NatSide, TcpNat, turnAround } from "./tcp-nat.ts";
 
 export interface ConnectionsParts {
   readonly streams: NodeStreams;
   randomBytes(length: number): Uint8Array;
-  /** 16 bytes. */
+  /** 16 bytes, in network 0. */
   addressOf(node: NodeId): Uint8Array;
   /** Writes a whole packet to the TUN. */
   deliver(packet: Uint8Array): void;
   /** Tells a program that nobody answers. */
   unreachable(packet: Uint8Array, now: Instant): void;
-  /** Whether the agent may reach this port of ours. */
-  mayReach(node: NodeId, port: number): boolean;
+  /** Whether the agent, at this address of its own, may reach this port of ours. */
+  mayReach(agent: PilotAddress, port: number): boolean;
   /** The number of a node's connections became zero, or one. */
   changed(node: NodeId): void;
 }
@@ -72,12 +73,15 @@ export class Connections implements StreamOwner {
 
   // ---- packets of the TUN
 
-  /** A TCP packet of a program to the agent, allowed; rewritten in place when the verdict is "loopback". */
+  /**
+   * A TCP packet of a program to the agent, between addresses of one network, allowed; rewritten in place when the verdict is
+   * "loopback".
+   */
   handleProgramPacket(node: NodeId, packet: StagedPacket, now: Instant): TcpVerdict {
     const { bytes } = packet;
     const flags = bytes[IPV6_HEADER_BYTES + TCP.FLAGS]!;
     const isOpening = (flags & (TCP_FLAG.SYN | TCP_FLAG.ACK | TCP_FLAG.RST)) === TCP_FLAG.SYN;
-    const binding = this.nat.find(node, portAt(bytes, TCP.SOURCE_PORT), portAt(bytes, TCP.DESTINATION_PORT));
+    const binding = this.#bindingOf(node, bytes);
     const connection = binding && this.#connections.get(binding.id);
     if (connection !== undefined && !(isOpening && connection.phase === "over")) {
       if (connection.phase === "dialing") return "taken"; // a repeated SYN
@@ -90,15 +94,23 @@ export class Connections implements StreamOwner {
     return "no-session";
   }
 
-  /** True for a connection that the NAT knows. */
-  knows(node: NodeId, localPort: number, remotePort: number): boolean {
-    return this.nat.find(node, localPort, remotePort) !== undefined;
+  /** True for a TCP packet of a program whose connection the NAT knows. */
+  knows(node: NodeId, packet: Uint8Array): boolean {
+    return this.#bindingOf(node, packet) !== undefined;
   }
 
   /** The agent may not talk to us any more, or we not to it: ends all, both ways, now. */
   cut(node: NodeId, now: Instant): void {
     for (const connection of [...this.#connections.values()]) {
       if (connection.node === node) this.cutOne(connection.id, now);
+    }
+  }
+
+  /** The same for connections in networks of which `isShared` says that one of both is not in them any more. */
+  cutNetworks(isShared: (agent: PilotAddress) => boolean, now: Instant): void {
+    for (const connection of [...this.#connections.values()]) {
+      const { network } = connection.program;
+      if (network !== BACKBONE && !isShared({ network, node: connection.node })) this.cutOne(connection.id, now);
     }
   }
 
@@ -117,7 +129,7 @@ export class Connections implements StreamOwner {
   handleRequested(stream: Stream, now: Instant): void {
     const { node } = stream.remote;
     const isOurs = stream.localPort === this.listenerPort || this.listenerPort === undefined;
-    if (isOurs || stream.remote.network !== 0 || !this.#parts.mayReach(node, stream.localPort)) {
+    if (isOurs || !this.#parts.mayReach(stream.remote, stream.localPort)) {
       stream.refuse(now);
       return;
     }
@@ -168,7 +180,7 @@ export class Connections implements StreamOwner {
    */
   handleSocketAccepted(node: NodeId, remotePort: number): number | undefined {
     if (this.listenerPort === undefined) return undefined;
-    const binding = this.nat.find(node, this.listenerPort, remotePort);
+    const binding = this.nat.find(node, BACKBONE, this.listenerPort, remotePort);
     const connection = binding && this.#connections.get(binding.id);
     if (connection?.phase !== "handed-over") return undefined;
     connection.phase = "open";
@@ -229,18 +241,25 @@ export class Connections implements StreamOwner {
     this.#end(connection, now);
   }
 
+  #bindingOf(node: NodeId, packet: Uint8Array): NatBinding | undefined {
+    const { network, localPort, remotePort } = programSideOf(packet);
+    return this.nat.find(node, network, localPort, remotePort);
+  }
+
   // ---- beginnings
 
   #open(node: NodeId, packet: StagedPacket, now: Instant): TcpVerdict {
     const { bytes } = packet;
-    const program = { localPort: portAt(bytes, TCP.SOURCE_PORT), remotePort: portAt(bytes, TCP.DESTINATION_PORT) };
+    const program = programSideOf(bytes);
     if (this.listenerPort === undefined) return this.#tellFull(bytes, now);
-    const stream = this.#parts.streams.dial(this, node, program.remotePort, now, STREAM_OPTIONS);
+    const remote = { network: program.network, node };
+    const stream = this.#parts.streams.dial(this, remote, program.remotePort, now, STREAM_OPTIONS);
     if (stream === undefined) return this.#tellFull(bytes, now);
     const listener = this.listenerPort;
     const sides = (): Sides | undefined => {
-      const remotePort = this.nat.freeRemotePort(node, listener, program.localPort);
-      return remotePort === undefined ? undefined : { program, daemon: { localPort: listener, remotePort } };
+      const remotePort = this.nat.freeRemotePort(node, BACKBONE, listener, program.localPort);
+      if (remotePort === undefined) return undefined;
+      return { program, daemon: { network: BACKBONE, localPort: listener, remotePort } };
     };
     const connection = this.#bind(node, stream, sides, wholeCopy(packet));
     if (connection === undefined) {
@@ -258,15 +277,16 @@ export class Connections implements StreamOwner {
 
   /** The agent's port at its own address if that is free, so that logs show what the agent sees. */
   #sidesOfServer(node: NodeId, stream: Stream, id: number): Sides | undefined {
-    const remotePort = this.nat.freeRemotePort(node, stream.localPort, stream.remotePort);
+    const { network } = stream.remote;
+    const remotePort = this.nat.freeRemotePort(node, network, stream.localPort, stream.remotePort);
     if (remotePort === undefined) return undefined;
     const random = readU32(this.#parts.randomBytes(4), 0);
     const localPort = FIRST_CLIENT_PORT + (id % CLIENT_PORTS);
-    const natPort = this.nat.freeRemotePort(node, localPort, FIRST_EPHEMERAL_PORT + (random % NAT_PORTS));
+    const natPort = this.nat.freeRemotePort(node, BACKBONE, localPort, FIRST_EPHEMERAL_PORT + (random % NAT_PORTS));
     if (natPort === undefined) return undefined;
     return {
-      program: { localPort: stream.localPort, remotePort },
-      daemon: { localPort, remotePort: natPort },
+      program: { network, localPort: stream.localPort, remotePort },
+      daemon: { network: BACKBONE, localPort, remotePort: natPort },
     };
   }
 
@@ -380,6 +400,11 @@ export class Connections implements StreamOwner {
 interface Sides {
   readonly program: NatSide;
   readonly daemon: NatSide;
+}
+
+function programSideOf(packet: Uint8Array): NatSide {
+  const network = networkAt(packet, IPV6.DESTINATION);
+  return { network, localPort: portAt(packet, TCP.SOURCE_PORT), remotePort: portAt(packet, TCP.DESTINATION_PORT) };
 }
 
 function portAt(packet: Uint8Array, field: number): number {

@@ -1,7 +1,8 @@
 /**
  * Plain Pilot agents as ordinary hosts: between their virtual packets and the packets of local programs. TCP becomes streams
- * (connections.ts), UDP becomes datagrams with the same ports, an echo request becomes a control ping. Nothing here decides
- * who may talk: outbound packets come from `Outbound` once they are allowed, inbound ones are checked by the caller.
+ * (connections.ts), UDP becomes datagrams and an echo request a control ping (translation.ts). Nothing here decides who may
+ * talk: outbound packets come from `Outbound` once they are allowed, inbound ones are checked by the caller.
+ * As agents have it, both ends of whatever is said are in one network, any that both nodes are in.
  *
  * What happens to a packet for a peer depends on its mode, which the hello conversation sets:
  *   unknown   the packet goes out whole, and a copy waits in case the peer turns out to be plain;
@@ -18,24 +19,19 @@ import type { TrustBook } from "../../trust/trust-book.ts";
 import { KEY_STAT, KEY_STAT_COUNT, MAX_LINKS, type StagedPacket } from "../../tunnel/data-plane.ts";
 import type { Link } from "../../tunnel/link.ts";
 import type { LinkTable } from "../../tunnel/link-table.ts";
-import { BRIDGE_PORT } from "../../wire/bridge.ts";
-import { encodeEcho, ICMPV6_TYPE } from "../../wire/icmpv6.ts";
-import { type NodeId, networkId } from "../../wire/ids.ts";
-import { IPV6, IPV6_HEADER_BYTES, NEXT_HEADER } from "../../wire/ipv6.ts";
-import { encodeUdpPacket, UDP, UDP_HEADER_BYTES } from "../../wire/udp.ts";
-import {
-  encodeVirtualPacket,
-  MAX_VIRTUAL_PAYLOAD_BYTES,
-  PROTOCOL,
-  type VirtualPacket,
-} from "../../wire/virtual-packet.ts";
+import { networkAt } from "../../wire/address.ts";
+import { BACKBONE, type NodeId, networkId, type PilotAddress } from "../../wire/ids.ts";
+import { IPV6, NEXT_HEADER } from "../../wire/ipv6.ts";
+import type { VirtualPacket } from "../../wire/virtual-packet.ts";
 import type { Admission } from "../admission.ts";
 import type { PeerKind } from "../bridge-conversation.ts";
+import type { Networks } from "../networks.ts";
 import type { NodeStreams, StreamPurpose } from "../node-streams.ts";
-import type { EchoAnswer, Pings } from "../pings.ts";
+import type { Pings } from "../pings.ts";
 import type { Refusals } from "../refusals.ts";
 import { Connections, isTcpPacket, type TcpVerdict } from "./connections.ts";
 import { type NatBinding, turnAround } from "./tcp-nat.ts";
+import { Translation } from "./translation.ts";
 import { WaitingPackets } from "./waiting-packets.ts";
 
 export interface PlainAgentsParts {
@@ -48,7 +44,9 @@ export interface PlainAgentsParts {
   readonly trust: TrustBook;
   readonly drops: DropCounters;
   readonly admission: Admission;
-  addressOf(node: NodeId): Uint8Array;
+  readonly networks: Pick<Networks, "areBothIn">;
+  /** 16 bytes. */
+  addressOf(address: PilotAddress): Uint8Array;
   kindOf(node: NodeId): PeerKind;
 }
 
@@ -62,6 +60,7 @@ export class PlainAgents {
   readonly modes = new Uint8Array(MAX_LINKS);
   readonly connections: Connections;
   readonly #parts: PlainAgentsParts;
+  readonly #translation: Translation;
   readonly #waiting = new WaitingPackets();
   readonly #tunPackets: Uint8Array[] = [];
   /** Key: node. Bound: trust records that had a link; payload bytes and packets, by KEY_STAT. */
@@ -72,11 +71,17 @@ export class PlainAgents {
     this.connections = new Connections({
       streams: parts.streams,
       randomBytes: (length) => parts.crypto.randomBytes(length),
-      addressOf: (node) => parts.addressOf(node),
+      addressOf: (node) => parts.addressOf({ network: BACKBONE, node }),
       deliver: (packet) => this.#deliver(packet),
       unreachable: (packet, now) => parts.refusals.unreachable(packet, now),
-      mayReach: (node, port) => parts.trust.stateOf(node) === "mutual" && parts.admission.letsIn(node, port),
+      mayReach: (agent, port) => parts.trust.stateOf(agent.node) === "mutual" && parts.admission.letsIn(agent, port),
       changed: (node) => this.#refreshMode(node),
+    });
+    this.#translation = new Translation({
+      ...parts,
+      deliver: (packet) => this.#deliver(packet),
+      noteSent: (node, payloadBytes) => this.noteSent(node, payloadBytes),
+      noteReceived: (node, payloadBytes) => this.noteReceived(node, payloadBytes),
     });
   }
 
@@ -107,19 +112,28 @@ export class PlainAgents {
     this.#parts.streams.flush(now);
   }
 
+  /** Memberships changed: what is between addresses that are no longer there ends. */
+  networksChanged(now: Instant): void {
+    this.connections.cutNetworks(({ network, node }) => this.#parts.networks.areBothIn(network, node), now);
+    this.#parts.streams.flush(now);
+  }
+
   /** Consequences of what happened elsewhere in the engine. */
   settle(now: Instant): void {
     const { pings, refusals } = this.#parts;
-    for (let echo = pings.pollEchoAnswer(); echo !== undefined; echo = pings.pollEchoAnswer()) this.#answerEcho(echo);
+    for (let echo = pings.pollEchoAnswer(); echo !== undefined; echo = pings.pollEchoAnswer()) {
+      this.#translation.answerEcho(echo);
+    }
     this.#cutFlows(refusals.takeCut(), now);
   }
 
   /** These flows may go on no longer: the far sides and the daemon's sockets hear it too. */
   #cutFlows(flows: readonly Flow[], now: Instant): void {
-    for (const { protocol, link, localPort, remotePort } of flows) {
+    for (const { protocol, link, remote, localPort, remotePort } of flows) {
       const node = this.#parts.links.at(link)?.node;
       const isTcp = protocol === NEXT_HEADER.TCP && node !== undefined;
-      const binding = isTcp ? this.connections.nat.find(node, localPort, remotePort) : undefined;
+      const network = networkId(readU16(remote, FLOW_NETWORK));
+      const binding = isTcp ? this.connections.nat.find(node, network, localPort, remotePort) : undefined;
       if (binding !== undefined) this.connections.cutOne(binding.id, now);
     }
   }
@@ -127,6 +141,7 @@ export class PlainAgents {
   linkClosed(link: Link): void {
     this.modes[link.index] = MODE.UNKNOWN;
     this.#waiting.release(link.node);
+    this.#translation.forget(link);
     this.#traffic.delete(link.node); // the caller has added it up
   }
 
@@ -140,18 +155,20 @@ export class PlainAgents {
   handlePacket(link: Link, packet: StagedPacket, now: Instant): PlainVerdict {
     const mode = this.modes[link.index];
     const { bytes } = packet;
-    if (mode === MODE.PLAIN && readU16(bytes, IPV6.DESTINATION + NETWORK) !== 0) {
-      this.#parts.refusals.unreachable(bytes, now); // agents are reached by their address in network 0 alone
+    const isOfOneNetwork = networkAt(bytes, IPV6.SOURCE) === networkAt(bytes, IPV6.DESTINATION);
+    if (mode === MODE.PLAIN && !isOfOneNetwork) {
+      this.#parts.refusals.unreachable(bytes, now);
       return "peer-kind";
     }
-    if (isTcpPacket(bytes) && (mode === MODE.PLAIN || this.#isKnownConnection(link.node, bytes))) {
-      return link.isUp || this.#isKnownConnection(link.node, bytes)
-        ? this.connections.handleProgramPacket(link.node, packet, now)
-        : this.#wait(link, packet, now);
+    if (isTcpPacket(bytes) && isOfOneNetwork) {
+      const isKnown = this.connections.knows(link.node, bytes);
+      if (isKnown || (mode === MODE.PLAIN && link.isUp)) {
+        return this.connections.handleProgramPacket(link.node, packet, now);
+      }
     }
     if (mode === MODE.UNKNOWN) this.#waiting.hold(link.node, packet, now);
     if (mode !== MODE.PLAIN) return "whole";
-    return link.isUp ? this.#translate(link, packet, now) : this.#wait(link, packet, now);
+    return link.isUp ? this.#translation.send(link, packet, now) : this.#wait(link, packet, now);
   }
 
   #wait(link: Link, packet: StagedPacket, now: Instant): PlainVerdict {
@@ -159,102 +176,11 @@ export class PlainAgents {
     return this.#waiting.hold(link.node, packet, now) ? "taken" : "staging-full";
   }
 
-  #translate(link: Link, packet: StagedPacket, now: Instant): PlainVerdict {
-    switch (packet.bytes[IPV6.NEXT_HEADER]) {
-      case NEXT_HEADER.UDP:
-        return this.#sendDatagrams(link, packet, now);
-      case NEXT_HEADER.ICMPV6:
-        return this.#sendPing(link, packet.bytes, now);
-      default:
-        this.#parts.refusals.unreachable(packet.bytes, now);
-        return "peer-kind";
-    }
-  }
-
-  /** A superpacket of the TUN is several datagrams of `gsoSize` bytes. */
-  #sendDatagrams(link: Link, { bytes, gsoType, gsoSize }: StagedPacket, now: Instant): PlainVerdict {
-    const start = IPV6_HEADER_BYTES + UDP_HEADER_BYTES;
-    if (bytes.length < start) return "malformed-packet";
-    const sourcePort = readU16(bytes, IPV6_HEADER_BYTES + UDP.SOURCE_PORT);
-    const destinationPort = readU16(bytes, IPV6_HEADER_BYTES + UDP.DESTINATION_PORT);
-    if (destinationPort === BRIDGE_PORT) {
-      this.#parts.refusals.unreachable(bytes, now);
-      return "peer-kind";
-    }
-    const size = gsoType === 0 ? bytes.length - start : gsoSize;
-    if (size > MAX_VIRTUAL_PAYLOAD_BYTES) {
-      this.#parts.refusals.packetTooBig(bytes, MAX_VIRTUAL_PAYLOAD_BYTES + start, now);
-      return "too-big";
-    }
-    if (size === 0) return "peer-kind"; // an empty datagram is dropped by every daemon
-    for (let at = start; at < bytes.length; at += size) {
-      const payload = bytes.subarray(at, Math.min(at + size, bytes.length));
-      link.sendVirtual(this.#datagram(link.node, sourcePort, destinationPort, payload));
-      this.noteSent(link.node, payload.length);
-    }
-    link.noteSent(now);
-    return "taken";
-  }
-
-  #datagram(node: NodeId, sourcePort: number, destinationPort: number, payload: Uint8Array): Uint8Array {
-    return encodeVirtualPacket({
-      flags: 0,
-      protocol: PROTOCOL.DATAGRAM,
-      source: { network: networkId(0), node: this.#parts.local },
-      destination: { network: networkId(0), node },
-      sourcePort,
-      destinationPort,
-      sequence: 0,
-      acknowledgement: 0,
-      window: 0,
-      payload,
-    });
-  }
-
-  #sendPing(link: Link, bytes: Uint8Array, now: Instant): PlainVerdict {
-    const start = IPV6_HEADER_BYTES + 8;
-    if (bytes.length < start) return "malformed-packet";
-    // An error about a packet of the agent's has no place in its protocol.
-    if (bytes[IPV6_HEADER_BYTES] !== ICMPV6_TYPE.ECHO_REQUEST) return "peer-kind";
-    const identifier = readU16(bytes, IPV6_HEADER_BYTES + 4);
-    const sequence = readU16(bytes, IPV6_HEADER_BYTES + 6);
-    this.#parts.pings.sendEcho(link, { identifier, sequence, payload: bytes.slice(start) }, now);
-    this.noteSent(link.node, bytes.length - start);
-    link.noteSent(now);
-    return "taken";
-  }
-
   // ---- inbound
 
   /** A datagram of a peer that may talk to us; its bytes are borrowed. */
   handleDatagram(link: Link, packet: VirtualPacket, now: Instant): DropReason | undefined {
-    if (packet.payload.length === 0 || packet.destinationPort === 0) return "unhandled-virtual-packet";
-    const translated = encodeUdpPacket({
-      source: this.#parts.addressOf(link.node),
-      destination: this.#parts.addressOf(this.#parts.local),
-      sourcePort: packet.sourcePort,
-      destinationPort: packet.destinationPort,
-      payload: packet.payload,
-    });
-    const refused = this.#parts.admission.admitTranslated(translated, link, now);
-    if (refused !== undefined) return refused;
-    this.noteReceived(link.node, packet.payload.length);
-    this.#deliver(translated);
-    return undefined;
-  }
-
-  #answerEcho({ node, echo, payload }: EchoAnswer): void {
-    this.noteReceived(node, payload.length);
-    this.#deliver(
-      encodeEcho({
-        type: ICMPV6_TYPE.ECHO_REPLY,
-        identifier: echo.identifier,
-        sequence: echo.sequence,
-        payload,
-        source: this.#parts.addressOf(node),
-        destination: this.#parts.addressOf(this.#parts.local),
-      }),
-    );
+    return this.#translation.handleDatagram(link, packet, now);
   }
 
   pollTunPacket(): Uint8Array | undefined {
@@ -268,7 +194,7 @@ export class PlainAgents {
     const link = this.#parts.links.get(node);
     if (link === undefined) return;
     if (purpose !== "trust" && !link.isUp) link.connect(now);
-    if (!link.sendVirtual(packet, true) || purpose === "trust") return;
+    if (!link.sendVirtual(packet, "queued") || purpose === "trust") return;
     this.noteSent(node, payloadBytes);
     if (purpose === "question") link.noteSent(now);
     else link.noteUse(now);
@@ -335,17 +261,12 @@ export class PlainAgents {
     }
   }
 
-  #isKnownConnection(node: NodeId, packet: Uint8Array): boolean {
-    const source = readU16(packet, IPV6_HEADER_BYTES);
-    return this.connections.knows(node, source, readU16(packet, IPV6_HEADER_BYTES + 2));
-  }
-
   #deliver(packet: Uint8Array): void {
     if (this.#tunPackets.length < MAX_QUEUED) this.#tunPackets.push(packet);
   }
 }
 
-/** Where an overlay address names its network. */
-const NETWORK = 6;
+/** Where the last twelve bytes of an overlay address name its network. */
+const FLOW_NETWORK = 2;
 /** Written to the TUN at the end of each input; a batch of datagrams is far smaller. */
 const MAX_QUEUED = 65_536;

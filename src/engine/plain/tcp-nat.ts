@@ -5,17 +5,20 @@
  *     program  L:p ⇄ R:q          daemon  L:d ⇄ R:n
  *
  * A packet that leaves on one side comes back in on the other: L:p → R:q becomes R:n → L:d, and L:d → R:n becomes
- * R:q → L:p. Swapping the addresses leaves the pseudo-header's sum as it is, and a partial checksum covers nothing else;
- * a complete one is corrected for the ports (RFC 1624).
+ * R:q → L:p. The program's side may be in any network that both nodes are in; the daemon's is always in network 0, so that
+ * one listener serves all. Swapping addresses leaves the pseudo-header's sum as it is; for another network both kinds of
+ * checksum are corrected, and a complete one for the ports too (RFC 1624).
  */
 import { readU16, writeU16 } from "../../base/bytes.ts";
+import { networkAt, writeNetwork } from "../../wire/address.ts";
 import { updateChecksum } from "../../wire/checksum.ts";
-import type { NodeId } from "../../wire/ids.ts";
+import type { NetworkId, NodeId } from "../../wire/ids.ts";
 import { IPV6, IPV6_HEADER_BYTES } from "../../wire/ipv6.ts";
 import { TCP } from "../../wire/tcp.ts";
 
-/** The ports of one side of a connection. */
+/** One side of a connection: the network of both its addresses, and the ports. */
 export interface NatSide {
+  readonly network: NetworkId;
   readonly localPort: number;
   readonly remotePort: number;
 }
@@ -29,7 +32,7 @@ export interface NatBinding {
 }
 
 export class TcpNat {
-  /** Key: node, then both ports of a side. Bound: two for each connection; removed with it. */
+  /** Key: node, then network and both ports of a side. Bound: two for each connection; removed with it. */
   readonly #bindings = new Map<NodeId, Map<number, NatBinding>>();
 
   has(node: NodeId): boolean {
@@ -60,18 +63,18 @@ export class TcpNat {
     if (bindings.size === 0) this.#bindings.delete(node);
   }
 
-  find(node: NodeId, localPort: number, remotePort: number): NatBinding | undefined {
-    return this.#bindings.get(node)?.get(localPort * PORTS + remotePort);
+  find(node: NodeId, network: NetworkId, localPort: number, remotePort: number): NatBinding | undefined {
+    return this.#bindings.get(node)?.get(keyFrom(network, localPort, remotePort));
   }
 
   /** A remote port that is free beside `localPort`: `wanted`, or the next after it. */
-  freeRemotePort(node: NodeId, localPort: number, wanted: number): number | undefined {
+  freeRemotePort(node: NodeId, network: NetworkId, localPort: number, wanted: number): number | undefined {
     const bindings = this.#bindings.get(node);
-    if (!bindings?.has(localPort * PORTS + wanted)) return wanted;
+    if (!bindings?.has(keyFrom(network, localPort, wanted))) return wanted;
     const first = Math.max(wanted, FIRST_PORT) - FIRST_PORT;
     for (let tries = 1; tries < PORTS - FIRST_PORT; tries++) {
       const port = FIRST_PORT + ((first + tries) % (PORTS - FIRST_PORT));
-      if (!bindings?.has(localPort * PORTS + port)) return port;
+      if (!bindings?.has(keyFrom(network, localPort, port))) return port;
     }
     return undefined;
   }
@@ -85,6 +88,7 @@ export function turnAround(packet: Uint8Array, to: NatSide, checksumIsPartial: b
   const source = packet.slice(IPV6.SOURCE, IPV6.SOURCE + 16);
   packet.copyWithin(IPV6.SOURCE, IPV6.DESTINATION, IPV6.DESTINATION + 16);
   packet.set(source, IPV6.DESTINATION);
+  if (networkAt(packet, IPV6.SOURCE) !== to.network) moveTo(to.network, packet, checksumIsPartial);
   writeU16(packet, tcp + TCP.SOURCE_PORT, to.remotePort);
   writeU16(packet, tcp + TCP.DESTINATION_PORT, to.localPort);
   if (checksumIsPartial) return;
@@ -92,8 +96,24 @@ export function turnAround(packet: Uint8Array, to: NatSide, checksumIsPartial: b
   writeU16(packet, tcp + TCP.CHECKSUM, updateChecksum(checksum, oldDestination, to.localPort));
 }
 
-function keyOf({ localPort, remotePort }: NatSide): number {
-  return localPort * PORTS + remotePort;
+/** Both addresses of a packet, which are in one network, are in another from now on. */
+function moveTo(network: NetworkId, packet: Uint8Array, checksumIsPartial: boolean): void {
+  const before = networkAt(packet, IPV6.SOURCE);
+  writeNetwork(packet, IPV6.SOURCE, network);
+  writeNetwork(packet, IPV6.DESTINATION, network);
+  const at = IPV6_HEADER_BYTES + TCP.CHECKSUM;
+  const complement = checksumIsPartial ? 0xffff : 0; // a partial one holds the sum itself
+  const checksum = updateChecksum(readU16(packet, at) ^ complement, before, network);
+  writeU16(packet, at, updateChecksum(checksum, before, network) ^ complement);
+}
+
+function keyOf({ network, localPort, remotePort }: NatSide): number {
+  return keyFrom(network, localPort, remotePort);
+}
+
+/** 48 bits, which a number holds exactly. */
+function keyFrom(network: NetworkId, localPort: number, remotePort: number): number {
+  return (network * PORTS + localPort) * PORTS + remotePort;
 }
 
 const PORTS = 65_536;
