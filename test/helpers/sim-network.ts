@@ -48,6 +48,10 @@ export class SimNetwork {
   readonly captured: Flight[] = [];
   tap: (flight: Flight) => Flight | undefined = (flight) => flight;
   registryIsUp = true;
+  /** Every request that reached the registry, for replays. */
+  readonly requests: string[] = [];
+  /** A registry that lies: what it answers in place of the truth. */
+  registryTap: (request: string, reply: string) => string = (_request, reply) => reply;
   readonly crypto: PortableCrypto;
   readonly #random: (length: number) => Uint8Array;
   readonly store = new MemoryStore();
@@ -132,7 +136,9 @@ export class SimNetwork {
   ask(from: Endpoint, conversation: Conversation, text: string, answer: (text: string) => void): void {
     this.after(this.conditions.latencyMs, () => {
       if (!this.registryIsUp) return;
-      const reply = this.#registry.handleRequest(text, conversation, this.now, this.wall);
+      this.requests.push(text);
+      const truth = this.#registry.handleRequest(text, conversation, this.now, this.wall);
+      const reply = this.registryTap(text, truth);
       for (let node = this.#registry.pollNotice(); node !== undefined; node = this.#registry.pollNotice()) {
         const notice = this.#beacon.notify(node, NOTIFY_HANDSHAKES, this.now);
         if (notice !== undefined) this.send(BEACON, notice.to, notice.bytes);

@@ -1,5 +1,6 @@
 /** The end of trust: what programs are told, and that nothing but a new consent brings it back. */
 import { describe, expect, it } from "vitest";
+import { Conversation } from "../../src/rendezvous/request-context.ts";
 import { encodeEcho, ICMPV6_TYPE } from "../../src/wire/icmpv6.ts";
 import { TCP, tcpPacket, udpPacket } from "../helpers/inner-packets.ts";
 import { befriend, SimNetwork, type SimNode } from "../helpers/sim-network.ts";
@@ -61,6 +62,55 @@ describe("a revocation", () => {
     const revoked = b.command((engine, now) => engine.introductions.revoke(a.node, now));
     expect(revoked?.cut).toHaveLength(1);
     expect(b.takeTunPackets().map((packet) => packet[53]! & TCP.RST)).toEqual([TCP.RST]);
+  });
+});
+
+describe("trust that was revoked", () => {
+  it("stays so through replays of all that was ever sent, a lying registry, restarts of both and 120 seconds", () => {
+    const { network, a, b } = friends();
+    const datagrams = [...network.captured];
+    const requests = [...network.requests];
+    b.command((engine, now) => engine.introductions.revoke(a.node, now));
+    network.run(1_000);
+    expect([b.book.stateOf(a.node), a.book.stateOf(b.node)]).toEqual(["revoked", "revoked-by-peer"]);
+
+    let lies = 0;
+    network.registryTap = (request, reply) => {
+      const asked = JSON.parse(request);
+      if (asked.type !== "poll_handshakes") return reply;
+      lies++;
+      const from_node_id = asked.node_id === a.node ? b.node : a.node;
+      const timestamp = Math.floor(network.wall / 1000) + 3_600;
+      return JSON.stringify({
+        ...JSON.parse(reply),
+        requests: [{ from_node_id, justification: "please", timestamp }],
+        responses: [{ from_node_id, accept: true, timestamp }],
+      });
+    };
+    const replay = () => {
+      for (const flight of datagrams) network.inject(flight);
+      for (const text of requests) network.ask(a.endpoint, new Conversation("203.0.113.9"), text, () => {});
+      network.run(2_000);
+    };
+    replay();
+    for (const node of [a, b]) {
+      node.kill();
+      node.start();
+    }
+    replay();
+    b.takeTunPackets();
+    for (let s = 0; s < 120; s++) {
+      a.sendPacket(udpPacket(between(a, b)));
+      b.sendPacket(udpPacket(between(b, a)));
+      network.run(1_000);
+      // Refused at once at both ends: nothing of the peer arrives.
+      for (const node of [a, b]) for (const packet of node.takeTunPackets()) expect(quoted(packet).code).toBe(1);
+    }
+    expect(lies).toBeGreaterThan(4);
+    expect(requests.length).toBeGreaterThan(8);
+    expect(b.book.stateOf(a.node)).toBe("revoked");
+    // What the registry invents waits for the operator, and grants nothing.
+    expect(a.book.stateOf(b.node)).toBe("pending");
   });
 });
 
