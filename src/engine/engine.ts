@@ -11,6 +11,7 @@ import { DropCounters, type DropReason } from "../base/drop-reason.ts";
 import type { Endpoint, LocalAddress } from "../base/endpoint.ts";
 import { after, type Deadline, earlier, type Instant, type WallClock } from "../base/instant.ts";
 import { FlowTable } from "../policy/flow-table.ts";
+import { Policy } from "../policy/policy.ts";
 import { Routes } from "../routing/routes.ts";
 import { consents } from "../trust/trust-record.ts";
 import type { Link } from "../tunnel/link.ts";
@@ -24,6 +25,7 @@ import { Consequences } from "./consequences.ts";
 import { Datagrams } from "./datagrams.ts";
 import { DirectHandshakes } from "./direct-handshakes.ts";
 import type { EngineEvent, EngineOptions, EngineParts, LinkFacts } from "./engine-ports.ts";
+import { Governor } from "./governor.ts";
 import { Inbound } from "./inbound.ts";
 import { Introductions } from "./introductions.ts";
 import { keyChangeProblem } from "./key-change.ts";
@@ -130,7 +132,9 @@ export class Engine {
       now,
     );
     const state = { flows: this.#flows, links: this.#links, routes: this.routes, refusals: this.#refusals };
-    this.admission = new Admission({ ...parts, ...state, wall: (at) => this.#wall(at) });
+    const policy = new Policy();
+    const governor = new Governor({ ...state, policy });
+    this.admission = new Admission({ ...parts, ...state, policy, governor, wall: (at) => this.#wall(at) });
     this.plain = new PlainAgents({
       ...{ local: this.node, links: this.#links, streams: this.#streams, pings: this.#pings },
       admission: this.admission,
@@ -152,6 +156,7 @@ export class Engine {
       dataPlane: parts.dataPlane,
       flows: this.#flows,
       admission: this.admission,
+      governor,
       links: this.#links,
       routes: this.routes,
       networks: this.networks,
@@ -195,7 +200,7 @@ export class Engine {
     const talk = { ...ends, notices: this.#notices, sizes: this.sizes, plain: this.plain, streams: this.#streams };
     this.#parting = new Parting({ ...talk, refusals: this.#refusals, flows: this.#flows, history: this.#history });
     this.#consequences = new Consequences({
-      ...{ ...talk, ...parts, refusals: this.#refusals, strangers: this.#strangers, drops: this.#drops },
+      ...{ ...talk, ...parts, refusals: this.#refusals, strangers: this.#strangers, drops: this.#drops, governor },
       ...{ endpoints: this.#endpoints, introductions: this.introductions, networks: this.networks },
       ...{ paths: this.paths, beaconWay: this.beaconWay },
       emit: (event) => this.#events.push(event),

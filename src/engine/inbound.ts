@@ -17,6 +17,7 @@ import type { LinkTable } from "../tunnel/link-table.ts";
 import { IPV6, IPV6_HEADER_BYTES, NEXT_HEADER } from "../wire/ipv6.ts";
 import { clampMss, MIN_TCP_HEADER_BYTES, TCP, TCP_FLAG } from "../wire/tcp.ts";
 import type { Admission } from "./admission.ts";
+import type { Governor } from "./governor.ts";
 import type { Networks } from "./networks.ts";
 import type { PacketSizes } from "./packet-sizes.ts";
 import { MODE, type PlainAgents } from "./plain/plain-agents.ts";
@@ -25,6 +26,7 @@ export interface InboundParts {
   readonly dataPlane: DataPlane;
   readonly flows: FlowTable;
   readonly admission: Admission;
+  readonly governor: Governor;
   readonly links: LinkTable;
   readonly routes: Routes;
   readonly networks: Networks;
@@ -122,7 +124,7 @@ export class Inbound {
     nextSequence: number,
     now: Instant,
   ): DropReason | undefined {
-    const { flows, trust, admission } = this.#parts;
+    const { flows, trust, admission, governor } = this.#parts;
     const nowS = this.#nowS;
     if (length < IPV6_HEADER_BYTES) return "malformed-packet";
     if (length > this.#parts.mtuBytes) return "too-big";
@@ -143,9 +145,13 @@ export class Inbound {
     }
     const isKnown = flow >= 0 && flows.linkOf(flow) === link.index;
     if (!isKnown || !flows.isLive(flow, trust.epoch, nowS, key.opens, true)) {
-      const admitted = this.#admit(link, offset, now, nowS);
+      const admitted = this.#admit(link, offset, now);
       if (typeof admitted === "string") return admitted;
       flow = admitted;
+    }
+    if (flows.isGoverned(flow) || link.cameByRelay !== link.path.isRelayed) {
+      const beyond = governor.passIn(flow, link, totalBytes, now);
+      if (beyond !== undefined) return beyond;
     }
     flows.noteReceived(flow, totalBytes, nowS);
     if (shape === SHAPE.FIRST_FRAGMENT) admission.noteFirstFragment(this.#arena, offset, length, SIDE, key, flow, nowS);
@@ -163,7 +169,7 @@ export class Inbound {
   }
 
   /** The slow way: the source must belong to the peer whose key opened the frame, and both must consent. */
-  #admit(link: Link, offset: number, now: Instant, nowS: number): number | DropReason {
+  #admit(link: Link, offset: number, now: Instant): number | DropReason {
     const { routes, trust, admission } = this.#parts;
     if (routes.ownerOf(this.#arena, offset + 8) !== link.node) return "spoofed-source";
     if (!routes.isLocal(this.#arena, offset + 24)) return "wrong-destination";
@@ -172,7 +178,7 @@ export class Inbound {
     if (state !== "mutual") return "not-trusted";
     if (this.#parts.networks.admits(this.#arena, offset + 8, offset + 24, link.node, now) !== "yes")
       return "not-member";
-    return admission.open(this.#key, link, SIDE, nowS);
+    return admission.open(this.#key, link, SIDE, now);
   }
 
   #followTcp(offset: number, length: number, flow: number, nextSequence: number, link: Link): void {

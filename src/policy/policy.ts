@@ -48,8 +48,18 @@ export class Policy {
 
   /** The number of the rule that decides, or one of the constants above. */
   judge(flow: FlowFacts): number {
-    if (this.#lockdown !== undefined && !this.#lockdown.except.includes(flow.node)) return LOCKED_DOWN;
+    if (this.#isLockedFor(flow)) return LOCKED_DOWN;
     return this.#compiled === undefined ? NO_POLICY : this.#compiled.decide(flow);
+  }
+
+  /** Whether `judge` may answer otherwise once it knows whose local socket it is. */
+  ownerMatters(flow: FlowFacts): boolean {
+    return this.#isLockedFor(flow) ? false : (this.#compiled?.ownerMatters(flow) ?? false);
+  }
+
+  /** Some rule asks for the programs behind a socket, not for its user alone. */
+  get asksForPrograms(): boolean {
+    return this.#compiled?.asksForPrograms ?? false;
   }
 
   allows(verdict: number): boolean {
@@ -75,5 +85,9 @@ export class Policy {
     const expiresAt = this.#compiled?.expiresAt;
     if (expiresAt !== undefined && expiresAt <= now) this.replace(this.rules, now);
     return true;
+  }
+
+  #isLockedFor(flow: FlowFacts): boolean {
+    return this.#lockdown !== undefined && !this.#lockdown.except.includes(flow.node);
   }
 }

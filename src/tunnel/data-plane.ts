@@ -139,6 +139,8 @@ export interface StagedPacket {
   readonly csumStart: number;
   readonly csumOffset: number;
   readonly headerLength: number;
+  /** The only way it may go, if its rule names one. */
+  readonly way?: "direct" | "relay" | undefined;
 }
 
 /** What the engine may ask of the data plane. Slots are small integers that the engine hands out. */
