@@ -140,6 +140,7 @@ export class Engine {
       admission: this.admission,
       ...{ refusals: this.#refusals, crypto: parts.crypto, trust: parts.trust, drops: this.#drops },
       networks: this.networks,
+      hostname: () => parts.registry.hostname,
       addressOf: (address) => encodeAddressBytes(options.prefix, address),
       kindOf: (node) => this.#bridge.kindOf(node),
     });
