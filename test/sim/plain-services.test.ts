@@ -1,13 +1,13 @@
 /** What a plain agent finds on a pilot-tun where no local program listens: echo, names, the trust handshake, and nothing else. */
 import { describe, expect, it } from "vitest";
 import type { WallClock } from "../../src/base/instant.ts";
-import { parsePolicy } from "../../src/policy/parse-policy.ts";
 import { formatPilotAddress } from "../../src/wire/address.ts";
 import { networkId } from "../../src/wire/ids.ts";
 import { PORT } from "../../src/wire/virtual-packet.ts";
 import { TCP } from "../helpers/inner-packets.ts";
 import { accept, commands, flagsOf, learned, type Pair, pair, syn, tell, textTo } from "../helpers/plain-pair.ts";
 import { ADMIN_TOKEN, type SimNode } from "../helpers/sim-network.ts";
+import { setPolicy } from "../helpers/sim-policy.ts";
 
 function agents(): Pair {
   const all = pair();
@@ -95,8 +95,7 @@ describe("the echo port", () => {
 
   it("is open to nobody whom the policy keeps out", () => {
     const { network, a, b } = agents();
-    const policy = { file: "policy", text: "allow in tcp 80 from trusted", writtenAt: network.wall };
-    a.command((engine, now) => engine.admission.replaceRules(parsePolicy([policy]).rules, now));
+    setPolicy(network, a, "allow in tcp 80 from trusted");
     b.sendPacket(syn(b, a, 40_000, 0, PORT.ECHO));
     network.run(50);
     expect(commands(a)).toEqual([]);
