@@ -43,6 +43,8 @@ export interface AdmissionParts {
   readonly crypto: Crypto;
   readonly refusals: Pick<Refusals, "cut">;
   wall(now: Instant): WallClock;
+  /** The time of flows. */
+  steadyS(now: Instant): number;
 }
 
 export class Admission {
@@ -107,7 +109,7 @@ export class Admission {
   /** The peer is trusted and the addresses are right: the entry of a flow that may pass, or why it may not. */
   open(key: FlowKey, link: Link, side: Side, now: Instant): number | DropReason {
     const { flows, trust, governor } = this.#parts;
-    const nowS = this.#seconds(now);
+    const nowS = this.#parts.steadyS(now);
     const isRemote = side === "source-is-remote";
     const known = flows.find(key);
     const goesOn =
@@ -142,7 +144,7 @@ export class Admission {
     const view = new DataView(packet.buffer, packet.byteOffset, packet.byteLength);
     const key: FlowKey = { view, remoteOffset: 0, localOffset: 0, ports: 0, protocol: 0, opens: false };
     if (readFlowKey(packet, 0, packet.length, "source-is-remote", key) !== SHAPE.FLOW) return "malformed-packet";
-    const nowS = this.#seconds(now);
+    const nowS = this.#parts.steadyS(now);
     const flow = flows.find(key);
     const isKnown = flow >= 0 && flows.linkOf(flow) === link.index;
     const isLive = isKnown && flows.isLive(flow, trust.epoch, nowS, key.opens, true);
@@ -172,7 +174,7 @@ export class Admission {
 
   /** Live flows of peers that are trusted. */
   list(now: Instant): Flow[] {
-    return this.#parts.flows.list(this.#seconds(now)).filter((flow) => this.#factsOf(flow) !== undefined);
+    return this.#parts.flows.list(this.#parts.steadyS(now)).filter((flow) => this.#factsOf(flow) !== undefined);
   }
 
   /** Ends one flow; it may begin again if the policy allows. */
@@ -189,6 +191,11 @@ export class Admission {
   fingerprintOf(record: TrustRecord | undefined): string | undefined {
     if (record?.publicKey === undefined) return undefined;
     return `SHA256:${toBase64(this.#parts.crypto.sha256(record.publicKey)).replace(/=+$/, "")}`;
+  }
+
+  /** Somebody set the clock, or the machine slept: rules may have ended, and ones that had may be in force again. */
+  handleClockSet(now: Instant): void {
+    if (this.policy.reconsider(this.#parts.wall(now))) this.#changed(now);
   }
 
   handleTimeout(now: Instant): void {
@@ -209,7 +216,7 @@ export class Admission {
       const verdict = facts && this.policy.judge(facts);
       return verdict !== undefined && this.policy.allows(verdict) ? verdict : undefined;
     };
-    const cut = this.#parts.flows.rejudge(verdictOf, this.#seconds(now));
+    const cut = this.#parts.flows.rejudge(verdictOf, this.#parts.steadyS(now));
     this.#parts.refusals.cut(cut);
     return cut;
   }
@@ -284,10 +291,6 @@ export class Admission {
       tags: [],
       owner: undefined,
     };
-  }
-
-  #seconds(now: Instant): number {
-    return Math.floor(this.#parts.wall(now) / 1000);
   }
 }
 

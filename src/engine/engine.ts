@@ -82,13 +82,16 @@ export class Engine {
   /** Key: code. Bound: one per code and pinned peer. */
   readonly problems = new Map<string, { code: string; message: string; hint: string }>();
   #clockOffsetMs = 0;
+  /** The first `#clockOffsetMs`: how long flows are idle must not change because the clock is set. */
+  readonly #steadyOffsetMs: number;
 
   constructor(options: EngineOptions, parts: EngineParts, now: Instant, wall: WallClock) {
     this.#options = options;
     this.#parts = parts;
     this.node = options.node;
     this.#endpoints = new KnownEndpoints(options.endpoints);
-    this.handleClock(now, wall);
+    this.#clockOffsetMs = wall - now;
+    this.#steadyOffsetMs = wall - now;
     const local = {
       node: options.node,
       seed: options.seed,
@@ -134,7 +137,8 @@ export class Engine {
     const state = { flows: this.#flows, links: this.#links, routes: this.routes, refusals: this.#refusals };
     const policy = new Policy();
     const governor = new Governor({ ...state, policy });
-    this.admission = new Admission({ ...parts, ...state, policy, governor, wall: (at) => this.#wall(at) });
+    const clocks = { wall: (at: Instant) => this.#wall(at), steadyS: (at: Instant) => this.steadyS(at) };
+    this.admission = new Admission({ ...parts, ...state, ...clocks, policy, governor });
     this.plain = new PlainAgents({
       ...{ local: this.node, links: this.#links, streams: this.#streams, pings: this.#pings },
       admission: this.admission,
@@ -214,16 +218,18 @@ export class Engine {
 
   /** `wall` is what other machines call `now`; must be called at least after every clock change. */
   handleClock(now: Instant, wall: WallClock): void {
+    const isSet = Math.abs(wall - now - this.#clockOffsetMs) > CLOCK_SET_MS;
     this.#clockOffsetMs = wall - now;
+    if (isSet) this.admission.handleClockSet(now);
   }
 
   handleTunBatch(count: number, now: Instant): void {
-    this.#outbound.decide(count, now, this.#wall(now));
+    this.#outbound.decide(count, now, this.steadyS(now));
     this.#settle(now);
   }
 
   handleUdpBatch(count: number, now: Instant): void {
-    this.#inbound.decide(count, now, this.#wall(now));
+    this.#inbound.decide(count, now, this.steadyS(now));
     this.#settle(now);
   }
 
@@ -353,6 +359,11 @@ export class Engine {
     return drops;
   }
 
+  /** The time of flows: Unix seconds as they were when this daemon started, and since then real ones. */
+  steadyS(now: Instant): number {
+    return Math.floor((now + this.#steadyOffsetMs) / 1000);
+  }
+
   // ---- inside
 
   #wall(now: Instant): WallClock {
@@ -409,7 +420,7 @@ export class Engine {
   #networksChanged(lost: readonly NetworkId[], now: Instant): void {
     this.routes.setNetworks([networkId(0), ...this.networks.memberships()]);
     this.#parts.trust.bumpEpoch();
-    const nowS = Math.floor(this.#wall(now) / 1000);
+    const nowS = this.steadyS(now);
     for (const network of lost) this.#refusals.cut(this.#flows.cutNetwork(network, nowS));
     this.plain.networksChanged(now);
     this.introductions.membershipsChanged((node) => this.networks.sharesJoined(node), now);
@@ -430,7 +441,7 @@ export class Engine {
       closeLink: (node, now) => this.#parting.closeLink(node, now),
       connectLink: (node, now) => this.#links.get(node)?.connect(now),
       located: (node, endpoint, lan, now) => this.paths.handleResolved(node, endpoint, lan, now),
-      cutFlows: (node, now) => this.#parting.cutFlows(node, Math.floor(this.#wall(now) / 1000), now),
+      cutFlows: (node, now) => this.#parting.cutFlows(node, this.steadyS(now), now),
       consentChanged: (node) => {
         const link = this.#links.get(node);
         if (link !== undefined) this.#bridge.consentChanged(link);
@@ -450,5 +461,7 @@ export class Engine {
   }
 }
 
+/** More than what time servers correct bit by bit. */
+const CLOCK_SET_MS = 2_000;
 /** Three discovers without an answer. */
 const BEACON_SILENCE_MS = 80_000;

@@ -6,7 +6,7 @@
 import { readU16, readU32 } from "../base/bytes.ts";
 import type { DropCounters, DropReason } from "../base/drop-reason.ts";
 import type { Endpoint } from "../base/endpoint.ts";
-import type { Instant, WallClock } from "../base/instant.ts";
+import type { Instant } from "../base/instant.ts";
 import { type FlowKey, readFlowKey, SHAPE } from "../policy/flow-key.ts";
 import type { FlowTable } from "../policy/flow-table.ts";
 import type { Routes } from "../routing/routes.ts";
@@ -61,8 +61,9 @@ export class Inbound {
     this.#key = { view: this.#view, remoteOffset: 0, localOffset: 0, ports: 0, protocol: 0, opens: false };
   }
 
-  decide(count: number, now: Instant, wall: WallClock): void {
-    this.#nowS = Math.floor(wall / 1000);
+  /** `nowS`: the time of flows. */
+  decide(count: number, now: Instant, nowS: number): void {
+    this.#nowS = nowS;
     for (let row = 0; row < count * ROW_WORDS; row += ROW_WORDS) {
       this.#rows[row + IN.VERDICT] = DROP;
       const refused =

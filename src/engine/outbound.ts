@@ -5,7 +5,7 @@
  */
 import { readU32 } from "../base/bytes.ts";
 import type { DropCounters, DropReason } from "../base/drop-reason.ts";
-import type { Instant, WallClock } from "../base/instant.ts";
+import type { Instant } from "../base/instant.ts";
 import { type FlowKey, portsOf, readFlowKey, SHAPE } from "../policy/flow-key.ts";
 import type { FlowTable } from "../policy/flow-table.ts";
 import type { Routes } from "../routing/routes.ts";
@@ -59,8 +59,8 @@ export class Outbound {
     this.#key = { view: this.#view, remoteOffset: 0, localOffset: 0, ports: 0, protocol: 0, opens: false };
   }
 
-  decide(count: number, now: Instant, wall: WallClock): void {
-    const nowS = Math.floor(wall / 1000);
+  /** `nowS`: the time of flows. */
+  decide(count: number, now: Instant, nowS: number): void {
     for (let row = 0; row < count * ROW_WORDS; row += ROW_WORDS) {
       this.#rows[row + OUT.KEY_SLOT] = DROP;
       const refused = this.#decideOne(row, now, nowS);

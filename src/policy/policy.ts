@@ -78,6 +78,15 @@ export class Policy {
     return rules < lockdown ? rules : lockdown;
   }
 
+  /** The clock jumped, perhaps backwards: all ends are looked at anew. True when there are any. */
+  reconsider(now: WallClock): boolean {
+    const isOver = this.#lockdown?.until !== undefined && this.#lockdown.until <= now;
+    if (isOver) this.#lockdown = undefined;
+    const hasEnds = this.rules?.some((rule) => rule.until !== undefined) ?? false;
+    if (hasEnds) this.replace(this.rules, now);
+    return hasEnds || isOver;
+  }
+
   /** True when something ended, so that verdicts given before count no longer. */
   expire(now: WallClock): boolean {
     if (this.expiresAt === undefined || this.expiresAt > now) return false;

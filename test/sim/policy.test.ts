@@ -103,6 +103,38 @@ describe("a policy", () => {
     expect(icmp(a.takeTunPackets().at(-1))).toEqual([1, 1]);
   });
 
+  it("lets a flow that the peer began go on when the clock is set a year ahead, or back", () => {
+    const { network, a, b } = friends();
+    setPolicy(network, a, "allow in any from b");
+    expect(sent(network, b, a, udp(b, a, 4000, 53))).toHaveLength(1);
+    const [flow] = a.engine.admission.list(network.now);
+    for (const days of [365, -730, 365]) {
+      network.wallOffsetMs += days * 86_400_000;
+      expect(sent(network, a, b, udp(a, b, 53, 4000)), `${days} days`).toHaveLength(1);
+      expect(a.engine.admission.list(network.now).map(({ id }) => id)).toEqual([flow!.id]);
+    }
+    network.run(190_000);
+    expect(a.engine.admission.list(network.now)).toEqual([]);
+  });
+
+  it("looks at the ends of its rules anew when the clock is set, ahead or back", () => {
+    const { network, a, b } = friends();
+    const hour = 3_600_000;
+    setPolicy(network, a, "deny out udp 53 to b for 30m\nallow out any to b");
+    expect(sent(network, a, b, udp(a, b, 4000, 53))).toEqual([]);
+    network.wallOffsetMs += hour;
+    expect(sent(network, a, b, udp(a, b, 4000, 53))).toHaveLength(1);
+    network.wallOffsetMs -= hour;
+    expect(sent(network, a, b, udp(a, b, 4000, 53))).toEqual([]);
+
+    const since = network.wall as WallClock;
+    const lockdown = { except: [], since, until: (since + hour) as WallClock };
+    a.command((engine, now) => engine.admission.setLockdown(lockdown, now));
+    expect(sent(network, a, b, udp(a, b, 4000, 54))).toEqual([]);
+    network.wallOffsetMs += 2 * hour;
+    expect(sent(network, a, b, udp(a, b, 4000, 54))).toHaveLength(1);
+  });
+
   it("is overruled by a lockdown in both directions, and comes back when that is lifted", () => {
     const { network, a, b } = friends();
     const c = network.addNode("c");
