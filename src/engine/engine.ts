@@ -198,7 +198,7 @@ export class Engine {
       sizes: this.sizes,
       mtuBytes: options.mtuBytes,
       heardPacket: (link, at) => this.#bridge.heardPacket(link, at),
-      handleVirtual: (link, packet, at) => virtual.handle(link, packet, at),
+      handleVirtual: (...packet) => virtual.handle(...packet),
       handleDatagram: (datagram, source, relayed, at) => datagrams.handle(datagram, source, relayed, at),
     });
     const ends = { links: this.#links, bridge: this.#bridge, pings: this.#pings, direct: this.#direct };

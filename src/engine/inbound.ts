@@ -37,8 +37,11 @@ export interface InboundParts {
   readonly sizes: PacketSizes;
   /** The peer sends packets though it was not taken for a pilot-tun; false when this node takes none. */
   heardPacket(link: Link, now: Instant): boolean;
-  /** A whole virtual packet of an authenticated peer that is not bridge data; borrowed. */
-  handleVirtual(link: Link, packet: Uint8Array, now: Instant): DropReason | undefined;
+  /**
+   * A whole virtual packet of an authenticated peer that is not bridge data; borrowed. `segmentBytes`: it holds a run of
+   * stream packets with so much payload each; 0 when it is one.
+   */
+  handleVirtual(link: Link, packet: Uint8Array, segmentBytes: number, now: Instant): DropReason | undefined;
   /** A datagram that is no opened frame; borrowed. `relayed`: the wrapper was taken off. */
   handleDatagram(datagram: Uint8Array, source: Endpoint, relayed: boolean, now: Instant): DropReason | undefined;
 }
@@ -95,7 +98,10 @@ export class Inbound {
 
     const offset = this.#rows[row + IN.OFFSET]!;
     const length = this.#rows[row + IN.LENGTH]!;
-    if (!isPacket) return this.#parts.handleVirtual(link, this.#arena.subarray(offset, offset + length), now);
+    if (!isPacket) {
+      const segmentBytes = this.#rows[row + IN.SEGMENTS]! > 1 ? this.#rows[row + IN.SEGMENT_BYTES]! : 0;
+      return this.#parts.handleVirtual(link, this.#arena.subarray(offset, offset + length), segmentBytes, now);
+    }
     const totalBytes = this.#rows[row + IN.TOTAL_BYTES]!;
     const refused = this.#decidePacket(link, offset, length, totalBytes, this.#rows[row + IN.NEXT_SEQ]!, now);
     if (refused === undefined) this.#rows[row + IN.VERDICT] = ACCEPT;

@@ -239,12 +239,12 @@ export class PlainAgents {
     }
   }
 
-  noteSent(node: NodeId, payloadBytes: number): void {
-    this.#count(node, KEY_STAT.TX_BYTES, KEY_STAT.TX_PACKETS, payloadBytes);
+  noteSent(node: NodeId, payloadBytes: number, packets = 1): void {
+    this.#count(node, KEY_STAT.TX_BYTES, KEY_STAT.TX_PACKETS, payloadBytes, packets);
   }
 
-  noteReceived(node: NodeId, payloadBytes: number): void {
-    this.#count(node, KEY_STAT.RX_BYTES, KEY_STAT.RX_PACKETS, payloadBytes);
+  noteReceived(node: NodeId, payloadBytes: number, packets = 1): void {
+    this.#count(node, KEY_STAT.RX_BYTES, KEY_STAT.RX_PACKETS, payloadBytes, packets);
   }
 
   /** Adds what was translated to what the data plane counted. */
@@ -253,7 +253,7 @@ export class PlainAgents {
     if (own !== undefined) for (let i = 0; i < KEY_STAT_COUNT; i++) sum[i] = sum[i]! + own[i]!;
   }
 
-  #count(node: NodeId, bytesAt: number, packetsAt: number, payloadBytes: number): void {
+  #count(node: NodeId, bytesAt: number, packetsAt: number, payloadBytes: number, packets: number): void {
     if (payloadBytes === 0) return;
     let own = this.#traffic.get(node);
     if (own === undefined) {
@@ -261,7 +261,7 @@ export class PlainAgents {
       this.#traffic.set(node, own);
     }
     own[bytesAt] = own[bytesAt]! + payloadBytes;
-    own[packetsAt] = own[packetsAt]! + 1;
+    own[packetsAt] = own[packetsAt]! + packets;
   }
 
   // ---- inside
