@@ -525,6 +525,25 @@ static napi_value lock_path(napi_env env, napi_callback_info info) {
   return integer(&call, lock_file(path));
 }
 
+/* peerCredentials(fd): [pid, uid, gid] of who connected the unix socket, or -errno */
+static napi_value peer_credentials(napi_env env, napi_callback_info info) {
+  struct call call = call_of(env, info);
+  int fd = int_of(&call, 0);
+  struct ucred peer;
+  socklen_t length = sizeof peer;
+  napi_value list = NULL;
+  if (call.bad) return bad_call(&call);
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0) return integer(&call, -errno);
+  const uint32_t ids[] = {(uint32_t)peer.pid, peer.uid, peer.gid};
+  napi_create_array(env, &list);
+  for (uint32_t i = 0; i < 3; i++) {
+    napi_value id = NULL;
+    napi_create_uint32(env, ids[i], &id);
+    napi_set_element(env, list, i, id);
+  }
+  return list;
+}
+
 static const struct {
   const char *name;
   napi_callback function;
@@ -558,6 +577,7 @@ static const struct {
   {"takeQueued", take_queued},
   {"packetPair", packet_pair},
   {"lockFile", lock_path},
+  {"peerCredentials", peer_credentials},
 };
 
 NAPI_MODULE_INIT() {

@@ -97,6 +97,22 @@ export function parseInstance(option: string, text: unknown): Parsed<string> {
   );
 }
 
+/** `8x16M`: files and the size of each, K for KiB and M for MiB. */
+export function parseAuditKeep(
+  option: string,
+  text: unknown,
+): Parsed<{ readonly keepFiles: number; readonly maxFileBytes: number }> {
+  const match = /^(\d{1,5})x(\d{1,7})([KM])$/.exec(String(text));
+  const keepFiles = Number(match?.[1]);
+  const maxFileBytes = Number(match?.[2]) * (match?.[3] === "M" ? 1024 * 1024 : 1024);
+  const isSane = keepFiles >= 2 && keepFiles <= 10_000 && maxFileBytes >= 64 * 1024 && maxFileBytes <= 1024 ** 3;
+  if (isSane) return { value: { keepFiles, maxFileBytes } };
+  return bad(
+    `${option} ${quoted(text)} is not a number of files and their size`,
+    `Write 2 to 10000 files of 64K to 1024M each, for example ${option} 8x16M.`,
+  );
+}
+
 export interface HostPort {
   readonly host: string;
   readonly port: number;

@@ -6,6 +6,7 @@ import { Command } from "commander";
 import { EXIT, type ExitCode } from "../control/api.ts";
 import { VERSION } from "../control/version.ts";
 import { declareAddr } from "./addr.ts";
+import { declareAudit } from "./audit.ts";
 import { declareConfig } from "./config.ts";
 import { Context, type Declare, type Environment, examples, type Input, type Perform } from "./context.ts";
 import { declareFlows } from "./flows.ts";
@@ -45,6 +46,7 @@ const COMMANDS: readonly Declare[] = [
   declareFlows,
   declareLockdown,
   declareWhy,
+  declareAudit,
   declareId,
   declareDeregister,
   declareRendezvous,

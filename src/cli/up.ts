@@ -1,13 +1,14 @@
 /** `pilot-tun up`: the daemon, in the foreground. Checks every option before any of the daemon is loaded. */
 import { Option } from "commander";
 import { EXIT, type ExitCode, type Problem, SCHEMA } from "../control/api.ts";
-import { instancePaths } from "../control/instance.ts";
+import { auditDirectoryOf, instancePaths } from "../control/instance.ts";
 import type { Running, UpOptions } from "../daemon/up-options.ts";
 import { COMPAT_PATH, COMPAT_PORT } from "../wire/compat.ts";
 import { type Context, type Declare, examples, type Input } from "./context.ts";
 import { runForeground } from "./foreground.ts";
 import {
   Checked,
+  parseAuditKeep,
   parseBindAddress,
   parseCompatUrl,
   parseFingerprint,
@@ -41,6 +42,9 @@ export const declareUp: Declare = (program, perform) => {
       "--policy <FILE>",
       `what may pass, with FILE.d/*.policy; default: /etc/pilot-tun[-INSTANCE]/policy if it is there`,
     )
+    .option("--audit <DIR>", "the audit log; default: the folder audit in that of --state")
+    .option("--no-audit", "keep no audit log")
+    .option("--audit-keep <FILESxSIZE>", "how much of it: so many files of so many KiB or MiB", "8x16M")
     .option("--allow-g1-keys", "also accept the weaker key derivation of Pilot daemons from before April 2026")
     .addOption(new Option("--plain-only", "be a plain Pilot agent to every peer; for tests").hideHelp())
     .option("--public", "let the registry tell everybody where this node is")
@@ -134,8 +138,17 @@ export function parseUpOptions(
   };
   const registrySecurity = parseRegistrySecurity(raw, checked);
   const compat = parseCompat(raw, options.beacon.host, checked);
+  const audit = parseAudit(raw, options.stateDir, checked);
   checked.end();
-  return { ...options, registrySecurity, compat };
+  return { ...options, registrySecurity, compat, audit };
+}
+
+/** Undefined with --no-audit. */
+function parseAudit(raw: Input["options"], stateDir: string, checked: Checked): UpOptions["audit"] {
+  const keep = checked.take(parseAuditKeep("--audit-keep", raw.auditKeep), { keepFiles: 0, maxFileBytes: 0 });
+  if (raw.audit === false) return undefined;
+  const named = typeof raw.audit === "string" ? checked.take(parsePath("--audit", raw.audit), "") : undefined;
+  return { directory: named ?? auditDirectoryOf(stateDir), ...keep };
 }
 
 /** Undefined with --no-compat. */

@@ -13,6 +13,7 @@
  * (`0:0000.0000.0007`), overlay IPv6 address or node number. The daemon resolves it; not found is `unknown_peer`.
  */
 import type { DropReason } from "../base/drop-reason.ts";
+import type { AuditBackend, AuditMethods } from "./audit-api.ts";
 import type { ConfigBackend, ConfigMethods } from "./config-api.ts";
 import type { NetworkBackend, NetworkMethods } from "./network-api.ts";
 import type { PolicyBackend, PolicyMethods } from "./policy-api.ts";
@@ -21,7 +22,7 @@ import type { TrustBackend, TrustMethods } from "./trust-api.ts";
 export const SCHEMA = "pilot-tun/1";
 
 /** Every method, its request and its reply. */
-export interface ControlMethods extends NetworkMethods, PolicyMethods, TrustMethods, ConfigMethods {
+export interface ControlMethods extends NetworkMethods, PolicyMethods, TrustMethods, ConfigMethods, AuditMethods {
   status: { request: EmptyRequest; reply: StatusReply };
   peers: { request: EmptyRequest; reply: PeersReply };
   addr: { request: AddrRequest; reply: AddrReply };
@@ -45,6 +46,7 @@ export type Sealed<Reply> = { readonly schema: typeof SCHEMA } & Reply;
 export interface ControlBackend {
   readonly network: NetworkBackend;
   readonly policy: PolicyBackend;
+  readonly audit: AuditBackend;
   readonly trust: TrustBackend;
   readonly config: ConfigBackend;
   status(request: EmptyRequest, signal: AbortSignal): Promise<StatusReply>;
@@ -357,6 +359,9 @@ export const ERROR_CODES: Readonly<Record<string, ErrorClass>> = {
   // The policy itself.
   policy_invalid: { exit: EXIT.failed, status: 422 },
   policy_missing: { exit: EXIT.failed, status: 404 },
+  // The audit log.
+  audit_off: { exit: EXIT.failed, status: 404 },
+  audit_unreadable: { exit: EXIT.failed, status: 422 },
   policy_unreadable: { exit: EXIT.failed, status: 422 },
   policy_unwritable: { exit: EXIT.failed, status: 500 },
   /** Confirm or rollback while nothing waits for it. */

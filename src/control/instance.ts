@@ -24,6 +24,11 @@ export function instancePaths(name: string | undefined): InstancePaths {
   };
 }
 
+/** Where a daemon with this state folder keeps its audit log, unless told otherwise. */
+export function auditDirectoryOf(stateDir: string): string {
+  return `${stateDir}/audit`;
+}
+
 /** Short enough that `pilot-NAME` is an interface name (15 bytes), and safe in a path and in a unit's name. */
 export function isInstanceName(text: string): boolean {
   return /^[a-z][a-z0-9]{0,8}$/.test(text);

@@ -104,6 +104,7 @@ const METHODS: { readonly [M in ControlMethod]: MethodRow<M> } = {
     invoke: (backend, request, signal) => backend.policy.rollback(request, signal),
   },
   "policy/reload": { parse: parseEmpty, invoke: (backend, request, signal) => backend.policy.reload(request, signal) },
+  "audit/flush": { parse: parseEmpty, invoke: ({ audit }, request, signal) => audit.flush(request, signal) },
   flows: { parse: parseEmpty, invoke: (backend, request, signal) => backend.policy.flows(request, signal) },
   "flows/kill": { parse: parseFlowKill, invoke: (backend, request, signal) => backend.policy.kill(request, signal) },
   lockdown: { parse: parseLockdown, invoke: (backend, request, signal) => backend.policy.lockdown(request, signal) },

@@ -7,17 +7,20 @@
 import { once } from "node:events";
 import { chmodSync, lstatSync, mkdirSync, unlinkSync } from "node:fs";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import { connect } from "node:net";
+import { connect, type Socket } from "node:net";
 import { dirname } from "node:path";
 import type { Duplex } from "node:stream";
 import { isMainThread } from "node:worker_threads";
 import { PilotError } from "../base/pilot-error.ts";
 import { type ControlBackend, type ErrorReply, httpStatusOf, SCHEMA } from "./api.ts";
+import { type Caller, onBehalfOf } from "./caller.ts";
 import { type PreparedCall, prepareCall } from "./requests.ts";
 
 export interface ControlServerOptions {
   /** Called with what a backend threw that is not a PilotError: a bug to log. The caller is told no detail. */
   readonly onInternalError?: (method: string, error: unknown) => void;
+  /** Who is at the other end. */
+  readonly identify?: (socket: Socket) => Caller | undefined;
   /** In place of the method's own deadline; for tests. */
   readonly deadlineMs?: number;
 }
@@ -195,7 +198,9 @@ async function answer(conversation: Conversation, request: IncomingMessage, resp
   try {
     method = methodOf(request);
     const call = prepareCall(method, parseJson(await readBody(request)));
-    send(response, 200, { schema: SCHEMA, ...(await runCall(conversation, call, ended.signal)) });
+    const act = () => runCall(conversation, call, ended.signal);
+    const reply = await onBehalfOf(() => options.identify?.(request.socket), act);
+    send(response, 200, { schema: SCHEMA, ...reply });
   } catch (error) {
     if (ended.signal.aborted) return; // nobody waits for it any more
     if (!(error instanceof PilotError)) options.onInternalError?.(method, error);

@@ -25,6 +25,7 @@ import type {
   WhoisReply,
   WhoisRequest,
 } from "../control/api.ts";
+import type { AuditBackend } from "../control/audit-api.ts";
 import { VERSION } from "../control/version.ts";
 import type { Engine, EngineEvent } from "../engine/engine.ts";
 import { now } from "../io/clock.ts";
@@ -35,6 +36,7 @@ import type { TrustBook } from "../trust/trust-book.ts";
 import type { TrustRecord } from "../trust/trust-record.ts";
 import { formatOverlayAddress, formatPilotAddress } from "../wire/address.ts";
 import { type NodeId, networkId } from "../wire/ids.ts";
+import type { AuditLog } from "./audit-log.ts";
 import type { CompatLink } from "./compat-link.ts";
 import { Configuration } from "./configuration.ts";
 import type { Driver } from "./driver.ts";
@@ -65,6 +67,8 @@ export interface BackendParts {
   /** The way to the beacon when UDP is blocked. */
   readonly compat: CompatLink | undefined;
   readonly beaconEndpoint: Endpoint | undefined;
+  /** Undefined when none is kept. */
+  readonly auditLog: AuditLog | undefined;
 }
 
 export class Backend implements ControlBackend {
@@ -72,6 +76,7 @@ export class Backend implements ControlBackend {
   readonly policy: PolicyRequests;
   readonly trust: TrustRequests;
   readonly config: Configuration;
+  readonly audit: AuditBackend;
   readonly #parts: BackendParts;
   readonly #pongs = new Waiters<number, number>();
   readonly #names = new Waiters<string, NodeId | undefined>();
@@ -88,6 +93,7 @@ export class Backend implements ControlBackend {
     this.network = new NetworkRequests({ ...parts, ...ways });
     this.policy = new PolicyRequests({ ...parts, ...ways, policyFile: parts.options.policy });
     this.trust = new TrustRequests({ ...parts, ...ways });
+    this.audit = { flush: async (_request, signal) => await demandAudit(parts.auditLog).flush(signal) };
     this.config = new Configuration({
       source: parts.options.configuration,
       client: parts.client,
@@ -160,7 +166,7 @@ export class Backend implements ControlBackend {
       peers: this.#peers(),
       pending: [...book.records()].filter((record) => record.request !== undefined).length,
       drops: engine.drops(),
-      problems: [...engine.problems.values(), ...this.#transportProblems()],
+      problems: [...this.#problems(), ...this.#transportProblems()],
     };
   }
 
@@ -396,6 +402,11 @@ export class Backend implements ControlBackend {
     };
   }
 
+  #problems(): Problem[] {
+    const { engine, auditLog } = this.#parts;
+    return [...engine.problems.values(), ...(auditLog?.problems.values() ?? [])];
+  }
+
   #transportProblems(): Problem[] {
     const { compat, engine } = this.#parts;
     const registry = this.#registryStatus();
@@ -421,6 +432,11 @@ export class Backend implements ControlBackend {
 
 function agoS(at: Instant | undefined, nowAt: Instant): number | null {
   return at === undefined ? null : Math.max(0, Math.round((nowAt - at) / 1000));
+}
+
+function demandAudit(log: AuditLog | undefined): AuditLog {
+  if (log !== undefined) return log;
+  throw new PilotError("audit_off", "This daemon keeps no audit log", "Start it without --no-audit.");
 }
 
 function round(ms: number): number {

@@ -32,6 +32,8 @@ export interface UpOptions {
   readonly public: boolean;
   /** What may pass; without the file trusted peers reach every port, unless it must exist. */
   readonly policy: { readonly path: string; readonly mustExist: boolean };
+  /** Where and how much is written down of what passed and who changed what; undefined: nothing. */
+  readonly audit: AuditOptions | undefined;
   /** Accept the key derivation of daemons from before April 2026 as well: a downgrade, off by default. */
   readonly allowLegacyKeys: boolean;
   /** Be a plain Pilot agent to every peer, for tests: only streams, datagrams and pings, no packets. */
@@ -56,6 +58,13 @@ export interface Reread {
   readonly settings: ReadonlyMap<string, string>;
   readonly hostname: string | undefined;
   readonly public: boolean;
+}
+
+export interface AuditOptions {
+  readonly directory: string;
+  /** The newest files that are kept. */
+  readonly keepFiles: number;
+  readonly maxFileBytes: number;
 }
 
 export interface CompatAddress extends HostPort {

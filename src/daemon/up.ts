@@ -16,6 +16,7 @@ import { now, wallNow } from "../io/clock.ts";
 import { localAddresses } from "../io/local-addresses.ts";
 import { NativeDataPlane } from "../io/native-data-plane.ts";
 import { NodeCrypto } from "../io/node-crypto.ts";
+import { peerCredentials } from "../io/peer-credentials.ts";
 import { RegistryConnection } from "../io/registry-connection.ts";
 import { secureConnector } from "../io/registry-tls.ts";
 import { resolveHost } from "../io/resolve-host.ts";
@@ -26,6 +27,7 @@ import { TrustBook } from "../trust/trust-book.ts";
 import { formatOverlayAddress, formatPilotAddress } from "../wire/address.ts";
 import { type NodeId, networkId } from "../wire/ids.ts";
 import { parseEndpoint } from "../wire/underlay-address.ts";
+import { createAuditLog, stopRecord } from "./audit-start.ts";
 import { Backend } from "./backend.ts";
 import { CompatLink, type CompatLinkParts } from "./compat-link.ts";
 import { Driver } from "./driver.ts";
@@ -107,6 +109,9 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
     now(),
     wallNow(),
   );
+  const auditLog = createAuditLog(options, { node, hostname: options.hostname ?? memory.hostname, identity, crypto });
+  auditLog?.start();
+  undo.add(() => auditLog?.close(stopRecord()));
   undo.add(() => engine.close());
   for (const problem of [trust.problem, memory.problem]) if (problem) engine.problems.set(problem.code, problem);
 
@@ -116,8 +121,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
   const backend = new Backend({
     face,
     ...{ options, engine, client, connection, book, memory, identity, crypto, listen, state },
-    compat,
-    beaconEndpoint,
+    ...{ compat, beaconEndpoint, auditLog },
   });
   const plain = new PlainSockets(engine, options.prefix, (act) => driver.input(act));
   const driver: Driver = new Driver(engine, plane, {
@@ -142,6 +146,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
   undo.add(() => watch.close());
   const control = await startControlServer(options.control, backend, {
     onInternalError: (method, error) => process.stderr.write(`bug in ${method}: ${describe(error)}\n`),
+    identify: peerCredentials,
   });
   undo.add(() => control.close());
   const reload = () => backend.config.reloadBySignal();

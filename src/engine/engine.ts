@@ -11,7 +11,6 @@ import { DropCounters, type DropReason } from "../base/drop-reason.ts";
 import type { Endpoint, LocalAddress } from "../base/endpoint.ts";
 import { after, type Deadline, earlier, type Instant, type WallClock } from "../base/instant.ts";
 import { FlowTable } from "../policy/flow-table.ts";
-import { Policy } from "../policy/policy.ts";
 import { Routes } from "../routing/routes.ts";
 import { consents } from "../trust/trust-record.ts";
 import type { Link } from "../tunnel/link.ts";
@@ -25,7 +24,6 @@ import { Consequences } from "./consequences.ts";
 import { Datagrams } from "./datagrams.ts";
 import { DirectHandshakes } from "./direct-handshakes.ts";
 import type { EngineEvent, EngineOptions, EngineParts, LinkFacts } from "./engine-ports.ts";
-import { Governor } from "./governor.ts";
 import { Inbound } from "./inbound.ts";
 import { Introductions } from "./introductions.ts";
 import { keyChangeProblem } from "./key-change.ts";
@@ -82,16 +80,13 @@ export class Engine {
   /** Key: code. Bound: one per code and pinned peer. */
   readonly problems = new Map<string, { code: string; message: string; hint: string }>();
   #clockOffsetMs = 0;
-  /** The first `#clockOffsetMs`: how long flows are idle must not change because the clock is set. */
-  readonly #steadyOffsetMs: number;
 
   constructor(options: EngineOptions, parts: EngineParts, now: Instant, wall: WallClock) {
     this.#options = options;
     this.#parts = parts;
     this.node = options.node;
     this.#endpoints = new KnownEndpoints(options.endpoints);
-    this.#clockOffsetMs = wall - now;
-    this.#steadyOffsetMs = wall - now;
+    this.handleClock(now, wall);
     const local = {
       node: options.node,
       seed: options.seed,
@@ -135,16 +130,12 @@ export class Engine {
       now,
     );
     const state = { flows: this.#flows, links: this.#links, routes: this.routes, refusals: this.#refusals };
-    const policy = new Policy();
-    const governor = new Governor({ ...state, policy });
-    const clocks = { wall: (at: Instant) => this.#wall(at), steadyS: (at: Instant) => this.steadyS(at) };
-    this.admission = new Admission({ ...parts, ...state, ...clocks, policy, governor });
+    this.admission = new Admission({ ...parts, ...state, wall: (at) => this.#wall(at) });
     this.plain = new PlainAgents({
       ...{ local: this.node, links: this.#links, streams: this.#streams, pings: this.#pings },
       admission: this.admission,
       ...{ refusals: this.#refusals, crypto: parts.crypto, trust: parts.trust, drops: this.#drops },
       networks: this.networks,
-      hostname: () => parts.registry.hostname,
       addressOf: (address) => encodeAddressBytes(options.prefix, address),
       kindOf: (node) => this.#bridge.kindOf(node),
     });
@@ -161,7 +152,6 @@ export class Engine {
       dataPlane: parts.dataPlane,
       flows: this.#flows,
       admission: this.admission,
-      governor,
       links: this.#links,
       routes: this.routes,
       networks: this.networks,
@@ -198,14 +188,14 @@ export class Engine {
       sizes: this.sizes,
       mtuBytes: options.mtuBytes,
       heardPacket: (link, at) => this.#bridge.heardPacket(link, at),
-      handleVirtual: (...packet) => virtual.handle(...packet),
+      handleVirtual: (link, packet, at) => virtual.handle(link, packet, at),
       handleDatagram: (datagram, source, relayed, at) => datagrams.handle(datagram, source, relayed, at),
     });
     const ends = { links: this.#links, bridge: this.#bridge, pings: this.#pings, direct: this.#direct };
     const talk = { ...ends, notices: this.#notices, sizes: this.sizes, plain: this.plain, streams: this.#streams };
     this.#parting = new Parting({ ...talk, refusals: this.#refusals, flows: this.#flows, history: this.#history });
     this.#consequences = new Consequences({
-      ...{ ...talk, ...parts, refusals: this.#refusals, strangers: this.#strangers, drops: this.#drops, governor },
+      ...{ ...talk, ...parts, refusals: this.#refusals, strangers: this.#strangers, drops: this.#drops },
       ...{ endpoints: this.#endpoints, introductions: this.introductions, networks: this.networks },
       ...{ paths: this.paths, beaconWay: this.beaconWay },
       emit: (event) => this.#events.push(event),
@@ -218,18 +208,16 @@ export class Engine {
 
   /** `wall` is what other machines call `now`; must be called at least after every clock change. */
   handleClock(now: Instant, wall: WallClock): void {
-    const isSet = Math.abs(wall - now - this.#clockOffsetMs) > CLOCK_SET_MS;
     this.#clockOffsetMs = wall - now;
-    if (isSet) this.admission.handleClockSet(now);
   }
 
   handleTunBatch(count: number, now: Instant): void {
-    this.#outbound.decide(count, now, this.steadyS(now));
+    this.#outbound.decide(count, now, this.#wall(now));
     this.#settle(now);
   }
 
   handleUdpBatch(count: number, now: Instant): void {
-    this.#inbound.decide(count, now, this.steadyS(now));
+    this.#inbound.decide(count, now, this.#wall(now));
     this.#settle(now);
   }
 
@@ -359,11 +347,6 @@ export class Engine {
     return drops;
   }
 
-  /** The time of flows: Unix seconds as they were when this daemon started, and since then real ones. */
-  steadyS(now: Instant): number {
-    return Math.floor((now + this.#steadyOffsetMs) / 1000);
-  }
-
   // ---- inside
 
   #wall(now: Instant): WallClock {
@@ -420,7 +403,7 @@ export class Engine {
   #networksChanged(lost: readonly NetworkId[], now: Instant): void {
     this.routes.setNetworks([networkId(0), ...this.networks.memberships()]);
     this.#parts.trust.bumpEpoch();
-    const nowS = this.steadyS(now);
+    const nowS = Math.floor(this.#wall(now) / 1000);
     for (const network of lost) this.#refusals.cut(this.#flows.cutNetwork(network, nowS));
     this.plain.networksChanged(now);
     this.introductions.membershipsChanged((node) => this.networks.sharesJoined(node), now);
@@ -441,7 +424,7 @@ export class Engine {
       closeLink: (node, now) => this.#parting.closeLink(node, now),
       connectLink: (node, now) => this.#links.get(node)?.connect(now),
       located: (node, endpoint, lan, now) => this.paths.handleResolved(node, endpoint, lan, now),
-      cutFlows: (node, now) => this.#parting.cutFlows(node, this.steadyS(now), now),
+      cutFlows: (node, now) => this.#parting.cutFlows(node, Math.floor(this.#wall(now) / 1000), now),
       consentChanged: (node) => {
         const link = this.#links.get(node);
         if (link !== undefined) this.#bridge.consentChanged(link);
@@ -461,7 +444,5 @@ export class Engine {
   }
 }
 
-/** More than what time servers correct bit by bit. */
-const CLOCK_SET_MS = 2_000;
 /** Three discovers without an answer. */
 const BEACON_SILENCE_MS = 80_000;

@@ -82,6 +82,8 @@ export interface NativeShim {
   ): void;
   /** The locked descriptor. */
   lockFile(path: string): Result;
+  /** Process, user and group of who connected a unix socket. */
+  peerCredentials(fd: number): [number, number, number] | Result;
 
   // The relay of a beacon; `native-relay.ts` knows what the arrays hold.
   relayOpen(

@@ -25,7 +25,6 @@ import { PILA_FLAG, type PilaFlag, pilaFlags } from "./key-exchange.ts";
 import { type LinkContext, TIMER_EVENTS } from "./link-context.ts";
 import * as timing from "./link-timing.ts";
 import { Path, type PathEffect } from "./path.ts";
-import { RelaySlot } from "./relay-slot.ts";
 import type { Session } from "./session.ts";
 import { Sessions } from "./sessions.ts";
 import { Staging } from "./staging.ts";
@@ -41,7 +40,6 @@ export class Link {
   readonly #identityKey: Uint8Array;
   readonly #context: LinkContext;
   readonly #endpointSlot: number;
-  readonly #relaySlot: RelaySlot;
   readonly #timers: LinkTimers;
   readonly #staging = new Staging();
   readonly #inboundExchanges: TokenBucket;
@@ -75,7 +73,6 @@ export class Link {
     this.#identityKey = identityKey;
     this.index = index;
     this.#endpointSlot = endpointSlot;
-    this.#relaySlot = new RelaySlot(context, node);
     this.path = new Path(context.local.node < node);
     this.path.relayKind = context.relayKind();
     this.#timers = new LinkTimers(() => context.timerSet(this));
@@ -94,11 +91,6 @@ export class Link {
 
   get lastReceivedAt(): Instant | undefined {
     return this.#lastReceivedAt;
-  }
-
-  /** Whether the frame that is being handled came through the relay. */
-  get cameByRelay(): boolean {
-    return this.#cameRelayed;
   }
 
   get sendSlot(): number | undefined {
@@ -146,14 +138,6 @@ export class Link {
   handleRelayChange(): void {
     this.path.relayKind = this.#context.relayKind();
     if (this.path.isRelayed) this.#applyPath();
-  }
-
-  /** The endpoint slot for packets that must go this way; undefined while the link has no such way. */
-  slotFor(way: StagedPacket["way"], now: Instant): number | undefined {
-    if (way === undefined || this.path.isRelayed === (way === "relay")) return this.#endpointSlot;
-    if (way === "direct") return undefined;
-    if (this.path.direct !== undefined && this.#relaySlot.mustShowDirect(now)) this.#probeDirect(this.path.direct, now);
-    return this.#relaySlot.take();
   }
 
   /** Starts agreeing on keys unless that is done or under way. */
@@ -305,7 +289,6 @@ export class Link {
     this.#sessions.wipe();
     this.#publish();
     this.#context.endpointSlots.give(this.#endpointSlot);
-    this.#relaySlot.give();
   }
 
   #handleTimer(timer: LinkTimer, now: Instant): void {
@@ -409,12 +392,7 @@ export class Link {
     const slot = this.#sessions.current?.sendSlot;
     if (slot === undefined) return;
     for (const packet of this.#staging.take(now)) {
-      const endpointSlot = this.slotFor(packet.way, now);
-      if (endpointSlot === undefined) {
-        this.#context.emit({ kind: "barred", link: this, packet });
-        continue;
-      }
-      this.#context.release(slot, endpointSlot, packet);
+      this.#context.release(slot, this.#endpointSlot, packet);
       this.noteSent(now);
     }
   }

@@ -15,6 +15,7 @@ import type {
   StatusReply,
   TraceReply,
 } from "../../src/control/api.ts";
+import type { AuditReply } from "../../src/control/audit-api.ts";
 import type { NetworkBackend } from "../../src/control/network-api.ts";
 import type { FlowStatus, PolicyBackend, PolicyChangeReply } from "../../src/control/policy-api.ts";
 import { type ControlServer, startControlServer } from "../../src/control/server.ts";
@@ -106,6 +107,17 @@ export const NETCHECK: NetcheckReply = {
   clockSkewMs: 300,
 };
 
+export const AUDIT: AuditReply = {
+  directory: "/var/lib/pilot-tun/audit",
+  file: 2,
+  seq: 90,
+  hash: "ab".repeat(32),
+  sealedSeq: 90,
+  waiting: 0,
+  lost: 0,
+  failure: null,
+};
+
 export const TRACE: TraceReply = {
   peer: BOB,
   path: "relay",
@@ -146,6 +158,7 @@ export function fakeBackend(replace: Partial<ControlBackend> = {}): ControlBacke
     trust: fakeTrust(),
     network: fakeNetworks(),
     policy: fakePolicy(),
+    audit: { flush: async () => AUDIT },
     config: {
       show: async () => ({
         file: "/etc/pilot-tun/config.toml",

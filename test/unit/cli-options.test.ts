@@ -168,7 +168,13 @@ describe("an option's text", () => {
   });
 });
 
-const DEFAULTS = { state: "/var/lib/pilot-tun", tun: "pilot0", prefix: "fd50:494c:4f54::/48", mtu: "1360" };
+const DEFAULTS = {
+  state: "/var/lib/pilot-tun",
+  tun: "pilot0",
+  prefix: "fd50:494c:4f54::/48",
+  mtu: "1360",
+  auditKeep: "8x16M",
+};
 const WHERE = { registry: "registry.example:9000", beacon: "registry.example:9001" };
 
 function inputOf(options: Input["options"]): Input {
@@ -212,7 +218,23 @@ describe("up", () => {
       allowLegacyKeys: true,
       plainOnly: false,
       compat: { host: "registry.example", port: 443, path: "/v1/compat", fingerprint: undefined },
+      audit: { directory: resolve("state/audit"), keepFiles: 8, maxFileBytes: 16 * 1024 * 1024 },
     });
+  });
+
+  it("reads where the audit log is and how much of it is kept, or that there is none", () => {
+    const auditOf = (more: object) => {
+      return parseUpOptions(contextOf(new CapturedProcess()), { ...DEFAULTS, ...WHERE, ...more }).audit;
+    };
+    expect(auditOf({ audit: "/log", auditKeep: "2x64K" })).toEqual({
+      directory: "/log",
+      keepFiles: 2,
+      maxFileBytes: 64 * 1024,
+    });
+    expect(auditOf({ audit: false })).toBeUndefined();
+    for (const auditKeep of ["", "8", "1x16M", "8x1K", "8x2000M", "8x16", "20000x1M", "8 x 16M"]) {
+      expect(() => auditOf({ auditKeep })).toThrow(/audit-keep/);
+    }
   });
 
   it("reads where the way around blocked UDP is, or that there is none", () => {

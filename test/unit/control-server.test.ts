@@ -7,6 +7,7 @@ import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { PilotError } from "../../src/base/pilot-error.ts";
 import { type ControlBackend, ERROR_CODES } from "../../src/control/api.ts";
+import { type Caller, currentCaller } from "../../src/control/caller.ts";
 import { prepareCall } from "../../src/control/requests.ts";
 import { type ControlServer, type ControlServerOptions, startControlServer } from "../../src/control/server.ts";
 import { BOB, fakeBackend, fakeTrust, STATUS, temporaryDirectory } from "../helpers/control-fixture.ts";
@@ -154,6 +155,27 @@ describe("a request", () => {
     await start();
     const answer = await post("/v1/status", "");
     expect(answer).toEqual({ status: 200, body: { schema: "pilot-tun/1", ...STATUS } });
+  });
+
+  it("is worked on in its caller's name, also behind a wait, and nobody is looked up for nothing", async () => {
+    const caller: Caller = { pid: 1, uid: 2, gid: 3, user: "ann", program: "node", login: null };
+    let lookedUp = 0;
+    let seen: Caller | undefined;
+    const addr = async () => {
+      await sleep(1);
+      seen = currentCaller();
+      return { ...BOB, self: currentCaller() !== seen };
+    };
+    const identify = () => {
+      lookedUp++;
+      return caller;
+    };
+    await start({ addr }, { identify });
+    await post("/v1/status", "{}");
+    expect(lookedUp).toBe(0);
+    await post("/v1/addr", "{}");
+    expect([seen, lookedUp]).toEqual([caller, 1]);
+    expect(currentCaller()).toBeUndefined();
   });
 
   it("reaches the backend's method as it was sent", async () => {

@@ -32,11 +32,12 @@ const PURE: Readonly<Record<string, Layer>> = {
   stream: { mayImport: ["wire", "base"], reason: "a transport over packets knows no tunnel" },
   policy: { mayImport: ["wire", "base"], reason: "a verdict is made from what it is given" },
   trust: { mayImport: ["wire", "base"], reason: "no other part may widen what both sides consented to" },
+  audit: { mayImport: ["wire", "base"], reason: "what is written down changes nothing that is decided" },
   registry: { mayImport: ["wire", "base"], reason: "the registry's answers are facts for the engine to judge" },
   beacon: { mayImport: ["wire", "base"], reason: "the beacon's answers are facts for the engine to judge" },
   rendezvous: { mayImport: ["wire", "base"], reason: "the server shares formats with the daemon, and nothing else" },
   engine: {
-    mayImport: ["tunnel", "routing", "stream", "policy", "trust", "registry", "beacon", "wire", "base"],
+    mayImport: ["tunnel", "routing", "stream", "policy", "trust", "audit", "registry", "beacon", "wire", "base"],
     reason: "the one place that joins its siblings",
   },
 };
@@ -44,7 +45,7 @@ const PURE: Readonly<Record<string, Layer>> = {
 /** Edge: sockets, files, processes, clocks. */
 const EDGE: Readonly<Record<string, Layer>> = {
   io: {
-    mayImport: ["tunnel", "wire", "base"],
+    mayImport: ["tunnel", "audit", "wire", "base"],
     typesOnly: ["engine", "registry", "beacon", "rendezvous", "trust"],
     packages: ["@noble/curves", "ws"],
     reason: "implements what the pure side asks for, and drives nothing",
@@ -59,6 +60,7 @@ const EDGE: Readonly<Record<string, Layer>> = {
     mayImport: ["control", "wire", "base"],
     exceptions: {
       "up.ts": ["daemon"],
+      "audit.ts": ["daemon"],
       "rendezvous.ts": ["daemon"],
       "id.ts": ["daemon"],
       "rendezvous-ops.ts": ["daemon"],

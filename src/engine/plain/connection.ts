@@ -125,7 +125,7 @@ export class Connection {
     }
   }
 
-  /** Many small pieces become one write, as each write costs a system call; large ones are not worth a copy. */
+  /** Many segments become one write: each costs a system call. */
   #read(now: Instant): Uint8Array | undefined {
     const parts: Uint8Array[] = [];
     let length = 0;
@@ -134,7 +134,6 @@ export class Connection {
       if (part === undefined) break;
       parts.push(part);
       length += part.length;
-      if (part.length >= LARGE_BYTES) break;
     }
     return parts.length <= 1 ? parts[0] : concatBytes(...parts);
   }
@@ -158,4 +157,3 @@ export interface ConnectionParameters {
 /** Told to the socket and not yet taken by the kernel. */
 const MAX_UNWRITTEN_BYTES = 512 << 10;
 const WRITE_BYTES = 64 << 10;
-const LARGE_BYTES = 16 << 10;

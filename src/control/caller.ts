@@ -1,0 +1,39 @@
+/**
+ * Who is on the other end of the control socket, for as long as his request is worked on: what the request leads to finds
+ * him here, also after waiting, without every function on the way passing him on.
+ */
+import { AsyncLocalStorage } from "node:async_hooks";
+
+export interface Caller {
+  readonly pid: number;
+  readonly uid: number;
+  readonly gid: number;
+  /** Of that user; null when the system does not say. */
+  readonly user: string | null;
+  /** Name of the program; null when it was gone already. */
+  readonly program: string | null;
+  /** Who logged in before becoming that user (sudo, su); null when nobody did. */
+  readonly login: { readonly uid: number; readonly user: string | null } | null;
+}
+
+/** Runs `act` on behalf of a caller; `find` is asked at most once, and only if somebody wants to know. */
+export function onBehalfOf<T>(find: () => Caller | undefined, act: () => T): T {
+  return requests.run({ find, caller: undefined, isFound: false }, act);
+}
+
+/** Undefined outside of a request, and when the system does not tell. */
+export function currentCaller(): Caller | undefined {
+  const request = requests.getStore();
+  if (request === undefined) return undefined;
+  if (!request.isFound) request.caller = request.find();
+  request.isFound = true;
+  return request.caller;
+}
+
+interface Request {
+  readonly find: () => Caller | undefined;
+  caller: Caller | undefined;
+  isFound: boolean;
+}
+
+const requests = new AsyncLocalStorage<Request>();
