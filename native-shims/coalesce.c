@@ -8,12 +8,15 @@
  * is left to the kernel; a packet that fails is written alone, unchanged, for the kernel to judge. If the latest row of
  * its flow does not take it, a packet starts a new row, so order within a flow is kept. Nothing is held for a later
  * batch.
+ *
+ * The same for the segments of a Pilot stream, which have no checksum but the virtual packet's, checked before. A segment joins
+ * the last row of the batch and no other: then the bytes behind that row are free, and its payload is moved there.
  */
 #include "plane.h"
 
 #include <linux/virtio_net.h>
 
-enum { LOOK_BACK = 16, RUN_SEGMENTS = 64 };
+enum { LOOK_BACK = 16, RUN_SEGMENTS = 64, MAX_STREAM_PAYLOAD = 65437 };
 enum { TCP_SEQ = 4, TCP_ACKNOWLEDGEMENT = 8, TCP_FLAGS = 13, TCP_WINDOW = 14, TCP_CSUM = 16, UDP_CSUM = 6 };
 
 /* ---- reading a packet ---- */
@@ -64,6 +67,52 @@ static bool same_headers(const struct run *run, const uint8_t *first, const uint
          memcmp(a + 18, b + 18, run->header - IPV6_HEADER - 18u) == 0;
 }
 
+/* A row has one key, one source and one set of flags. Without MOVED the source is the endpoint bound to the key. */
+static bool same_origin(const struct plane *plane, const int32_t *row, const int32_t *added) {
+  return row[IN_KEY_SLOT] == added[IN_KEY_SLOT] && row[IN_FLAGS] == added[IN_FLAGS] &&
+         (row[IN_SOURCE] == added[IN_SOURCE] || !(row[IN_FLAGS] & ROW_MOVED) ||
+          udp_same_address(&plane->slots[row[IN_SOURCE]].from, &plane->slots[added[IN_SOURCE]].from));
+}
+
+/* ---- the segments of a Pilot stream ---- */
+
+enum { STREAM_DATA = 0x12 /* version 1, ACK and no other flag */, PROTOCOL_STREAM = 1 };
+enum { STREAM_LENGTH = 2, STREAM_ADDRESSES = 4, STREAM_SEQUENCE = 20, STREAM_ACKNOWLEDGEMENT = 24, STREAM_CRC = 30 };
+
+/* Data and nothing else. What may be a SACK, which is told from data by its first bytes alone, stays by itself. */
+static bool is_stream_data(const uint8_t *packet, int32_t length) {
+  return length > VIRTUAL_HEADER && packet[0] == STREAM_DATA && packet[1] == PROTOCOL_STREAM &&
+         (length < VIRTUAL_HEADER + 4 || memcmp(packet + VIRTUAL_HEADER, "SACK", 4) != 0);
+}
+
+static bool continues_stream(const uint8_t *first, const int32_t *run, const uint8_t *packet, int32_t length) {
+  int32_t payload = length - VIRTUAL_HEADER, joined = run[IN_LENGTH] - VIRTUAL_HEADER;
+  int32_t each = run[IN_SEGMENTS] == 1 ? joined : run[IN_SEGMENT_BYTES];
+  return is_stream_data(first, run[IN_LENGTH]) && is_stream_data(packet, length) && payload <= each &&
+         joined == run[IN_SEGMENTS] * each && joined + payload <= MAX_STREAM_PAYLOAD && run[IN_SEGMENTS] < RUN_SEGMENTS &&
+         memcmp(first + STREAM_ADDRESSES, packet + STREAM_ADDRESSES, STREAM_SEQUENCE - STREAM_ADDRESSES) == 0 &&
+         memcmp(first + STREAM_ACKNOWLEDGEMENT, packet + STREAM_ACKNOWLEDGEMENT,
+                STREAM_CRC - STREAM_ACKNOWLEDGEMENT) == 0 &&
+         read_u32(packet + STREAM_SEQUENCE) == read_u32(first + STREAM_SEQUENCE) + (uint32_t)joined;
+}
+
+/* Moves the payload behind the last row's, if it continues that. The row's length field grows; its CRC is right no more. */
+static bool join_stream(struct plane *plane, const int32_t *row) {
+  if (plane->rows_filled == 0) return false;
+  int32_t *run = plane->in_rows + (size_t)(plane->rows_filled - 1) * ROW_WORDS;
+  uint8_t *first = plane->in_arena + run[IN_OFFSET], *packet = plane->in_arena + row[IN_OFFSET];
+  if (run[IN_KIND] != ROW_VIRTUAL || !same_origin(plane, run, row) || !continues_stream(first, run, packet, row[IN_LENGTH]))
+    return false;
+  if (run[IN_SEGMENTS] == 1) run[IN_SEGMENT_BYTES] = run[IN_LENGTH] - VIRTUAL_HEADER;
+  int32_t payload = row[IN_LENGTH] - VIRTUAL_HEADER;
+  memmove(first + run[IN_LENGTH], packet + VIRTUAL_HEADER, (size_t)payload);
+  run[IN_LENGTH] += payload;
+  run[IN_TOTAL_BYTES] += row[IN_LENGTH];
+  run[IN_SEGMENTS]++;
+  write_u16(first + STREAM_LENGTH, (uint32_t)(run[IN_LENGTH] - VIRTUAL_HEADER));
+  return true;
+}
+
 /* ---- the rows ---- */
 
 static bool fits(const struct plane *plane, const struct run *run, const int32_t *row, const struct run *added,
@@ -74,13 +123,6 @@ static bool fits(const struct plane *plane, const struct run *run, const int32_t
   if (run->protocol == PROTOCOL_UDP && !plane->has_uso) return false;
   if (run->protocol == PROTOCOL_TCP && run->next_seq != read_u32(packet + IPV6_HEADER + TCP_SEQ)) return false;
   return same_headers(run, plane->in_arena + row[IN_OFFSET], packet);
-}
-
-/* A row has one key, one source and one set of flags. Without MOVED the source is the endpoint bound to the key. */
-static bool same_origin(const struct plane *plane, const int32_t *row, const int32_t *added) {
-  return row[IN_KEY_SLOT] == added[IN_KEY_SLOT] && row[IN_FLAGS] == added[IN_FLAGS] &&
-         (row[IN_SOURCE] == added[IN_SOURCE] || !(row[IN_FLAGS] & ROW_MOVED) ||
-          udp_same_address(&plane->slots[row[IN_SOURCE]].from, &plane->slots[added[IN_SOURCE]].from));
 }
 
 /* The latest row of the packet's flow, or NONE. */
@@ -134,6 +176,7 @@ static void begin(struct plane *plane, struct run *added, const int32_t *row) {
 }
 
 bool coalesce_add(struct plane *plane, const int32_t row[ROW_WORDS]) {
+  if (row[IN_KIND] == ROW_VIRTUAL && join_stream(plane, row)) return true;
   if (plane->rows_filled == MAX_ROWS || plane->segments_filled == MAX_SEGMENTS) return false;
   const uint8_t *packet = plane->in_arena + row[IN_OFFSET];
   uint32_t length = (uint32_t)row[IN_LENGTH];

@@ -50,7 +50,7 @@ enum in_word {
   IN_SENDER,
   IN_VERDICT,
   IN_NEXT_SEQ,
-  IN_PRIVATE,
+  IN_SEGMENT_BYTES,
 };
 
 enum row_kind { ROW_PACKET, ROW_VIRTUAL, ROW_OTHER };
@@ -300,7 +300,7 @@ struct run {
   bool pushed; /* the last segment carried PSH */
 };
 
-/* Adds an opened packet as a segment of an earlier row or as a row of its own. False when a table is full. */
+/* Adds a row, or what it holds to an earlier row whose run it continues. False when a table is full. */
 bool coalesce_add(struct plane *plane, const int32_t row[ROW_WORDS]);
 /* Turns the run that begins at `packet` into one superpacket; the header is rewritten in place. */
 void coalesce_finish(const struct run *run, uint8_t *packet, uint8_t vnet[VNET_HEADER]);

@@ -37,6 +37,14 @@ export const DROP_REASONS = [
   "policy",
   /** The peer holds so many flows that its next would push out those of others. */
   "flow-limit",
+  /** Beyond the rate that its rule grants. */
+  "over-limit",
+  /** The bytes that its rule grants in a time are used up. */
+  "over-budget",
+  /** As many flows have begun as its rule grants in a time. */
+  "over-flows",
+  /** Its rule names another way than the packet came, or would have to go. */
+  "wrong-path",
   "too-big",
   "no-path",
   "staging-full",

@@ -16,10 +16,19 @@ export class TokenBucket {
 
   /** Takes `cost` tokens if they are there. */
   take(now: Instant, cost = 1): boolean {
-    const elapsedMs = Math.max(0, now - this.#filledAt);
-    this.#tokens = Math.min(this.#burst, this.#tokens + elapsedMs * this.#ratePerMs);
-    this.#filledAt = now;
+    this.#fill(now);
     if (this.#tokens < cost) return false;
+    this.#tokens -= cost;
+    return true;
+  }
+
+  /**
+   * Takes `cost` tokens if any are there, and owes what is missing: for things of very different cost, of which the large
+   * ones must not wait forever behind the small ones. On average the rate is kept all the same.
+   */
+  takeOnCredit(now: Instant, cost: number): boolean {
+    this.#fill(now);
+    if (this.#tokens <= 0) return false;
     this.#tokens -= cost;
     return true;
   }
@@ -27,5 +36,11 @@ export class TokenBucket {
   /** True when nobody took anything for so long that the bucket is full again: it may be forgotten. */
   isFull(now: Instant): boolean {
     return this.#tokens + Math.max(0, now - this.#filledAt) * this.#ratePerMs >= this.#burst;
+  }
+
+  #fill(now: Instant): void {
+    const elapsedMs = Math.max(0, now - this.#filledAt);
+    this.#tokens = Math.min(this.#burst, this.#tokens + elapsedMs * this.#ratePerMs);
+    this.#filledAt = now;
   }
 }

@@ -2,7 +2,7 @@
 import type { PeerIdentity } from "../control/api.ts";
 import type { FlowStatus } from "../control/policy-api.ts";
 import type { Engine } from "../engine/engine.ts";
-import { wallNow } from "../io/clock.ts";
+import { now } from "../io/clock.ts";
 import type { Flow } from "../policy/flow-table.ts";
 import type { NodeId } from "../wire/ids.ts";
 
@@ -12,7 +12,7 @@ export interface FlowStatusParts {
 }
 
 export function flowStatuses(flows: readonly Flow[], { engine, identity }: FlowStatusParts): FlowStatus[] {
-  const nowS = Math.floor(wallNow() / 1000);
+  const nowS = engine.steadyS(now());
   return flows.flatMap((flow) => {
     const node = engine.admission.nodeOf(flow);
     return node === undefined ? [] : [flowStatus(flow, identity(node), engine, nowS)];

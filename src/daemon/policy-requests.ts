@@ -33,6 +33,7 @@ import { type Lockdown, Policy } from "../policy/policy.ts";
 import type { Rule, Selector } from "../policy/rule.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
 import { type NodeId, nodeId } from "../wire/ids.ts";
+import { readAccounts } from "./accounts.ts";
 import { flowStatuses } from "./flow-status.ts";
 import { readCandidate, readPolicyFiles, writePolicyFile } from "./policy-files.ts";
 import { explain } from "./why.ts";
@@ -69,7 +70,7 @@ export class PolicyRequests implements PolicyBackend {
     const { policyFile, engine, state } = this.#parts;
     const sources = readPolicyFiles(policyFile.path);
     if (sources === undefined && policyFile.mustExist) throw missing(policyFile.path);
-    if (sources !== undefined) engine.admission.replaceRules(this.#accept(parsePolicy(sources)), now());
+    if (sources !== undefined) engine.admission.replaceRules(this.#accept(parsePolicy(sources, readAccounts())), now());
     const stored = state.load("lockdown.json", parseLockdown);
     if (stored.problem !== undefined) engine.problems.set(stored.problem.code, stored.problem);
     // A record of a lockdown that cannot be read was one: it stays until lifted.
@@ -87,7 +88,7 @@ export class PolicyRequests implements PolicyBackend {
     const { policyFile, engine } = this.#parts;
     const sources = path === undefined ? readPolicyFiles(policyFile.path) : readCandidate(path, policyFile.path);
     if (sources === undefined) throw missing(policyFile.path);
-    const parsed = parsePolicy(sources);
+    const parsed = parsePolicy(sources, readAccounts());
     const isSound = parsed.problems.length === 0;
     const candidate = new Policy();
     candidate.replace(parsed.rules, wallNow());
@@ -122,7 +123,7 @@ export class PolicyRequests implements PolicyBackend {
     const { policyFile, engine } = this.#parts;
     if (this.#trial !== undefined) throw trialRuns();
     const sources = readCandidate(path, policyFile.path);
-    const rules = this.#accept(parsePolicy(sources));
+    const rules = this.#accept(parsePolicy(sources, readAccounts()));
     const before = engine.admission.policy.rules;
     const kept = path === policyFile.path ? undefined : sources[0];
     // The file first: what is in force without being kept would be gone at the next start.
@@ -153,7 +154,7 @@ export class PolicyRequests implements PolicyBackend {
     // Files that are gone must not open what they closed.
     if (sources === undefined && engine.admission.policy.rules !== undefined) throw missing(policyFile.path);
     if (sources === undefined) return { rules: 0, cut: [], confirmWithinS: null };
-    return this.#replace(this.#accept(parsePolicy(sources)));
+    return this.#replace(this.#accept(parsePolicy(sources, readAccounts())));
   }
 
   async flows(): Promise<FlowsReply> {
@@ -190,6 +191,10 @@ export class PolicyRequests implements PolicyBackend {
     const mistakes = parsed.problems.map(
       ({ file, line, column, message, hint }) => `${file}:${line}:${column}: ${message}. ${hint}`,
     );
+    for (const { owner, peer, source } of parsed.rules) {
+      if (owner === undefined && peer.kind !== "tag") continue;
+      mistakes.push(`${source.file}:${source.line}: programs and tags are not known yet: no rule may name them`);
+    }
     if (mistakes.length > 0) throw invalid(mistakes);
     const failed = this.#failedTests(parsed).map(({ file, line, text, decidedBy }) => {
       const why =
@@ -220,7 +225,7 @@ export class PolicyRequests implements PolicyBackend {
         (selector.kind === "name" && record?.hostname === selector.name) ||
         (selector.kind === "address" && selector.address.node === node) ||
         (selector.kind === "key" && selector.fingerprint === fingerprint);
-      if (isMeant) return { node, name: record?.hostname, fingerprint };
+      if (isMeant) return { node, name: record?.hostname, fingerprint, tags: [] };
     }
     return undefined;
   }

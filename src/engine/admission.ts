@@ -19,7 +19,7 @@ import {
 } from "../policy/flow-key.ts";
 import type { Flow, FlowTable } from "../policy/flow-table.ts";
 import { Fragments } from "../policy/fragments.ts";
-import { type Lockdown, Policy } from "../policy/policy.ts";
+import type { Lockdown, Policy } from "../policy/policy.ts";
 import type { Direction, FlowFacts, Rule } from "../policy/rule.ts";
 import type { Routes } from "../routing/routes.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
@@ -30,9 +30,12 @@ import { networkAt } from "../wire/address.ts";
 import { type NetworkId, type NodeId, networkId, type PilotAddress } from "../wire/ids.ts";
 import { IPV6_HEADER_BYTES, NEXT_HEADER } from "../wire/ipv6.ts";
 import { TCP, TCP_FLAG } from "../wire/tcp.ts";
+import type { Governor } from "./governor.ts";
 import type { Refusals } from "./refusals.ts";
 
 export interface AdmissionParts {
+  readonly policy: Policy;
+  readonly governor: Governor;
   readonly flows: FlowTable;
   readonly trust: TrustBook;
   readonly links: LinkTable;
@@ -40,16 +43,19 @@ export interface AdmissionParts {
   readonly crypto: Crypto;
   readonly refusals: Pick<Refusals, "cut">;
   wall(now: Instant): WallClock;
+  /** The time of flows. */
+  steadyS(now: Instant): number;
 }
 
 export class Admission {
-  readonly policy = new Policy();
+  readonly policy: Policy;
   readonly #parts: AdmissionParts;
   readonly #fragments = new Fragments();
   #wakeAt: Instant | undefined;
 
   constructor(parts: AdmissionParts) {
     this.#parts = parts;
+    this.policy = parts.policy;
   }
 
   /** For a packet whose shape is not simply FLOW: the flow that it goes with, or -1. May rewrite the key. */
@@ -101,8 +107,9 @@ export class Admission {
   }
 
   /** The peer is trusted and the addresses are right: the entry of a flow that may pass, or why it may not. */
-  open(key: FlowKey, link: Link, side: Side, nowS: number): number | DropReason {
-    const { flows, trust } = this.#parts;
+  open(key: FlowKey, link: Link, side: Side, now: Instant): number | DropReason {
+    const { flows, trust, governor } = this.#parts;
+    const nowS = this.#parts.steadyS(now);
     const isRemote = side === "source-is-remote";
     const known = flows.find(key);
     const goesOn =
@@ -113,7 +120,11 @@ export class Admission {
     const remotely = goesOn ? flows.beganRemotely(known) : isRemote;
     const begun = this.#allowed(key, link.node, remotely) ?? this.#resumed(key, link.node, isRemote, goesOn);
     if (begun === undefined) return "policy";
-    const flow = flows.allow(key, link.index, trust.epoch, nowS, { ...begun, isNew: !goesOn });
+    const isGoverned = governor.governs(begun.verdict);
+    const beyond = goesOn || !isGoverned ? undefined : governor.mayBegin(begun.verdict, link.node, now);
+    if (beyond !== undefined) return beyond;
+    const flow = flows.allow(key, link.index, trust.epoch, nowS, { ...begun, isGoverned, isNew: !goesOn });
+    if (flow >= 0 && !goesOn) governor.noteBegun(begun.verdict, link.node, now);
     return flow < 0 ? "flow-limit" : flow;
   }
 
@@ -129,26 +140,25 @@ export class Admission {
 
   /** A packet that was made out of what a trusted plain agent sent: why it may not pass, or undefined. */
   admitTranslated(packet: Uint8Array, link: Link, now: Instant): DropReason | undefined {
-    const { flows, trust } = this.#parts;
+    const { flows, trust, governor } = this.#parts;
     const view = new DataView(packet.buffer, packet.byteOffset, packet.byteLength);
     const key: FlowKey = { view, remoteOffset: 0, localOffset: 0, ports: 0, protocol: 0, opens: false };
     if (readFlowKey(packet, 0, packet.length, "source-is-remote", key) !== SHAPE.FLOW) return "malformed-packet";
-    const nowS = this.#seconds(now);
+    const nowS = this.#parts.steadyS(now);
     const flow = flows.find(key);
     const isKnown = flow >= 0 && flows.linkOf(flow) === link.index;
-    if (isKnown && flows.isLive(flow, trust.epoch, nowS, key.opens, true)) {
-      flows.noteReceived(flow, packet.length, nowS);
-      return undefined;
-    }
-    const opened = this.open(key, link, "source-is-remote", nowS);
+    const isLive = isKnown && flows.isLive(flow, trust.epoch, nowS, key.opens, true);
+    const opened = isLive ? flow : this.open(key, link, "source-is-remote", now);
     if (typeof opened === "string") return opened;
-    flows.noteReceived(opened, packet.length, nowS);
-    return undefined;
+    const beyond = flows.isGoverned(opened) ? governor.passIn(opened, link, packet.length, now) : undefined;
+    if (beyond === undefined) flows.noteReceived(opened, packet.length, nowS);
+    return beyond;
   }
 
   /** Undefined: no policy. Returns the flows that it cut. */
   replaceRules(rules: readonly Rule[] | undefined, now: Instant): Flow[] {
     this.policy.replace(rules, this.#parts.wall(now));
+    this.#parts.governor.replaceRules(rules);
     return this.#changed(now);
   }
 
@@ -164,7 +174,7 @@ export class Admission {
 
   /** Live flows of peers that are trusted. */
   list(now: Instant): Flow[] {
-    return this.#parts.flows.list(this.#seconds(now)).filter((flow) => this.#factsOf(flow) !== undefined);
+    return this.#parts.flows.list(this.#parts.steadyS(now)).filter((flow) => this.#factsOf(flow) !== undefined);
   }
 
   /** Ends one flow; it may begin again if the policy allows. */
@@ -181,6 +191,11 @@ export class Admission {
   fingerprintOf(record: TrustRecord | undefined): string | undefined {
     if (record?.publicKey === undefined) return undefined;
     return `SHA256:${toBase64(this.#parts.crypto.sha256(record.publicKey)).replace(/=+$/, "")}`;
+  }
+
+  /** Somebody set the clock, or the machine slept: rules may have ended, and ones that had may be in force again. */
+  handleClockSet(now: Instant): void {
+    if (this.policy.reconsider(this.#parts.wall(now))) this.#changed(now);
   }
 
   handleTimeout(now: Instant): void {
@@ -201,7 +216,7 @@ export class Admission {
       const verdict = facts && this.policy.judge(facts);
       return verdict !== undefined && this.policy.allows(verdict) ? verdict : undefined;
     };
-    const cut = this.#parts.flows.rejudge(verdictOf, this.#seconds(now));
+    const cut = this.#parts.flows.rejudge(verdictOf, this.#parts.steadyS(now));
     this.#parts.refusals.cut(cut);
     return cut;
   }
@@ -265,11 +280,17 @@ export class Admission {
   #facts(node: NodeId, network: NetworkId, direction: Direction, protocol: number, port: number): FlowFacts {
     const record = this.#parts.trust.get(node);
     const fingerprint = this.fingerprintOf(record);
-    return { direction, protocol, port, node, network, name: record?.hostname, fingerprint };
-  }
-
-  #seconds(now: Instant): number {
-    return Math.floor(this.#parts.wall(now) / 1000);
+    return {
+      direction,
+      protocol,
+      port,
+      node,
+      network,
+      name: record?.hostname,
+      fingerprint,
+      tags: [],
+      owner: undefined,
+    };
   }
 }
 

@@ -66,9 +66,17 @@ export class BridgeConversation {
     this.#peers.delete(node);
   }
 
-  /** Keys were agreed: what the peer is may have changed with them. */
+  /**
+   * Keys were agreed: what the peer is may have changed with them. That it was a pilot-tun is no reason to lose packets should
+   * it be one no more: until it says hello again nobody knows. Only "plain" goes on being believed.
+   */
   linkUp(link: Link, now: Instant): void {
-    this.#facts(link.node).hellosSent = 0;
+    const facts = this.#facts(link.node);
+    facts.hellosSent = 0;
+    if (facts.kind === "pilot-tun") {
+      facts.kind = "unknown";
+      facts.isObserved = false;
+    }
     this.helloDue(link, now);
   }
 
@@ -184,7 +192,6 @@ export class BridgeConversation {
   #facts(node: NodeId): PeerFacts {
     let facts = this.#peers.get(node);
     if (facts === undefined) {
-      // That it was a pilot-tun is no reason to lose packets should it be one no more: only "plain" is believed.
       const kind = this.#kinds.get(node) === "plain" ? "plain" : "unknown";
       facts = { kind, isObserved: false, hellosSent: 0 };
       this.#peers.set(node, facts);

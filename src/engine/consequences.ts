@@ -14,6 +14,7 @@ import type { BeaconWay } from "./beacon-way.ts";
 import type { BridgeConversation } from "./bridge-conversation.ts";
 import type { DirectHandshakes } from "./direct-handshakes.ts";
 import type { EngineEvent, EngineParts } from "./engine-ports.ts";
+import type { Governor } from "./governor.ts";
 import type { Introductions } from "./introductions.ts";
 import type { KnownEndpoints } from "./known-endpoints.ts";
 import type { Networks } from "./networks.ts";
@@ -43,6 +44,7 @@ export interface ConsequencesParts extends Pick<EngineParts, "registry" | "beaco
   readonly streams: NodeStreams;
   readonly refusals: Refusals;
   readonly drops: DropCounters;
+  readonly governor: Governor;
   emit(event: EngineEvent): void;
   transmit(transmit: Transmit): void;
 }
@@ -138,6 +140,10 @@ export class Consequences {
       case "unreachable":
         this.#refuseStaged(event.packets, now);
         this.#parts.plain.linkUnreachable(link.node);
+        return;
+      case "barred":
+        this.#parts.drops.count("wrong-path");
+        this.#parts.governor.refuseDetour(link, event.packet.bytes, now);
         return;
     }
   }

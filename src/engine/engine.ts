@@ -11,6 +11,7 @@ import { DropCounters, type DropReason } from "../base/drop-reason.ts";
 import type { Endpoint, LocalAddress } from "../base/endpoint.ts";
 import { after, type Deadline, earlier, type Instant, type WallClock } from "../base/instant.ts";
 import { FlowTable } from "../policy/flow-table.ts";
+import { Policy } from "../policy/policy.ts";
 import { Routes } from "../routing/routes.ts";
 import { consents } from "../trust/trust-record.ts";
 import type { Link } from "../tunnel/link.ts";
@@ -24,6 +25,7 @@ import { Consequences } from "./consequences.ts";
 import { Datagrams } from "./datagrams.ts";
 import { DirectHandshakes } from "./direct-handshakes.ts";
 import type { EngineEvent, EngineOptions, EngineParts, LinkFacts } from "./engine-ports.ts";
+import { Governor } from "./governor.ts";
 import { Inbound } from "./inbound.ts";
 import { Introductions } from "./introductions.ts";
 import { keyChangeProblem } from "./key-change.ts";
@@ -80,13 +82,16 @@ export class Engine {
   /** Key: code. Bound: one per code and pinned peer. */
   readonly problems = new Map<string, { code: string; message: string; hint: string }>();
   #clockOffsetMs = 0;
+  /** The first `#clockOffsetMs`: how long flows are idle must not change because the clock is set. */
+  readonly #steadyOffsetMs: number;
 
   constructor(options: EngineOptions, parts: EngineParts, now: Instant, wall: WallClock) {
     this.#options = options;
     this.#parts = parts;
     this.node = options.node;
     this.#endpoints = new KnownEndpoints(options.endpoints);
-    this.handleClock(now, wall);
+    this.#clockOffsetMs = wall - now;
+    this.#steadyOffsetMs = wall - now;
     const local = {
       node: options.node,
       seed: options.seed,
@@ -130,12 +135,16 @@ export class Engine {
       now,
     );
     const state = { flows: this.#flows, links: this.#links, routes: this.routes, refusals: this.#refusals };
-    this.admission = new Admission({ ...parts, ...state, wall: (at) => this.#wall(at) });
+    const policy = new Policy();
+    const governor = new Governor({ ...state, policy });
+    const clocks = { wall: (at: Instant) => this.#wall(at), steadyS: (at: Instant) => this.steadyS(at) };
+    this.admission = new Admission({ ...parts, ...state, ...clocks, policy, governor });
     this.plain = new PlainAgents({
       ...{ local: this.node, links: this.#links, streams: this.#streams, pings: this.#pings },
       admission: this.admission,
       ...{ refusals: this.#refusals, crypto: parts.crypto, trust: parts.trust, drops: this.#drops },
       networks: this.networks,
+      hostname: () => parts.registry.hostname,
       addressOf: (address) => encodeAddressBytes(options.prefix, address),
       kindOf: (node) => this.#bridge.kindOf(node),
     });
@@ -152,6 +161,7 @@ export class Engine {
       dataPlane: parts.dataPlane,
       flows: this.#flows,
       admission: this.admission,
+      governor,
       links: this.#links,
       routes: this.routes,
       networks: this.networks,
@@ -188,14 +198,14 @@ export class Engine {
       sizes: this.sizes,
       mtuBytes: options.mtuBytes,
       heardPacket: (link, at) => this.#bridge.heardPacket(link, at),
-      handleVirtual: (link, packet, at) => virtual.handle(link, packet, at),
+      handleVirtual: (...packet) => virtual.handle(...packet),
       handleDatagram: (datagram, source, relayed, at) => datagrams.handle(datagram, source, relayed, at),
     });
     const ends = { links: this.#links, bridge: this.#bridge, pings: this.#pings, direct: this.#direct };
     const talk = { ...ends, notices: this.#notices, sizes: this.sizes, plain: this.plain, streams: this.#streams };
     this.#parting = new Parting({ ...talk, refusals: this.#refusals, flows: this.#flows, history: this.#history });
     this.#consequences = new Consequences({
-      ...{ ...talk, ...parts, refusals: this.#refusals, strangers: this.#strangers, drops: this.#drops },
+      ...{ ...talk, ...parts, refusals: this.#refusals, strangers: this.#strangers, drops: this.#drops, governor },
       ...{ endpoints: this.#endpoints, introductions: this.introductions, networks: this.networks },
       ...{ paths: this.paths, beaconWay: this.beaconWay },
       emit: (event) => this.#events.push(event),
@@ -208,16 +218,18 @@ export class Engine {
 
   /** `wall` is what other machines call `now`; must be called at least after every clock change. */
   handleClock(now: Instant, wall: WallClock): void {
+    const isSet = Math.abs(wall - now - this.#clockOffsetMs) > CLOCK_SET_MS;
     this.#clockOffsetMs = wall - now;
+    if (isSet) this.admission.handleClockSet(now);
   }
 
   handleTunBatch(count: number, now: Instant): void {
-    this.#outbound.decide(count, now, this.#wall(now));
+    this.#outbound.decide(count, now, this.steadyS(now));
     this.#settle(now);
   }
 
   handleUdpBatch(count: number, now: Instant): void {
-    this.#inbound.decide(count, now, this.#wall(now));
+    this.#inbound.decide(count, now, this.steadyS(now));
     this.#settle(now);
   }
 
@@ -347,6 +359,11 @@ export class Engine {
     return drops;
   }
 
+  /** The time of flows: Unix seconds as they were when this daemon started, and since then real ones. */
+  steadyS(now: Instant): number {
+    return Math.floor((now + this.#steadyOffsetMs) / 1000);
+  }
+
   // ---- inside
 
   #wall(now: Instant): WallClock {
@@ -403,7 +420,7 @@ export class Engine {
   #networksChanged(lost: readonly NetworkId[], now: Instant): void {
     this.routes.setNetworks([networkId(0), ...this.networks.memberships()]);
     this.#parts.trust.bumpEpoch();
-    const nowS = Math.floor(this.#wall(now) / 1000);
+    const nowS = this.steadyS(now);
     for (const network of lost) this.#refusals.cut(this.#flows.cutNetwork(network, nowS));
     this.plain.networksChanged(now);
     this.introductions.membershipsChanged((node) => this.networks.sharesJoined(node), now);
@@ -424,7 +441,7 @@ export class Engine {
       closeLink: (node, now) => this.#parting.closeLink(node, now),
       connectLink: (node, now) => this.#links.get(node)?.connect(now),
       located: (node, endpoint, lan, now) => this.paths.handleResolved(node, endpoint, lan, now),
-      cutFlows: (node, now) => this.#parting.cutFlows(node, Math.floor(this.#wall(now) / 1000), now),
+      cutFlows: (node, now) => this.#parting.cutFlows(node, this.steadyS(now), now),
       consentChanged: (node) => {
         const link = this.#links.get(node);
         if (link !== undefined) this.#bridge.consentChanged(link);
@@ -444,5 +461,7 @@ export class Engine {
   }
 }
 
+/** More than what time servers correct bit by bit. */
+const CLOCK_SET_MS = 2_000;
 /** Three discovers without an answer. */
 const BEACON_SILENCE_MS = 80_000;

@@ -6,7 +6,7 @@
 import { readU16, readU32 } from "../base/bytes.ts";
 import type { DropCounters, DropReason } from "../base/drop-reason.ts";
 import type { Endpoint } from "../base/endpoint.ts";
-import type { Instant, WallClock } from "../base/instant.ts";
+import type { Instant } from "../base/instant.ts";
 import { type FlowKey, readFlowKey, SHAPE } from "../policy/flow-key.ts";
 import type { FlowTable } from "../policy/flow-table.ts";
 import type { Routes } from "../routing/routes.ts";
@@ -17,6 +17,7 @@ import type { LinkTable } from "../tunnel/link-table.ts";
 import { IPV6, IPV6_HEADER_BYTES, NEXT_HEADER } from "../wire/ipv6.ts";
 import { clampMss, MIN_TCP_HEADER_BYTES, TCP, TCP_FLAG } from "../wire/tcp.ts";
 import type { Admission } from "./admission.ts";
+import type { Governor } from "./governor.ts";
 import type { Networks } from "./networks.ts";
 import type { PacketSizes } from "./packet-sizes.ts";
 import { MODE, type PlainAgents } from "./plain/plain-agents.ts";
@@ -25,6 +26,7 @@ export interface InboundParts {
   readonly dataPlane: DataPlane;
   readonly flows: FlowTable;
   readonly admission: Admission;
+  readonly governor: Governor;
   readonly links: LinkTable;
   readonly routes: Routes;
   readonly networks: Networks;
@@ -35,8 +37,11 @@ export interface InboundParts {
   readonly sizes: PacketSizes;
   /** The peer sends packets though it was not taken for a pilot-tun; false when this node takes none. */
   heardPacket(link: Link, now: Instant): boolean;
-  /** A whole virtual packet of an authenticated peer that is not bridge data; borrowed. */
-  handleVirtual(link: Link, packet: Uint8Array, now: Instant): DropReason | undefined;
+  /**
+   * A whole virtual packet of an authenticated peer that is not bridge data; borrowed. `segmentBytes`: it holds a run of
+   * stream packets with so much payload each; 0 when it is one.
+   */
+  handleVirtual(link: Link, packet: Uint8Array, segmentBytes: number, now: Instant): DropReason | undefined;
   /** A datagram that is no opened frame; borrowed. `relayed`: the wrapper was taken off. */
   handleDatagram(datagram: Uint8Array, source: Endpoint, relayed: boolean, now: Instant): DropReason | undefined;
 }
@@ -59,8 +64,9 @@ export class Inbound {
     this.#key = { view: this.#view, remoteOffset: 0, localOffset: 0, ports: 0, protocol: 0, opens: false };
   }
 
-  decide(count: number, now: Instant, wall: WallClock): void {
-    this.#nowS = Math.floor(wall / 1000);
+  /** `nowS`: the time of flows. */
+  decide(count: number, now: Instant, nowS: number): void {
+    this.#nowS = nowS;
     for (let row = 0; row < count * ROW_WORDS; row += ROW_WORDS) {
       this.#rows[row + IN.VERDICT] = DROP;
       const refused =
@@ -92,7 +98,10 @@ export class Inbound {
 
     const offset = this.#rows[row + IN.OFFSET]!;
     const length = this.#rows[row + IN.LENGTH]!;
-    if (!isPacket) return this.#parts.handleVirtual(link, this.#arena.subarray(offset, offset + length), now);
+    if (!isPacket) {
+      const segmentBytes = this.#rows[row + IN.SEGMENTS]! > 1 ? this.#rows[row + IN.SEGMENT_BYTES]! : 0;
+      return this.#parts.handleVirtual(link, this.#arena.subarray(offset, offset + length), segmentBytes, now);
+    }
     const totalBytes = this.#rows[row + IN.TOTAL_BYTES]!;
     const refused = this.#decidePacket(link, offset, length, totalBytes, this.#rows[row + IN.NEXT_SEQ]!, now);
     if (refused === undefined) this.#rows[row + IN.VERDICT] = ACCEPT;
@@ -122,7 +131,7 @@ export class Inbound {
     nextSequence: number,
     now: Instant,
   ): DropReason | undefined {
-    const { flows, trust, admission } = this.#parts;
+    const { flows, trust, admission, governor } = this.#parts;
     const nowS = this.#nowS;
     if (length < IPV6_HEADER_BYTES) return "malformed-packet";
     if (length > this.#parts.mtuBytes) return "too-big";
@@ -143,9 +152,13 @@ export class Inbound {
     }
     const isKnown = flow >= 0 && flows.linkOf(flow) === link.index;
     if (!isKnown || !flows.isLive(flow, trust.epoch, nowS, key.opens, true)) {
-      const admitted = this.#admit(link, offset, now, nowS);
+      const admitted = this.#admit(link, offset, now);
       if (typeof admitted === "string") return admitted;
       flow = admitted;
+    }
+    if (flows.isGoverned(flow) || link.cameByRelay !== link.path.isRelayed) {
+      const beyond = governor.passIn(flow, link, totalBytes, now);
+      if (beyond !== undefined) return beyond;
     }
     flows.noteReceived(flow, totalBytes, nowS);
     if (shape === SHAPE.FIRST_FRAGMENT) admission.noteFirstFragment(this.#arena, offset, length, SIDE, key, flow, nowS);
@@ -163,7 +176,7 @@ export class Inbound {
   }
 
   /** The slow way: the source must belong to the peer whose key opened the frame, and both must consent. */
-  #admit(link: Link, offset: number, now: Instant, nowS: number): number | DropReason {
+  #admit(link: Link, offset: number, now: Instant): number | DropReason {
     const { routes, trust, admission } = this.#parts;
     if (routes.ownerOf(this.#arena, offset + 8) !== link.node) return "spoofed-source";
     if (!routes.isLocal(this.#arena, offset + 24)) return "wrong-destination";
@@ -172,7 +185,7 @@ export class Inbound {
     if (state !== "mutual") return "not-trusted";
     if (this.#parts.networks.admits(this.#arena, offset + 8, offset + 24, link.node, now) !== "yes")
       return "not-member";
-    return admission.open(this.#key, link, SIDE, nowS);
+    return admission.open(this.#key, link, SIDE, now);
   }
 
   #followTcp(offset: number, length: number, flow: number, nextSequence: number, link: Link): void {

@@ -220,6 +220,11 @@ export class Networks {
     return network === 0 || (this.#memberships.has(network) && this.#peers.get(peer)?.networks?.has(network) === true);
   }
 
+  /** A network by its name, if both are in it. */
+  sharedByName(name: string, peer: NodeId): NetworkId | undefined {
+    return this.memberships().find((network) => this.nameOf(network) === name && this.areBothIn(network, peer));
+  }
+
   #refreshPeer(node: NodeId, now: Instant): void {
     const known = this.#peers.get(node);
     if (known !== undefined && now - known.at < STALE_MS) return;

@@ -9,6 +9,7 @@ import type { Deadline, Instant } from "../base/instant.ts";
 import type { Stream } from "../stream/stream.ts";
 import type { StreamEvent } from "../stream/stream-event.ts";
 import type { StreamOptions } from "../stream/stream-options.ts";
+import type { StreamPacket } from "../stream/stream-packet.ts";
 import { type ListenMode, StreamTable, type TableEvent } from "../stream/stream-table.ts";
 import type { NodeId, PilotAddress } from "../wire/ids.ts";
 import { encodeWithoutCrc, FLAG, PORT, PROTOCOL, type VirtualPacket } from "../wire/virtual-packet.ts";
@@ -78,7 +79,7 @@ export class NodeStreams {
     this.#table.resetNode(node, now);
   }
 
-  handlePacket(node: NodeId, packet: VirtualPacket, now: Instant): DropReason | undefined {
+  handlePacket(node: NodeId, packet: VirtualPacket & StreamPacket, now: Instant): DropReason | undefined {
     const dropped = this.#table.handlePacket({ network: packet.source.network, node }, packet, now);
     return dropped === undefined ? undefined : "unhandled-virtual-packet";
   }

@@ -5,7 +5,7 @@
  */
 import { readU32 } from "../base/bytes.ts";
 import type { DropCounters, DropReason } from "../base/drop-reason.ts";
-import type { Instant, WallClock } from "../base/instant.ts";
+import type { Instant } from "../base/instant.ts";
 import { type FlowKey, portsOf, readFlowKey, SHAPE } from "../policy/flow-key.ts";
 import type { FlowTable } from "../policy/flow-table.ts";
 import type { Routes } from "../routing/routes.ts";
@@ -17,6 +17,7 @@ import type { NodeId } from "../wire/ids.ts";
 import { IPV6, IPV6_HEADER_BYTES, NEXT_HEADER } from "../wire/ipv6.ts";
 import { clampMss, MIN_TCP_HEADER_BYTES, TCP, TCP_FLAG } from "../wire/tcp.ts";
 import type { Admission } from "./admission.ts";
+import type { Governor } from "./governor.ts";
 import type { Networks } from "./networks.ts";
 import type { PacketSizes } from "./packet-sizes.ts";
 import { MODE, type PlainAgents } from "./plain/plain-agents.ts";
@@ -27,6 +28,7 @@ export interface OutboundParts {
   readonly dataPlane: DataPlane;
   readonly flows: FlowTable;
   readonly admission: Admission;
+  readonly governor: Governor;
   readonly links: LinkTable;
   readonly routes: Routes;
   readonly networks: Networks;
@@ -57,8 +59,8 @@ export class Outbound {
     this.#key = { view: this.#view, remoteOffset: 0, localOffset: 0, ports: 0, protocol: 0, opens: false };
   }
 
-  decide(count: number, now: Instant, wall: WallClock): void {
-    const nowS = Math.floor(wall / 1000);
+  /** `nowS`: the time of flows. */
+  decide(count: number, now: Instant, nowS: number): void {
     for (let row = 0; row < count * ROW_WORDS; row += ROW_WORDS) {
       this.#rows[row + OUT.KEY_SLOT] = DROP;
       const refused = this.#decideOne(row, now, nowS);
@@ -67,7 +69,7 @@ export class Outbound {
   }
 
   #decideOne(row: number, now: Instant, nowS: number): DropReason | undefined {
-    const { flows, links, trust, admission } = this.#parts;
+    const { flows, links, trust, admission, governor } = this.#parts;
     const offset = this.#rows[row + OUT.OFFSET]!;
     const length = this.#rows[row + OUT.LENGTH]!;
 
@@ -87,14 +89,21 @@ export class Outbound {
       else flow = admission.findRelated(shape, this.#arena, offset, length, SIDE, key, nowS);
     }
     if (flow < 0 || !flows.isLive(flow, trust.epoch, nowS, key.opens, false)) {
-      const admitted = this.#admit(offset, length, now, nowS);
+      const admitted = this.#admit(offset, length, now);
       if (typeof admitted === "string") {
         if (binding !== undefined) this.#parts.plain.connections.cutOne(binding.id, now);
         return admitted;
       }
       flow = admitted;
     }
-    const link = flows.noteSent(flow, this.#bytesOnTheWay(row), nowS);
+    const bytes = this.#bytesOnTheWay(row);
+    const isGoverned = flows.isGoverned(flow);
+    const beyond = isGoverned
+      ? governor.passOut(flow, this.#arena.subarray(offset, offset + length), bytes, now)
+      : undefined;
+    if (beyond !== undefined) return beyond;
+    const way = isGoverned ? governor.wayOf(flow) : undefined;
+    const link = flows.noteSent(flow, bytes, nowS);
     if (shape === SHAPE.FIRST_FRAGMENT) admission.noteFirstFragment(this.#arena, offset, length, SIDE, key, flow, nowS);
 
     // 3. It must fit the far interface and the path, segment by segment; what fits no frame but may be cut is.
@@ -116,7 +125,7 @@ export class Outbound {
 
     // 4. A plain agent takes no packets: translated for it, or copied as long as nobody knows whether it is one.
     if (this.#parts.plain.modes[link] !== MODE.WHOLE) {
-      const verdict = this.#parts.plain.handlePacket(links.at(link)!, this.#packetOf(row), now);
+      const verdict = this.#parts.plain.handlePacket(links.at(link)!, this.#packetOf(row, way), now);
       if (verdict === "loopback") this.#rows[row + OUT.KEY_SLOT] = LOOPBACK;
       if (verdict === "loopback" || verdict === "taken") return undefined;
       if (verdict !== "whole") return verdict;
@@ -124,12 +133,19 @@ export class Outbound {
 
     // 5. A key to seal with, or a place to wait for one.
     const keySlot = links.sendKey[link]!;
-    if (keySlot < 0) return this.#stage(row, link, now);
+    if (keySlot < 0) return this.#stage(row, link, way, now);
+    const ownSlot = links.sendEndpoint[link]!;
+    const endpointSlot = way === undefined ? ownSlot : links.at(link)!.slotFor(way, now);
+    // What must be cut goes the link's own way and no other.
+    if (endpointSlot === undefined || (isLong && endpointSlot !== ownSlot)) {
+      governor.refuseDetour(links.at(link)!, this.#arena.subarray(offset, offset + length), now);
+      return "wrong-path";
+    }
     if (isLong) {
       this.#parts.sizes.long.send(links.at(link)!, keySlot, this.#packetOf(row), frameBytes);
     } else {
       this.#rows[row + OUT.KEY_SLOT] = keySlot;
-      this.#rows[row + OUT.ENDPOINT_SLOT] = links.sendEndpoint[link]!;
+      this.#rows[row + OUT.ENDPOINT_SLOT] = endpointSlot;
     }
     if (this.#notedLink !== link || this.#notedAt !== now) {
       this.#notedLink = link;
@@ -154,7 +170,7 @@ export class Outbound {
   }
 
   /** The slow way, once per flow and epoch: ours to send, somebody's to receive, and both consent. */
-  #admit(offset: number, length: number, now: Instant, nowS: number): number | DropReason {
+  #admit(offset: number, length: number, now: Instant): number | DropReason {
     const { routes, trust, refusals, links, admission } = this.#parts;
     const packet = this.#arena.subarray(offset, offset + length);
     if (!routes.isLocal(this.#arena, offset + 8)) return "spoofed-source";
@@ -181,7 +197,7 @@ export class Outbound {
       refusals.unreachable(packet, now);
       return "no-path";
     }
-    const opened = admission.open(this.#key, link, SIDE, nowS);
+    const opened = admission.open(this.#key, link, SIDE, now);
     if (typeof opened === "string") refusals.prohibited(packet, now);
     return opened;
   }
@@ -199,15 +215,15 @@ export class Outbound {
     }
   }
 
-  #stage(row: number, linkIndex: number, now: Instant): DropReason | undefined {
-    const packet = this.#packetOf(row);
+  #stage(row: number, linkIndex: number, way: StagedPacket["way"], now: Instant): DropReason | undefined {
+    const packet = this.#packetOf(row, way);
     const evicted = this.#parts.links.at(linkIndex)!.stage({ ...packet, bytes: packet.bytes.slice() }, now);
     if (evicted > 0) this.#parts.drops.count("staging-full", evicted);
     return undefined;
   }
 
   /** Its bytes are borrowed. */
-  #packetOf(row: number): StagedPacket {
+  #packetOf(row: number, way?: StagedPacket["way"]): StagedPacket {
     const rows = this.#rows;
     const offset = rows[row + OUT.OFFSET]!;
     return {
@@ -217,6 +233,7 @@ export class Outbound {
       csumStart: rows[row + OUT.CSUM_START]!,
       csumOffset: rows[row + OUT.CSUM_OFFSET]!,
       headerLength: rows[row + OUT.HEADER_LENGTH]!,
+      way,
     };
   }
 

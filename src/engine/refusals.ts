@@ -48,6 +48,11 @@ export class Refusals {
     this.#unreachable(packet, UNREACHABLE.PROHIBITED, now);
   }
 
+  /** It may not go now, but may soon: what is open stays open. */
+  barred(packet: Uint8Array, now: Instant): void {
+    this.#unreachable(packet, UNREACHABLE.PROHIBITED, now);
+  }
+
   packetTooBig(packet: Uint8Array, mtuBytes: number, now: Instant): void {
     if (!mayAnswerWithError(packet) || !this.#bucket.take(now)) return;
     this.#push(encodePacketTooBig({ source: this.#source, offending: packet, mtu: mtuBytes }));

@@ -31,8 +31,8 @@ export class VirtualPackets {
     this.#parts = parts;
   }
 
-  /** `bytes` are borrowed. */
-  handle(link: Link, bytes: Uint8Array, now: Instant): DropReason | undefined {
+  /** `bytes` are borrowed. `segmentBytes`: as in a row of the data plane, 0 for one packet. */
+  handle(link: Link, bytes: Uint8Array, segmentBytes: number, now: Instant): DropReason | undefined {
     const packet = parseVirtualPacket(bytes, true); // by the data plane
     if (packet === undefined) return "bad-virtual-packet";
     switch (packet.protocol) {
@@ -41,7 +41,7 @@ export class VirtualPackets {
       case PROTOCOL.DATAGRAM:
         return this.#handleDatagram(link, packet, now);
       case PROTOCOL.STREAM:
-        return this.#handleStream(link, packet, now);
+        return this.#handleStream(link, packet, segmentBytes, now);
       default:
         return "unhandled-virtual-packet";
     }
@@ -52,13 +52,15 @@ export class VirtualPackets {
     return this.#refusalOf(link, packet, now) ?? this.#parts.plain.handleDatagram(link, packet, now);
   }
 
-  #handleStream(link: Link, packet: VirtualPacket, now: Instant): DropReason | undefined {
+  #handleStream(link: Link, packet: VirtualPacket, segmentBytes: number, now: Instant): DropReason | undefined {
     const isHandshake = packet.destinationPort === PORT.HANDSHAKE;
     const isOpening = (packet.flags & (FLAG.SYN | FLAG.ACK)) === FLAG.SYN;
     const refused = isOpening && !isHandshake ? this.#refusalOf(link, packet, now) : undefined;
     if (refused !== undefined) return refused;
-    if (!isHandshake) this.#parts.plain.noteReceived(link.node, packet.payload.length);
-    return this.#parts.streams.handlePacket(link.node, packet, now);
+    const segments = segmentBytes === 0 ? 1 : Math.ceil(packet.payload.length / segmentBytes);
+    if (!isHandshake) this.#parts.plain.noteReceived(link.node, packet.payload.length, segments);
+    const run = segmentBytes === 0 ? packet : { ...packet, segmentBytes };
+    return this.#parts.streams.handlePacket(link.node, run, now);
   }
 
   /** Why the peer may not begin this. As long as nobody knows who is in a network, it is asked and the peer tries again. */

@@ -1,6 +1,7 @@
 /**
- * Rules as a decision structure: five look-ups by what is known of the peer, in each a binary search over ports, and the
- * smallest rule number of those found decides. Cost per new flow does not grow with the number of rules.
+ * Rules as a decision structure: a look-up by each thing that is known of the peer (and of the local program, where rules
+ * ask for it), in each a binary search over ports, and the smallest rule number of those found decides. Cost per new flow
+ * does not grow with the number of rules.
  *
  * Compiled for one moment: rules that are over are left out, and `expiresAt` says when the next one is.
  */
@@ -8,60 +9,122 @@ import type { WallClock } from "../base/instant.ts";
 import type { NetworkId, NodeId } from "../wire/ids.ts";
 import { NEXT_HEADER } from "../wire/ipv6.ts";
 import type { Direction, FlowFacts, Rule, Selector } from "./rule.ts";
+import { ancestorsOf, type OwnerSelector, type SocketOwner, unitOf } from "./socket-owner.ts";
 
 export class CompiledPolicy {
   readonly rules: readonly Rule[];
   /** When the first rule that is still there ends; undefined: none does. */
   readonly expiresAt: WallClock | undefined;
-  /** Key: what a selector names. Bound: the rules. */
-  readonly #tables = new Map<string, SelectorTable>();
-  readonly #byKind: Readonly<Record<Selector["kind"], boolean>>;
+  /** Key: what the two selectors of a rule name. Bound: the rules. */
+  readonly #tables: ReadonlyMap<string, SelectorTable>;
+  /** The rules that name an owner, as if they named none. Key: what the peer's selector names. Bound: the rules. */
+  readonly #withOwner: ReadonlyMap<string, SelectorTable>;
+  readonly #peerKinds: ReadonlySet<Selector["kind"]>;
+  readonly #ownerKinds: ReadonlySet<OwnerSelector["kind"]>;
 
   constructor(rules: readonly Rule[], now: WallClock) {
     this.rules = rules;
-    const live = new Map<string, { rule: Rule; index: number }[]>();
-    const byKind = { trusted: false, name: false, address: false, network: false, key: false };
-    let expiresAt: WallClock | undefined;
-    rules.forEach((rule, index) => {
-      if (rule.until !== undefined && rule.until <= now) return;
-      if (rule.until !== undefined && (expiresAt === undefined || rule.until < expiresAt)) expiresAt = rule.until;
-      byKind[rule.peer.kind] = true;
-      const key = selectorKey(rule.peer);
-      const known = live.get(key);
-      if (known === undefined) live.set(key, [{ rule, index }]);
-      else known.push({ rule, index });
-    });
-    for (const [key, list] of live) this.#tables.set(key, new SelectorTable(list));
-    this.expiresAt = expiresAt;
-    this.#byKind = byKind;
+    const live = rules.map((rule, index) => ({ rule, index })).filter(({ rule }) => !isOver(rule, now));
+    const owned = live.filter(({ rule }) => rule.owner !== undefined);
+    this.#tables = tablesOf(live, ({ owner, peer }) => ownerKey(owner) + peerKey(peer));
+    this.#withOwner = tablesOf(owned, ({ peer }) => peerKey(peer));
+    this.#peerKinds = new Set(live.map(({ rule }) => rule.peer.kind));
+    this.#ownerKinds = new Set(owned.map(({ rule }) => rule.owner!.kind));
+    const ends = live.flatMap(({ rule }) => rule.until ?? []);
+    this.expiresAt = ends.length === 0 ? undefined : ends.reduce((first, end) => (end < first ? end : first));
   }
 
   /** Index of the rule that decides; NO_RULE: none matches, which denies. */
   decide(flow: FlowFacts): number {
-    const slot = slotOf(flow.direction, flow.protocol);
-    const uses = this.#byKind;
-    let best = NO_RULE;
-    if (uses.trusted) best = this.#smaller(best, TRUSTED, slot, flow.port);
-    if (uses.name && flow.name !== undefined) best = this.#smaller(best, nameKey(flow.name), slot, flow.port);
-    if (uses.address) best = this.#smaller(best, addressKey(flow.network, flow.node), slot, flow.port);
-    if (uses.network) best = this.#smaller(best, networkKey(flow.network), slot, flow.port);
-    if (uses.key && flow.fingerprint !== undefined)
-      best = this.#smaller(best, keyKey(flow.fingerprint), slot, flow.port);
+    const peers = this.#peerKeys(flow);
+    let best = smallest(this.#tables, ANYBODY, peers, flow);
+    if (flow.owner === undefined || this.#ownerKinds.size === 0) return best;
+    for (const owner of this.#ownerKeys(flow.owner)) best = first(best, smallest(this.#tables, owner, peers, flow));
     return best;
   }
 
-  #smaller(best: number, key: string, slot: number, port: number): number {
-    const found = this.#tables.get(key)?.find(slot, port) ?? NO_RULE;
-    if (found === NO_RULE) return best;
-    return best === NO_RULE || found < best ? found : best;
+  /** Whether the answer may depend on who owns the local socket. */
+  ownerMatters(flow: FlowFacts): boolean {
+    if (this.#ownerKinds.size === 0) return false;
+    const peers = this.#peerKeys(flow);
+    const owned = smallest(this.#withOwner, ANYBODY, peers, flow);
+    return owned !== NO_RULE && first(owned, smallest(this.#tables, ANYBODY, peers, flow)) === owned;
   }
+
+  /** True when some rule asks for more of an owner than his number. */
+  get asksForPrograms(): boolean {
+    return [...this.#ownerKinds].some((kind) => kind !== "user");
+  }
+
+  #peerKeys(flow: FlowFacts): string[] {
+    const kinds = this.#peerKinds;
+    const keys: string[] = [];
+    if (kinds.has("trusted")) keys.push(TRUSTED);
+    if (kinds.has("name") && flow.name !== undefined) keys.push(nameKey(flow.name));
+    if (kinds.has("address")) keys.push(addressKey(flow.network, flow.node));
+    if (kinds.has("network")) keys.push(networkKey(flow.network));
+    if (kinds.has("key") && flow.fingerprint !== undefined) keys.push(keyKey(flow.fingerprint));
+    if (kinds.has("tag")) keys.push(...flow.tags.map(tagKey));
+    return keys;
+  }
+
+  #ownerKeys(owner: SocketOwner): Set<string> {
+    const kinds = this.#ownerKinds;
+    const keys = new Set<string>();
+    if (kinds.has("user")) keys.add(userKey(owner.uid));
+    if (kinds.has("group")) for (const gid of owner.groups) keys.add(groupKey(gid));
+    for (const path of owner.cgroups) {
+      const unit = kinds.has("unit") ? unitOf(path) : undefined;
+      if (unit !== undefined) keys.add(unitKey(unit));
+      if (kinds.has("cgroup")) for (const above of ancestorsOf(path)) keys.add(cgroupKey(above));
+    }
+    return keys;
+  }
+}
+
+interface Numbered {
+  readonly rule: Rule;
+  readonly index: number;
+}
+
+function isOver(rule: Rule, now: WallClock): boolean {
+  return rule.until !== undefined && rule.until <= now;
+}
+
+function tablesOf(rules: readonly Numbered[], keyOf: (rule: Rule) => string): ReadonlyMap<string, SelectorTable> {
+  const lists = new Map<string, Numbered[]>();
+  for (const numbered of rules) {
+    const key = keyOf(numbered.rule);
+    const known = lists.get(key);
+    if (known === undefined) lists.set(key, [numbered]);
+    else known.push(numbered);
+  }
+  return new Map([...lists].map(([key, list]) => [key, new SelectorTable(list)]));
+}
+
+function smallest(
+  tables: ReadonlyMap<string, SelectorTable>,
+  owner: string,
+  peers: readonly string[],
+  { direction, protocol, port }: FlowFacts,
+): number {
+  const slot = slotOf(direction, protocol);
+  let best = NO_RULE;
+  for (const peer of peers) best = first(best, tables.get(owner + peer)?.find(slot, port) ?? NO_RULE);
+  return best;
+}
+
+/** Of two rule numbers, the one that decides. */
+function first(a: number, b: number): number {
+  if (a === NO_RULE || b === NO_RULE) return a === NO_RULE ? b : a;
+  return a < b ? a : b;
 }
 
 /** The rules of one selector: per direction and protocol, ports cut into ranges that each have one first rule. */
 class SelectorTable {
   readonly #slots: (PortTable | undefined)[];
 
-  constructor(rules: readonly { rule: Rule; index: number }[]) {
+  constructor(rules: readonly Numbered[]) {
     this.#slots = Array.from({ length: SLOTS }, (_, slot) => {
       const here = rules.filter(({ rule }) => coversSlot(rule, slot));
       return here.length === 0 ? undefined : portTable(here);
@@ -90,7 +153,7 @@ interface PortTable {
 }
 
 /** Paints the ranges in order, each only where nothing is painted yet; `next` leads over what is. */
-function portTable(list: readonly { rule: Rule; index: number }[]): PortTable {
+function portTable(list: readonly Numbered[]): PortTable {
   const edges = new Set([0]);
   for (const { rule } of list) {
     for (const { first, last } of rule.ports ?? EVERY_PORT) edges.add(first).add(last + 1);
@@ -142,7 +205,7 @@ function slotOf(direction: Direction, protocol: number): number {
   }
 }
 
-function selectorKey(selector: Selector): string {
+function peerKey(selector: Selector): string {
   switch (selector.kind) {
     case "trusted":
       return TRUSTED;
@@ -154,6 +217,24 @@ function selectorKey(selector: Selector): string {
       return networkKey(selector.network);
     case "key":
       return keyKey(selector.fingerprint);
+    case "tag":
+      return tagKey(selector.tag);
+  }
+}
+
+/** Ends with a character that no selector contains, so that it runs into no peer's key. */
+function ownerKey(selector: OwnerSelector | undefined): string {
+  switch (selector?.kind) {
+    case undefined:
+      return ANYBODY;
+    case "user":
+      return userKey(selector.uid);
+    case "group":
+      return groupKey(selector.gid);
+    case "unit":
+      return unitKey(selector.unit);
+    case "cgroup":
+      return cgroupKey(selector.path);
   }
 }
 
@@ -161,7 +242,13 @@ const nameKey = (name: string) => `n${name}`;
 const addressKey = (network: NetworkId, node: NodeId) => `a${network}:${node}`;
 const networkKey = (network: NetworkId) => `w${network}`;
 const keyKey = (fingerprint: string) => `k${fingerprint}`;
+const tagKey = (tag: string) => `g${tag}`;
 const TRUSTED = "t";
+const userKey = (uid: number) => `u${uid}\n`;
+const groupKey = (gid: number) => `g${gid}\n`;
+const unitKey = (unit: string) => `s${unit}\n`;
+const cgroupKey = (path: string) => `c${path}\n`;
+const ANYBODY = "";
 
 const KIND = { tcp: 0, udp: 1, icmp: 2, other: 3 } as const;
 const SLOTS = 8;

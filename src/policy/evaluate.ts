@@ -5,6 +5,7 @@
 import type { WallClock } from "../base/instant.ts";
 import { networkId, nodeId } from "../wire/ids.ts";
 import { type FlowFacts, type PolicyTest, protocolNumber, type Rule, type Selector } from "./rule.ts";
+import { type OwnerSelector, type SocketOwner, selectsOwner } from "./socket-owner.ts";
 
 /** Index of the rule that decides; undefined: none matches, which denies. */
 export function firstMatch(rules: readonly Rule[], flow: FlowFacts, now: WallClock): number | undefined {
@@ -32,14 +33,14 @@ export function failedTests(
   });
 }
 
-export type PeerFacts = Pick<FlowFacts, "node" | "name" | "fingerprint">;
+export type PeerFacts = Pick<FlowFacts, "node" | "name" | "fingerprint" | "tags">;
 
 function matches(rule: Rule, flow: FlowFacts, now: WallClock): boolean {
   if (rule.until !== undefined && rule.until <= now) return false;
   if (rule.direction !== flow.direction) return false;
   if (rule.protocol !== "any" && protocolNumber(rule.protocol) !== flow.protocol) return false;
   if (rule.ports?.every((range) => flow.port < range.first || flow.port > range.last)) return false;
-  return selects(rule.peer, flow);
+  return selects(rule.peer, flow) && (rule.owner === undefined || selectsOwner(rule.owner, flow.owner));
 }
 
 function selects(selector: Selector, flow: FlowFacts): boolean {
@@ -54,6 +55,8 @@ function selects(selector: Selector, flow: FlowFacts): boolean {
       return flow.network === selector.network;
     case "key":
       return flow.fingerprint === selector.fingerprint;
+    case "tag":
+      return flow.tags.includes(selector.tag);
   }
 }
 
@@ -73,5 +76,19 @@ function factsOf(test: PolicyTest, peer: PeerFacts | undefined): FlowFacts {
           : networkId(0),
     name: selector.kind === "name" ? selector.name : peer?.name,
     fingerprint: selector.kind === "key" ? selector.fingerprint : peer?.fingerprint,
+    tags: [...(peer?.tags ?? []), ...(selector.kind === "tag" ? [selector.tag] : [])],
+    owner: test.owner && ownerOf(test.owner),
   };
 }
+
+/** Somebody of whom only this is known. */
+function ownerOf(selector: OwnerSelector): SocketOwner {
+  return {
+    uid: selector.kind === "user" ? selector.uid : NOBODY,
+    groups: selector.kind === "group" ? [selector.gid] : [],
+    cgroups: selector.kind === "unit" ? [`/${selector.unit}`] : selector.kind === "cgroup" ? [selector.path] : [],
+  };
+}
+
+/** No user has this number. */
+const NOBODY = -1;

@@ -52,6 +52,8 @@ export interface Flow {
 export interface Begun {
   readonly remotely: boolean;
   readonly verdict: number;
+  /** The rule has terms, so each packet is looked at. */
+  readonly isGoverned: boolean;
   /** False keeps the age of the entry that is there. */
   readonly isNew: boolean;
 }
@@ -116,6 +118,24 @@ export class FlowTable {
     this.#words[entry + FLAGS] = this.#words[entry + FLAGS]! | CLOSING;
   }
 
+  /** Packets of this flow are not simply passed on. */
+  isGoverned(entry: number): boolean {
+    return (this.#words[entry + FLAGS]! & (GOVERNED | ANSWERS_BY_RELAY)) !== 0;
+  }
+
+  verdictOf(entry: number): number {
+    return this.#words[entry + VERDICT]!;
+  }
+
+  /** The peer's last packet came through the relay though it could be reached directly. */
+  answersByRelay(entry: number): boolean {
+    return (this.#words[entry + FLAGS]! & ANSWERS_BY_RELAY) !== 0;
+  }
+
+  setAnswersByRelay(entry: number, byRelay: boolean): void {
+    this.#setFlag(entry, ANSWERS_BY_RELAY, byRelay);
+  }
+
   linkOf(entry: number): number {
     return this.#words[entry + LINK]!;
   }
@@ -159,6 +179,7 @@ export class FlowTable {
       words[entry + FLAGS] = begun.remotely ? BEGAN_REMOTELY : 0;
       this.#bytes.fill(0, (entry / STRIDE) * 2, (entry / STRIDE) * 2 + 2);
     }
+    this.#setFlag(entry, GOVERNED, begun.isGoverned);
     words[entry + EPOCH] = epoch;
     words[entry + LINK] = link;
     words[entry + LAST_SEEN_S] = nowS;
@@ -179,8 +200,12 @@ export class FlowTable {
   cutOne(id: string): Flow | undefined {
     const entry = Number.parseInt(id, 36) * STRIDE;
     if (!(entry >= 0 && entry < CAPACITY * STRIDE) || !this.#used(entry)) return undefined;
+    return this.#read(entry).id === id ? this.cutEntry(entry) : undefined;
+  }
+
+  /** Removes this very flow and returns it. */
+  cutEntry(entry: number): Flow {
     const flow = this.#read(entry);
-    if (flow.id !== id) return undefined;
     this.#remove(entry);
     return flow;
   }
@@ -230,6 +255,11 @@ export class FlowTable {
     this.#bytes[counter] = this.#bytes[counter]! + bytes;
     this.#words[entry + LAST_SEEN_S] = nowS;
     return this.#words[entry + LINK]!;
+  }
+
+  #setFlag(entry: number, flag: number, isSet: boolean): void {
+    const flags = this.#words[entry + FLAGS]!;
+    this.#words[entry + FLAGS] = isSet ? flags | flag : flags & ~flag;
   }
 
   #used(entry: number): boolean {
@@ -370,8 +400,10 @@ const HAS_SEQ = 2;
 const BEGAN_REMOTELY = 4;
 const CLOSING = 8;
 const HAS_SYN = 16;
+const GOVERNED = 32;
+const ANSWERS_BY_RELAY = 64;
 
-const BEGUN_HERE: Begun = { remotely: false, verdict: -2, isNew: false };
+const BEGUN_HERE: Begun = { remotely: false, verdict: -2, isGoverned: false, isNew: false };
 
 /** How long connection tracking in hosts waits; never below RFC 4787 §4.3 and RFC 5382 §5. */
 function idleLimitS(protocol: number, isClosing: boolean): number {

@@ -2,20 +2,39 @@
  * Policy text → rules and tests, or every problem at once, each with its file, line and column.
  *
  *   default deny
- *   allow|deny in|out tcp|udp|icmp|any [PORTS] from|to SELECTOR [until DATE | for DURATION]
- *   test allow|deny in|out tcp|udp|icmp|any [PORT] from|to SELECTOR
+ *   allow|deny in|out tcp|udp|icmp|any [PORTS] from|to SELECTOR [by OWNER] [until DATE | for DURATION]
+ *     [limit RATE] [budget BYTES/TIME] [flows N/TIME] [via direct|relay]
+ *   test allow|deny in|out tcp|udp|icmp|any [PORT] from|to SELECTOR [by OWNER]
  *
- * A word that cannot be enforced here is refused and never passed over: a limit that is believed and not kept is worse
- * than none. Never throws, whatever the text is.
+ * What follows the peer may come in any order, each once. A word that cannot be enforced is refused and never passed
+ * over: a limit that is believed and not kept is worse than none. Never throws, whatever the text is.
  */
 
 import type { WallClock } from "../base/instant.ts";
 import { nearestWord } from "../base/nearest-word.ts";
-import { parsePilotAddress } from "../wire/address.ts";
-import { networkId } from "../wire/ids.ts";
 import { parseDate, parseRuleDuration } from "./moments.ts";
-import type { Direction, PolicyTest, PortRange, Rule, RuleProtocol, Selector, SourcePosition } from "./rule.ts";
-import { type Word, wordsOf } from "./words.ts";
+import {
+  type Accounts,
+  type BadWord,
+  OWNER_FORMS,
+  parseOwner,
+  parseSelector,
+  SELECTOR_FORMS,
+} from "./parse-selector.ts";
+import { parseBytesPerTime, parseCountPerTime, parseRate, type Quota } from "./quantities.ts";
+import type {
+  Direction,
+  PolicyTest,
+  PortRange,
+  Rule,
+  RuleProtocol,
+  Selector,
+  SourcePosition,
+  Terms,
+  Way,
+} from "./rule.ts";
+import type { OwnerSelector } from "./socket-owner.ts";
+import { either, quoted, type Word, wordsOf } from "./words.ts";
 
 export interface PolicySource {
   /** As it shall be named to people. */
@@ -38,14 +57,14 @@ export interface ParsedPolicy {
   readonly problems: readonly PolicyProblem[];
 }
 
-/** The sources are one list of rules, in the order given. */
-export function parsePolicy(sources: readonly PolicySource[]): ParsedPolicy {
+/** The sources are one list of rules, in the order given. Names of users and groups are looked up in `accounts`. */
+export function parsePolicy(sources: readonly PolicySource[], accounts: Accounts): ParsedPolicy {
   const rules: Rule[] = [];
   const tests: PolicyTest[] = [];
   const problems: PolicyProblem[] = [];
   for (const source of sources) {
     source.text.split(/\r\n|\r|\n/).forEach((line, index) => {
-      const parser = new LineParser(source, line, index + 1, problems);
+      const parser = new LineParser(source, line, index + 1, problems, accounts);
       const parsed = parser.parse();
       if (parsed === undefined) return;
       if ("expected" in parsed) tests.push(parsed);
@@ -54,9 +73,6 @@ export function parsePolicy(sources: readonly PolicySource[]): ParsedPolicy {
   }
   return { rules, tests, problems };
 }
-
-/** What a selector is written like, for hints. */
-export const SELECTOR_FORMS = "trusted, a name (bob), a Pilot address (0:0000.0000.0007), network:N or key:SHA256:…";
 
 /** What both kinds of line have in common. */
 interface Head {
@@ -67,19 +83,31 @@ interface Head {
   readonly peer: Selector;
 }
 
+/** What may follow the peer. */
+interface Tail {
+  owner?: OwnerSelector;
+  until?: WallClock;
+  limitBytesPerS?: number;
+  budget?: Quota;
+  flows?: Quota;
+  via?: Way;
+}
+
 class LineParser {
   readonly #source: PolicySource;
   readonly #line: string;
   readonly #number: number;
   readonly #problems: PolicyProblem[];
   readonly #words: Word[];
+  readonly #accounts: Accounts;
   #at = 0;
 
-  constructor(source: PolicySource, line: string, number: number, problems: PolicyProblem[]) {
+  constructor(source: PolicySource, line: string, number: number, problems: PolicyProblem[], accounts: Accounts) {
     this.#source = source;
     this.#line = line;
     this.#number = number;
     this.#problems = problems;
+    this.#accounts = accounts;
     this.#words = wordsOf(line);
   }
 
@@ -108,16 +136,17 @@ class LineParser {
   #parseRule(): Rule | undefined {
     const head = this.#parseHead(["allow", "deny", "default", "test"]);
     if (head === undefined) return undefined;
-    const until = this.#parseEnd();
-    if (until === "problem") return undefined;
+    const tail = this.#parseTail(TAIL_OF_RULES, head);
+    if (tail === undefined) return undefined;
     const { verb, ...rest } = head;
-    return { action: verb, ...rest, until, ...this.#origin() };
+    return { action: verb, ...rest, owner: tail.owner, until: tail.until, terms: termsOf(tail), ...this.#origin() };
   }
 
   #parseTest(): PolicyTest | undefined {
     this.#at++;
     const head = this.#parseHead(["allow", "deny"]);
-    if (head === undefined || !this.#expectEnd()) return undefined;
+    const tail = head && this.#parseTail(TAIL_OF_TESTS, head);
+    if (head === undefined || tail === undefined) return undefined;
     const { verb, ports, ...rest } = head;
     const needsPort = head.protocol === "tcp" || head.protocol === "udp";
     const port = ports?.[0];
@@ -126,7 +155,7 @@ class LineParser {
       this.#problem(this.#words[0]!, "A test speaks of one flow", "Write tcp PORT, udp PORT or icmp, with one port.");
       return undefined;
     }
-    return { expected: verb, ...rest, port: port?.first ?? 0, ...this.#origin() };
+    return { expected: verb, ...rest, port: port?.first ?? 0, owner: tail.owner, ...this.#origin() };
   }
 
   #parseHead(verbs: readonly string[]): Head | undefined {
@@ -177,22 +206,84 @@ class LineParser {
     return undefined;
   }
 
-  /** `until DATE`, `for DURATION` or nothing. */
-  #parseEnd(): WallClock | undefined | "problem" {
-    const word = this.#peek();
-    if (word === undefined) return undefined;
-    if (this.#choice(["until", "for"], "after the peer") === undefined) return "problem";
-    const value = this.#peek();
-    this.#at++;
-    const isDate = word.text === "until";
-    const forms = isDate ? "until 2030-12-31 or until 2030-12-31T18:00Z" : "for 30m, for 2h or for 7d";
-    const until = value && (isDate ? parseDate(value.text) : parseRuleDuration(value.text, this.#source.writtenAt));
-    if (until === undefined) {
-      const what = value === undefined ? "Nothing" : quoted(value.text);
-      this.#problem(value ?? this.#end(), `${what} is not a ${isDate ? "date" : "duration"}`, `Write ${forms}.`);
-      return "problem";
+  /** All that follows the peer; undefined when something in it is wrong. */
+  #parseTail(allowed: readonly string[], head: Head): Tail | undefined {
+    const tail: Tail = {};
+    const seen = new Set<string>();
+    for (let word = this.#peek(); word !== undefined; word = this.#peek()) {
+      const name = this.#choice(allowed, "after the peer");
+      if (name === undefined || !this.#fits(word, name, seen, head) || !this.#parseOption(name, tail)) return undefined;
+      seen.add(name);
     }
-    return this.#expectEnd() ? until : "problem";
+    return tail;
+  }
+
+  #fits(word: Word, name: string, seen: ReadonlySet<string>, head: Head): boolean {
+    const other = name === "until" ? "for" : name === "for" ? "until" : name;
+    const before = seen.has(name) ? name : seen.has(other) ? other : undefined;
+    if (before !== undefined) {
+      this.#problem(word, `${name} comes after ${before === name ? "another" : before}`, "Say it once.");
+      return false;
+    }
+    if (head.verb === "deny" && TERMS.includes(name)) {
+      this.#problem(word, `What is denied has no ${name}`, "Leave it out, or write allow.");
+      return false;
+    }
+    if (name === "by" && head.protocol === "icmp" && head.direction === "in") {
+      this.#problem(word, "No program answers a ping: the kernel does", "Leave it out.");
+      return false;
+    }
+    return true;
+  }
+
+  #parseOption(name: string, tail: Tail): boolean {
+    switch (name) {
+      case "by":
+        return this.#set(tail, "owner", (text) => parseOwner(text, this.#accounts), `Write ${OWNER_FORMS}.`);
+      case "until":
+        return this.#set(tail, "until", parseDate, "Write until 2030-12-31 or until 2030-12-31T18:00Z.", "a date");
+      case "for": {
+        const end = (text: string) => parseRuleDuration(text, this.#source.writtenAt);
+        return this.#set(tail, "until", end, "Write for 30m, for 2h or for 7d.", "a duration");
+      }
+      case "limit":
+        return this.#set(tail, "limitBytesPerS", parseRate, "Write limit 5MB/s, 500KB/s or 8Mbit/s.", "a rate");
+      case "budget":
+        return this.#set(
+          tail,
+          "budget",
+          parseBytesPerTime,
+          "Write budget 50MB/h or budget 1GB/10m.",
+          "bytes in a time",
+        );
+      case "flows":
+        return this.#set(tail, "flows", parseCountPerTime, "Write flows 20/m or flows 100/1h.", "a count in a time");
+      default:
+        return this.#set(tail, "via", parseWay, "Write via direct or via relay.", "a way");
+    }
+  }
+
+  /** The word that follows becomes a value of the tail; false when it is none. */
+  #set<K extends keyof Tail>(
+    tail: Tail,
+    field: K,
+    parse: (text: string) => NonNullable<Tail[K]> | BadWord | undefined,
+    hint: string,
+    what = "a program",
+  ): boolean {
+    const word = this.#peek();
+    const value = word && parse(word.text);
+    if (word !== undefined) this.#at++;
+    if (value === undefined) {
+      const said = word === undefined ? "Nothing" : quoted(word.text);
+      this.#problem(word ?? this.#end(), `${said} is not ${what}`, hint);
+    } else if (isBad(value)) {
+      this.#problem(word!, value.message, value.hint);
+    } else {
+      tail[field] = value;
+      return true;
+    }
+    return false;
   }
 
   #expectEnd(): boolean {
@@ -236,58 +327,6 @@ class LineParser {
   }
 }
 
-type BadSelector = { readonly message: string; readonly hint: string };
-
-function parseSelector(text: string): Selector | BadSelector {
-  if (text === "trusted") return { kind: "trusted" };
-  const colon = text.indexOf(":");
-  const prefix = colon < 0 ? undefined : text.slice(0, colon);
-  if (prefix === "network") return parseNetwork(text.slice(colon + 1));
-  if (prefix === "key") return parseKey(text.slice(colon + 1));
-  const unsupported = UNSUPPORTED[prefix ?? text];
-  if (unsupported !== undefined)
-    return { message: `${quoted(prefix ?? text)} is not supported: ${unsupported}`, hint: `Write ${SELECTOR_FORMS}.` };
-  if (prefix !== undefined && /^\d+$/.test(prefix)) {
-    const parsed = parsePilotAddress(text);
-    if (parsed.kind === "address") return parsed;
-    return {
-      message: `${quoted(text)} is not a Pilot address: ${parsed.reason}`,
-      hint: "For example 0:0000.0000.0007.",
-    };
-  }
-  const name = text.toLowerCase().replace(/\.pilot$/, "");
-  if (/^(?!-)[a-z0-9-]{1,63}$(?<!-)/.test(name) && !/^\d+$/.test(name)) return meantName(name);
-  const near = nearestWord(text, ["trusted"]);
-  const hint = near === undefined ? `Write ${SELECTOR_FORMS}.` : `Did you mean ${near}?`;
-  return { message: `${quoted(text)} names no peer`, hint };
-}
-
-/** A slip in `trusted` must not become a rule about a peer that nobody knows. */
-function meantName(name: string): Selector | BadSelector {
-  if (nearestWord(name, ["trusted"]) === undefined && name !== "any" && name !== "all") return { kind: "name", name };
-  return {
-    message: `${quoted(name)} could be taken for trusted`,
-    hint: "Did you mean trusted? For a peer of that name, write its Pilot address.",
-  };
-}
-
-function parseNetwork(text: string): Selector | BadSelector {
-  const number = /^\d{1,5}$/.test(text) ? Number(text) : Number.NaN;
-  if (number <= 0xffff) return { kind: "network", network: networkId(number) };
-  return {
-    message: `${quoted(text)} is not a network's number`,
-    hint: "Write a number from 0 to 65535, for example network:1.",
-  };
-}
-
-function parseKey(text: string): Selector | BadSelector {
-  if (/^SHA256:[A-Za-z0-9+/]{43}$/.test(text)) return { kind: "key", fingerprint: text };
-  return {
-    message: `${quoted(text)} is not a key's fingerprint`,
-    hint: "Copy it from pilot-tun trust ls: key:SHA256: and 43 characters.",
-  };
-}
-
 function parseRange(text: string): PortRange | undefined {
   const match = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(text);
   if (match === null) return undefined;
@@ -296,9 +335,22 @@ function parseRange(text: string): PortRange | undefined {
   return first <= last && last <= 0xffff ? { first, last } : undefined;
 }
 
+function parseWay(text: string): Way | BadWord | undefined {
+  if (text === "direct" || text === "relay") return text;
+  const near = nearestWord(text, ["direct", "relay"]);
+  return near === undefined ? near : { message: `${quoted(text)} is not a way`, hint: `Did you mean ${near}?` };
+}
+
+function termsOf({ limitBytesPerS, budget, flows, via }: Tail): Terms | undefined {
+  const hasTerms = [limitBytesPerS, budget, flows, via].some((term) => term !== undefined);
+  return hasTerms ? { limitBytesPerS, budget, flows, via } : undefined;
+}
+
+function isBad(value: unknown): value is BadWord {
+  return typeof value === "object" && value !== null && "hint" in value;
+}
+
 function unexpected(text: string, allowed: readonly string[], where: string): [message: string, hint: string] {
-  const unsupported = UNSUPPORTED[text];
-  if (unsupported !== undefined) return [`${quoted(text)} is not supported: ${unsupported}`, "Leave it out."];
   const near = nearestWord(text, allowed);
   if (near !== undefined) return [`Unknown word ${quoted(text)} ${where}`, `Did you mean ${near}?`];
   return [
@@ -307,27 +359,8 @@ function unexpected(text: string, allowed: readonly string[], where: string): [m
   ];
 }
 
-function either(words: readonly string[]): string {
-  return words.join(" or ");
-}
-
-function quoted(text: string): string {
-  return JSON.stringify(text.slice(0, 80));
-}
-
 const PROTOCOLS: readonly RuleProtocol[] = ["tcp", "udp", "icmp", "any"];
+const TERMS: readonly string[] = ["limit", "budget", "flows", "via"];
+const TAIL_OF_RULES: readonly string[] = ["by", "until", "for", ...TERMS];
+const TAIL_OF_TESTS: readonly string[] = ["by"];
 const MAX_PROBLEMS = 1_000;
-
-/** Words of which operators may believe that they work, and why they do not. Without a prototype: text is any text. */
-const UNSUPPORTED: Readonly<Record<string, string | undefined>> = Object.assign(Object.create(null), {
-  limit: "rates are not limited per rule",
-  budget: "bytes are not counted per rule",
-  flows: "flows are not counted per rule",
-  via: "a rule does not choose the path",
-  user: "a packet at the interface does not tell whose socket sent it",
-  group: "a packet at the interface does not tell whose socket sent it",
-  cgroup: "a packet at the interface does not tell whose socket sent it",
-  unit: "a packet at the interface does not tell whose socket sent it",
-  tag: "registries give no tags that could be relied on",
-  chain: "there is no chain of delegation to look at",
-});

@@ -48,8 +48,18 @@ export class Policy {
 
   /** The number of the rule that decides, or one of the constants above. */
   judge(flow: FlowFacts): number {
-    if (this.#lockdown !== undefined && !this.#lockdown.except.includes(flow.node)) return LOCKED_DOWN;
+    if (this.#isLockedFor(flow)) return LOCKED_DOWN;
     return this.#compiled === undefined ? NO_POLICY : this.#compiled.decide(flow);
+  }
+
+  /** Whether `judge` may answer otherwise once it knows whose local socket it is. */
+  ownerMatters(flow: FlowFacts): boolean {
+    return this.#isLockedFor(flow) ? false : (this.#compiled?.ownerMatters(flow) ?? false);
+  }
+
+  /** Some rule asks for the programs behind a socket, not for its user alone. */
+  get asksForPrograms(): boolean {
+    return this.#compiled?.asksForPrograms ?? false;
   }
 
   allows(verdict: number): boolean {
@@ -68,6 +78,15 @@ export class Policy {
     return rules < lockdown ? rules : lockdown;
   }
 
+  /** The clock jumped, perhaps backwards: all ends are looked at anew. True when there are any. */
+  reconsider(now: WallClock): boolean {
+    const isOver = this.#lockdown?.until !== undefined && this.#lockdown.until <= now;
+    if (isOver) this.#lockdown = undefined;
+    const hasEnds = this.rules?.some((rule) => rule.until !== undefined) ?? false;
+    if (hasEnds) this.replace(this.rules, now);
+    return hasEnds || isOver;
+  }
+
   /** True when something ended, so that verdicts given before count no longer. */
   expire(now: WallClock): boolean {
     if (this.expiresAt === undefined || this.expiresAt > now) return false;
@@ -75,5 +94,9 @@ export class Policy {
     const expiresAt = this.#compiled?.expiresAt;
     if (expiresAt !== undefined && expiresAt <= now) this.replace(this.rules, now);
     return true;
+  }
+
+  #isLockedFor(flow: FlowFacts): boolean {
+    return this.#lockdown !== undefined && !this.#lockdown.except.includes(flow.node);
   }
 }

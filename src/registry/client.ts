@@ -105,6 +105,11 @@ export class RegistryClient {
     return this.#state;
   }
 
+  /** As told to the registry, which may have refused it. */
+  get hostname(): string | undefined {
+    return this.#hostname;
+  }
+
   /** The registry's clock, in whole seconds, as of its last answer to a heartbeat; undefined before the first. */
   get serverTime(): { readonly unixS: number | undefined; readonly at: Instant } | undefined {
     return this.#serverTime;

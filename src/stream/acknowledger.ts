@@ -20,8 +20,8 @@ export class Acknowledger {
     this.#mayHurry = mayHurry;
   }
 
-  handleInOrder(now: Instant): void {
-    this.#unacknowledgedSegments += 1;
+  handleInOrder(segments: number, now: Instant): void {
+    this.#unacknowledgedSegments += segments;
     if (this.#mayHurry && this.#unacknowledgedSegments >= MANY_SEGMENTS) this.dueAtOnce(now);
     else this.#dueWithin(this.#unacknowledgedSegments >= 2 ? SOON_MS : LONE_SEGMENT_MS, now);
   }

@@ -34,5 +34,5 @@ export class DialPacer {
 }
 
 const REFERENCE_PER_SECOND = 8;
-const RELAXED_PER_SECOND = 100;
-const RELAXED_BURST = 200;
+const RELAXED_PER_SECOND = 180;
+const RELAXED_BURST = 900;

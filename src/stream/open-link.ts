@@ -217,8 +217,8 @@ export class OpenLink {
   }
 
   #handleSegment(packet: StreamPacket, now: Instant): void {
-    const { payload, acknowledgement, window } = packet;
-    const sack = parseSack(payload);
+    const { payload, acknowledgement, window, segmentBytes = payload.length } = packet;
+    const sack = payload.length > segmentBytes ? undefined : parseSack(payload);
     if (sack !== undefined && this.#sender.isPlausibleSack(acknowledgement, payload, sack)) {
       this.#sender.handleAck(acknowledgement, window, false, now);
       this.#sender.handleSack(sack, now);
@@ -227,7 +227,7 @@ export class OpenLink {
     const isNews = acknowledgement !== this.#sender.unacknowledged;
     this.#sender.handleAck(acknowledgement, window, payload.length === 0, now);
     if (payload.length > 0) {
-      if (this.#receiver.handleData(packet.sequence, payload, now)) this.#sayReadable();
+      if (this.#receiver.handleData(packet.sequence, payload, segmentBytes, now)) this.#sayReadable();
     } else if (!isNews && this.#sender.isDrained && this.#keepalive.shouldAnswer(now)) {
       this.#receiver.acknowledger.dueSoon(now);
     }

@@ -9,7 +9,7 @@ import { Acknowledger } from "./acknowledger.ts";
 import type { MemoryBudget } from "./memory-budget.ts";
 import type { PeerTraits } from "./peer-traits.ts";
 import { type Placement, Reassembly } from "./reassembly.ts";
-import { sequenceAfter, sequenceBefore, sequenceDistance } from "./sequence.ts";
+import { sequenceAdd, sequenceAfter, sequenceBefore, sequenceDistance } from "./sequence.ts";
 
 /**
  * Transitions: open → waiting → ended or truncated, where "waiting" may take no time; waiting → doubtful → ended or truncated.
@@ -65,8 +65,24 @@ export class Receiver {
     return this.#droppedSegments;
   }
 
-  /** True when something became readable. */
-  handleData(sequence: number, payload: Uint8Array, now: Instant): boolean {
+  /** True when something became readable. A run of segments counts as its segments, of `segmentBytes` each but the last. */
+  handleData(sequence: number, payload: Uint8Array, segmentBytes: number, now: Instant): boolean {
+    if (payload.length <= segmentBytes || this.#takesWhole(sequence, payload.length)) {
+      return this.#handleInOne(sequence, payload, segmentBytes, now);
+    }
+    let isReadable = false;
+    for (let at = 0; at < payload.length; at += segmentBytes) {
+      const segment = payload.subarray(at, at + segmentBytes);
+      isReadable = this.#handleInOne(sequenceAdd(sequence, at), segment, segmentBytes, now) || isReadable;
+    }
+    return isReadable;
+  }
+
+  #takesWhole(sequence: number, bytes: number): boolean {
+    return sequence === this.next && this.#remoteEnd.kind === "open" && this.#reassembly.freeBytes >= bytes;
+  }
+
+  #handleInOne(sequence: number, payload: Uint8Array, segmentBytes: number, now: Instant): boolean {
     const end = this.#remoteEnd;
     if (end.kind === "doubtful" || end.kind === "ended" || end.kind === "truncated") {
       this.acknowledger.dueSoon(now);
@@ -74,9 +90,9 @@ export class Receiver {
     }
     if (end.kind === "waiting" && !sequenceBefore(sequence, end.end)) return false;
     this.#dataAt = now;
-    this.#largestSegmentBytes = Math.max(this.#largestSegmentBytes, payload.length);
+    this.#largestSegmentBytes = Math.max(this.#largestSegmentBytes, Math.min(payload.length, segmentBytes));
     const before = this.next;
-    this.#acknowledge(this.#place(sequence, payload), now);
+    this.#acknowledge(this.#place(sequence, payload), Math.ceil(payload.length / segmentBytes), now);
     const deliveredBytes = sequenceDistance(before, this.next);
     this.#receivedBytes += deliveredBytes;
     if (this.#discards) this.#reassembly.discardReadable();
@@ -159,8 +175,8 @@ export class Receiver {
     return placement;
   }
 
-  #acknowledge(placement: Placement, now: Instant): void {
-    if (placement === "in-order") this.acknowledger.handleInOrder(now);
+  #acknowledge(placement: Placement, segments: number, now: Instant): void {
+    if (placement === "in-order") this.acknowledger.handleInOrder(segments, now);
     else if (placement === "early") this.acknowledger.handleEarly();
     else this.acknowledger.dueSoon(now);
     if (placement === "no-room") this.#droppedSegments += 1;

@@ -5,7 +5,13 @@
 import { FLAG, type VirtualPacket } from "../wire/virtual-packet.ts";
 
 /** Its payload is borrowed: never to be written to, and valid for an input only until the call returns. */
-export type StreamPacket = Omit<VirtualPacket, "protocol" | "source" | "destination">;
+export type StreamPacket = Omit<VirtualPacket, "protocol" | "source" | "destination"> & {
+  /**
+   * Set for a run: the packet stands for several that follow each other, each with so many bytes of the payload and the
+   * last with the rest, and alike in all but their sequence numbers. None of them looks like a SACK.
+   */
+  readonly segmentBytes?: number;
+};
 
 /** Numbers a packet carries besides its flags and ports. */
 export interface PacketNumbers {

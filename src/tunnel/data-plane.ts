@@ -47,9 +47,12 @@ export const IN = {
   SOURCE: 4,
   /** Bits of ROW_FLAG. */
   FLAGS: 5,
-  /** Packets in this run: consecutive TCP or UDP segments of one flow that `writeTun` will write as one. */
+  /**
+   * Packets in this run: consecutive TCP or UDP segments of one flow that `writeTun` will write as one, or consecutive
+   * segments of one stream: then LENGTH and the length field are those of a packet with the payload of all.
+   */
   SEGMENTS: 6,
-  /** Bytes of all inner packets of the run. */
+  /** Bytes of all packets of the run. */
   TOTAL_BYTES: 7,
   /** Sender node of the frame or of the relay wrapper, for `packet`, `virtual` and relayed `other` rows. */
   SENDER: 8,
@@ -57,8 +60,8 @@ export const IN = {
   VERDICT: 9,
   /** TCP only: the sequence number after the last byte of the run (SYN and FIN counted), else 0. */
   NEXT_SEQ: 10,
-  /** Private to the data plane. */
-  PRIVATE: 11,
+  /** `virtual` rows with SEGMENTS over 1: payload bytes of each packet of the run but the last, which may be shorter. */
+  SEGMENT_BYTES: 11,
 } as const;
 
 export const ROW_KIND = {
@@ -139,6 +142,8 @@ export interface StagedPacket {
   readonly csumStart: number;
   readonly csumOffset: number;
   readonly headerLength: number;
+  /** The only way it may go, if its rule names one. */
+  readonly way?: "direct" | "relay" | undefined;
 }
 
 /** What the engine may ask of the data plane. Slots are small integers that the engine hands out. */

@@ -32,7 +32,9 @@ export type LinkEvent =
   | { readonly kind: "mtu-probe-due"; readonly link: Link }
   | { readonly kind: "mtu-check-due"; readonly link: Link }
   /** These packets will not get through: tell the programs that sent them. */
-  | { readonly kind: "unreachable"; readonly link: Link; readonly packets: readonly StagedPacket[] };
+  | { readonly kind: "unreachable"; readonly link: Link; readonly packets: readonly StagedPacket[] }
+  /** The link is up, but its way is not the one that this packet must go. */
+  | { readonly kind: "barred"; readonly link: Link; readonly packet: StagedPacket };
 
 /** Timers that run for others, and what these are told. */
 export const TIMER_EVENTS = {

@@ -25,6 +25,7 @@ import { PILA_FLAG, type PilaFlag, pilaFlags } from "./key-exchange.ts";
 import { type LinkContext, TIMER_EVENTS } from "./link-context.ts";
 import * as timing from "./link-timing.ts";
 import { Path, type PathEffect } from "./path.ts";
+import { RelaySlot } from "./relay-slot.ts";
 import type { Session } from "./session.ts";
 import { Sessions } from "./sessions.ts";
 import { Staging } from "./staging.ts";
@@ -40,6 +41,7 @@ export class Link {
   readonly #identityKey: Uint8Array;
   readonly #context: LinkContext;
   readonly #endpointSlot: number;
+  readonly #relaySlot: RelaySlot;
   readonly #timers: LinkTimers;
   readonly #staging = new Staging();
   readonly #inboundExchanges: TokenBucket;
@@ -73,6 +75,7 @@ export class Link {
     this.#identityKey = identityKey;
     this.index = index;
     this.#endpointSlot = endpointSlot;
+    this.#relaySlot = new RelaySlot(context, node);
     this.path = new Path(context.local.node < node);
     this.path.relayKind = context.relayKind();
     this.#timers = new LinkTimers(() => context.timerSet(this));
@@ -91,6 +94,11 @@ export class Link {
 
   get lastReceivedAt(): Instant | undefined {
     return this.#lastReceivedAt;
+  }
+
+  /** Whether the frame that is being handled came through the relay. */
+  get cameByRelay(): boolean {
+    return this.#cameRelayed;
   }
 
   get sendSlot(): number | undefined {
@@ -138,6 +146,14 @@ export class Link {
   handleRelayChange(): void {
     this.path.relayKind = this.#context.relayKind();
     if (this.path.isRelayed) this.#applyPath();
+  }
+
+  /** The endpoint slot for packets that must go this way; undefined while the link has no such way. */
+  slotFor(way: StagedPacket["way"], now: Instant): number | undefined {
+    if (way === undefined || this.path.isRelayed === (way === "relay")) return this.#endpointSlot;
+    if (way === "direct") return undefined;
+    if (this.path.direct !== undefined && this.#relaySlot.mustShowDirect(now)) this.#probeDirect(this.path.direct, now);
+    return this.#relaySlot.take();
   }
 
   /** Starts agreeing on keys unless that is done or under way. */
@@ -289,6 +305,7 @@ export class Link {
     this.#sessions.wipe();
     this.#publish();
     this.#context.endpointSlots.give(this.#endpointSlot);
+    this.#relaySlot.give();
   }
 
   #handleTimer(timer: LinkTimer, now: Instant): void {
@@ -392,7 +409,12 @@ export class Link {
     const slot = this.#sessions.current?.sendSlot;
     if (slot === undefined) return;
     for (const packet of this.#staging.take(now)) {
-      this.#context.release(slot, this.#endpointSlot, packet);
+      const endpointSlot = this.slotFor(packet.way, now);
+      if (endpointSlot === undefined) {
+        this.#context.emit({ kind: "barred", link: this, packet });
+        continue;
+      }
+      this.#context.release(slot, endpointSlot, packet);
       this.noteSent(now);
     }
   }

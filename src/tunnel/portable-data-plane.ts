@@ -5,7 +5,7 @@
  * leave as the packets they consist of.
  */
 
-import { readU16, readU32 } from "../base/bytes.ts";
+import { readU16, readU32, writeU16 } from "../base/bytes.ts";
 import { type Endpoint, sameEndpoint } from "../base/endpoint.ts";
 import { Coalescer, type Run } from "./coalesce.ts";
 import {
@@ -33,6 +33,7 @@ import {
 import { isSealedFrame, SEALED_MAGIC, senderOf } from "./portable-frame.ts";
 import { type OpenedFrame, PortableKeys, VIRTUAL_HEADER_BYTES } from "./portable-keys.ts";
 import { segmentPacket } from "./segment.ts";
+import { continuesStream } from "./stream-runs.ts";
 
 export interface SentDatagram {
   readonly to: Endpoint;
@@ -269,7 +270,28 @@ export class PortableDataPlane implements DataPlane {
 
   #handleOpened({ slot, virtualPacket, isBridgeData }: OpenedFrame, arrival: Arrival): void {
     if (isBridgeData) this.#handlePacket(virtualPacket.subarray(VIRTUAL_HEADER_BYTES), slot, arrival);
-    else this.#describe(this.#inboundFill.add(virtualPacket), ROW_KIND.VIRTUAL, slot, arrival);
+    else if (!this.#joinStream(virtualPacket, slot, arrival))
+      this.#describe(this.#inboundFill.add(virtualPacket), ROW_KIND.VIRTUAL, slot, arrival);
+  }
+
+  /** True when the packet continues what is in the last row; no other row can take it. */
+  #joinStream(packet: Uint8Array, keySlot: number, arrival: Arrival): boolean {
+    const fill = this.#inboundFill;
+    const row = fill.rowCount - 1;
+    if (row < 0 || fill.word(row, IN.KIND) !== ROW_KIND.VIRTUAL || fill.word(row, IN.KEY_SLOT) !== keySlot)
+      return false;
+    const from = { source: fill.word(row, IN.SOURCE), flags: fill.word(row, IN.FLAGS), sender: 0 };
+    if (this.#scope(keySlot, from) !== this.#scope(keySlot, arrival)) return false;
+    const joined = fill.bytes(row);
+    const segments = fill.word(row, IN.SEGMENTS);
+    const segmentBytes = segments === 1 ? joined.length - VIRTUAL_HEADER_BYTES : fill.word(row, IN.SEGMENT_BYTES);
+    if (!continuesStream({ packet: joined, segments, segmentBytes }, packet)) return false;
+    fill.append(packet.subarray(VIRTUAL_HEADER_BYTES));
+    writeU16(joined, VIRTUAL_LENGTH, fill.word(row, IN.LENGTH) - VIRTUAL_HEADER_BYTES);
+    fill.set(row, IN.SEGMENTS, segments + 1);
+    fill.set(row, IN.SEGMENT_BYTES, segmentBytes);
+    fill.set(row, IN.TOTAL_BYTES, fill.word(row, IN.TOTAL_BYTES) + packet.length);
+    return true;
   }
 
   #handlePacket(packet: Uint8Array, keySlot: number, arrival: Arrival): void {
@@ -365,6 +387,14 @@ class BatchFill {
     return row;
   }
 
+  /** Makes the last row longer. */
+  append(bytes: Uint8Array): void {
+    const row = this.#rowCount - 1;
+    this.#batch.arena.set(bytes, this.#arenaUsed);
+    this.set(row, LENGTH, this.word(row, LENGTH) + bytes.length);
+    this.#arenaUsed += bytes.length;
+  }
+
   word(row: number, word: number): number {
     return this.#batch.rows[row * ROW_WORDS + word]!;
   }
@@ -407,6 +437,7 @@ function checkSlot(slot: number, slots: number): void {
 
 const OFFSET = 0;
 const LENGTH = 1;
+const VIRTUAL_LENGTH = 2;
 const ARENA_BYTES = 1 << 20;
 const MAX_DATAGRAM_BYTES = 65_535;
 /** The longest UDP payload over IPv4. */

@@ -20,6 +20,7 @@ export interface TcpFields extends IpFields {
   readonly window?: number;
   readonly options?: Uint8Array;
   readonly sourcePort?: number;
+  readonly destinationPort?: number;
   readonly payload?: Uint8Array;
 }
 
@@ -51,7 +52,7 @@ export function tcpPacket(fields: TcpFields = {}): Uint8Array {
   const tcp = new Uint8Array(20 + options.length + payload.length);
   const view = new DataView(tcp.buffer);
   view.setUint16(0, fields.sourcePort ?? 40_000);
-  view.setUint16(2, 80);
+  view.setUint16(2, fields.destinationPort ?? 80);
   view.setUint32(4, fields.sequence ?? 0);
   view.setUint32(8, fields.acknowledgement ?? 7);
   tcp[12] = (5 + options.length / 4) << 4;

@@ -48,12 +48,14 @@ export const commands = (node: SimNode): SocketCommand[] => {
 };
 export const tell = (node: SimNode, event: SocketEvent) =>
   node.command((engine, now) => engine.plain.connections.handleSocketEvent(event, now));
-export const syn = (from: SimNode, to: SimNode, sourcePort = 40_000, network = 0) =>
-  tcpPacket({ source: from.node, destination: to.node, network, flags: TCP.SYN, sequence: 99, sourcePort });
+const between = (from: SimNode, to: SimNode) => ({ source: from.node, destination: to.node });
+export const syn = (from: SimNode, to: SimNode, sourcePort = 40_000, network = 0, destinationPort = 80) =>
+  tcpPacket({ ...between(from, to), network, flags: TCP.SYN, sequence: 99, sourcePort, destinationPort });
 export const portsOf = (packet: Uint8Array) => [(packet[40]! << 8) | packet[41]!, (packet[42]! << 8) | packet[43]!];
 export const flagsOf = (packet: Uint8Array | undefined) => packet?.[53];
 export const datagram = (from: SimNode, to: SimNode, text: string, network = 0) =>
-  udpPacket({ source: from.node, destination: to.node, network, payload: new TextEncoder().encode(text) });
+  udpPacket({ ...between(from, to), network, payload: new TextEncoder().encode(text) });
+
 export const icmp = (packet: Uint8Array | undefined) => (packet?.[6] === 58 ? [packet[40], packet[41]] : undefined);
 
 /** A connection from a program on a to port 80 of b, both ends open; the ids at a and at b. */
@@ -69,11 +71,22 @@ export function connect(
   if (asked?.kind !== "connect") throw new Error("b did not ask its server");
   tell(b, { kind: "connected", id: asked.id });
   network.run(50);
+  return { atA: accept(a, b), atB: asked.id };
+}
+
+/** The SYN that a program sent is handed over to its daemon's listener: the connection's id there. */
+export function accept(a: SimNode, b: SimNode): number {
   const [injected] = a.takeTunPackets();
-  const atA = a.command((engine) => engine.plain.connections.handleSocketAccepted(b.node, portsOf(injected!)[0]!));
-  if (atA === undefined) throw new Error("a does not know the connection");
-  tell(a, { kind: "connected", id: atA });
-  return { atA, atB: asked.id };
+  const id = a.command((engine) => engine.plain.connections.handleSocketAccepted(b.node, portsOf(injected!)[0]!));
+  if (id === undefined) throw new Error("a does not know the connection");
+  tell(a, { kind: "connected", id });
+  return id;
+}
+
+/** All bytes that were written to a connection, as text. */
+export function textTo(id: number, all: readonly SocketCommand[]): string {
+  const writes = all.filter((command) => command.kind === "write").filter((command) => command.id === id);
+  return writes.map(({ bytes }) => new TextDecoder().decode(bytes)).join("");
 }
 
 export function written(all: readonly SocketCommand[]): number {

@@ -310,7 +310,7 @@ test("inbound rows that JavaScript has damaged are not followed out of the arena
       const row = planes.native.inbound;
       setWord(row, 0, IN.OFFSET, offset);
       setWord(row, 0, IN.LENGTH, length);
-      setWord(row, 0, IN.PRIVATE, segment);
+      setWord(row, 0, IN.SEGMENT_BYTES, segment);
       setWord(row, 0, IN.VERDICT, ACCEPT);
       planes.native.writeTun(count);
       planes.written();

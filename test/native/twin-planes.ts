@@ -31,6 +31,7 @@ export interface InboundRow {
   readonly totalBytes: number;
   readonly sender: number;
   readonly nextSequence: number;
+  readonly segmentBytes: number;
   readonly source: Endpoint;
   readonly bytes: string;
 }
@@ -135,6 +136,7 @@ export function rowsOf(plane: DataPlane, count: number): InboundRow[] {
       totalBytes: word(IN.TOTAL_BYTES),
       sender: word(IN.SENDER),
       nextSequence: word(IN.NEXT_SEQ),
+      segmentBytes: word(IN.SEGMENT_BYTES),
       source: plane.source(word(IN.SOURCE)),
       bytes: hexOf(plane.inbound.arena.subarray(offset, offset + word(IN.LENGTH))),
     };

@@ -6,7 +6,9 @@ import { CompiledPolicy, NO_RULE } from "../../src/policy/compiled-policy.ts";
 import { firstMatch } from "../../src/policy/evaluate.ts";
 import { parsePolicy } from "../../src/policy/parse-policy.ts";
 import type { FlowFacts } from "../../src/policy/rule.ts";
+import type { SocketOwner } from "../../src/policy/socket-owner.ts";
 import { networkId, nodeId } from "../../src/wire/ids.ts";
+import { ACCOUNTS } from "../helpers/accounts.ts";
 
 const wall = (ms: number) => ms as WallClock;
 const key = (letter: string) => `SHA256:${letter.repeat(43)}`;
@@ -19,7 +21,22 @@ const selectorText = fc.oneof(
   fc.nat(3).map((node) => `0:0000.0000.000${node}`),
   fc.nat(2).map((network) => `network:${network}`),
   fc.constantFrom("A", "B").map((letter) => `key:${key(letter)}`),
+  fc.constantFrom("web", "db").map((tag) => `tag:${tag}`),
 );
+const ownerText = fc.constantFrom(
+  ...["user:ann", "user:0", "group:ops", "group:0", "unit:a.service", "unit:session-1.scope"],
+  ...["cgroup:/", "cgroup:/system.slice", "cgroup:/system.slice/a.service", "cgroup:/user.slice"],
+);
+const option = (text: fc.Arbitrary<string>) =>
+  fc.oneof({ weight: 3, arbitrary: fc.constant("") }, { weight: 1, arbitrary: text });
+const terms = fc
+  .tuple(
+    option(fc.constantFrom(" limit 5MB/s", " limit 8kbit/s")),
+    option(fc.constantFrom(" budget 50MB/h", " budget 1KiB/10m")),
+    option(fc.constantFrom(" flows 20/m", " flows 1/2d")),
+    option(fc.constantFrom(" via direct", " via relay")),
+  )
+  .map((words) => words.join(""));
 const port = fc.oneof(fc.constantFrom(0, 1, 22, 80, 443, 65_535), fc.nat(65_535), fc.nat(12));
 const range = fc.tuple(port, port).map(([a, b]) => (a === b ? `${a}` : `${Math.min(a, b)}-${Math.max(a, b)}`));
 const ports = fc.array(range, { minLength: 1, maxLength: 4 }).map((list) => list.join(","));
@@ -36,11 +53,20 @@ const ruleText = fc
       fc.tuple(fc.constantFrom("tcp", "udp"), ports).map(([protocol, list]) => `${protocol} ${list}`),
     ),
     selectorText,
+    option(ownerText.map((owner) => ` by ${owner}`)),
     end,
+    terms,
   )
-  .map(([action, direction, what, peer, until]) => {
-    return `${action} ${direction} ${what} ${direction === "in" ? "from" : "to"} ${peer}${until}`;
+  .map(([action, direction, what, peer, by, until, granted]) => {
+    const owner = direction === "in" && what === "icmp" ? "" : by;
+    const head = `${action} ${direction} ${what} ${direction === "in" ? "from" : "to"} ${peer}${owner}${until}`;
+    return action === "deny" ? head : head + granted;
   });
+const owner: fc.Arbitrary<SocketOwner> = fc.record({
+  uid: fc.constantFrom(0, 1000, 1001),
+  groups: fc.subarray([0, 200, 201]),
+  cgroups: fc.subarray(["/", "/system.slice/a.service", "/user.slice/user-1.slice/session-1.scope", "/x/a.service/b"]),
+});
 const flow: fc.Arbitrary<FlowFacts> = fc.record({
   direction: fc.constantFrom("in" as const, "out" as const),
   protocol: fc.constantFrom(6, 17, 58, 50, 132),
@@ -49,6 +75,8 @@ const flow: fc.Arbitrary<FlowFacts> = fc.record({
   network: fc.nat(2).map(networkId),
   name: fc.constantFrom(undefined, ...NAMES),
   fingerprint: fc.constantFrom(undefined, key("A"), key("B"), key("C")),
+  tags: fc.subarray(["web", "db", "x"]),
+  owner: fc.option(owner, { nil: undefined }),
 });
 
 describe("the compiled policy", () => {
@@ -59,12 +87,19 @@ describe("the compiled policy", () => {
         fc.array(flow, { minLength: 1, maxLength: 40 }),
         fc.nat(10_000),
         (lines, flows, at) => {
-          const { rules, problems } = parsePolicy([{ file: "f", text: lines.join("\n"), writtenAt: wall(0) }]);
+          const { rules, problems } = parsePolicy(
+            [{ file: "f", text: lines.join("\n"), writtenAt: wall(0) }],
+            ACCOUNTS,
+          );
           expect(problems).toEqual([]);
           expect(rules).toHaveLength(lines.length);
           const compiled = new CompiledPolicy(rules, wall(at));
           for (const one of flows) {
             expect(compiled.decide(one)).toBe(firstMatch(rules, one, wall(at)) ?? NO_RULE);
+            if (compiled.ownerMatters(one)) continue;
+            for (const other of flows) {
+              expect(compiled.decide({ ...one, owner: other.owner })).toBe(compiled.decide(one));
+            }
           }
           const ends = rules.flatMap((rule) => (rule.until !== undefined && rule.until > at ? [rule.until] : []));
           expect(compiled.expiresAt).toBe(ends.length === 0 ? undefined : Math.min(...ends));
@@ -79,6 +114,7 @@ describe("the parser", () => {
   const anyWord = fc.oneof(
     fc.constantFrom("default", "deny", "allow", "test", "in", "out", "tcp", "any", "80", "80-", "from", "to", "until"),
     fc.constantFrom("for", "2h", "2030-02-30", "trusted", "user:ann", "limit", "__proto__", "constructor", "#", "\t"),
+    fc.constantFrom("by", "by user:ann", "limit 5MB/s", "budget 1GB/d", "flows 3/s", "via", "relay", "tag:a", "unit:"),
     fc.constantFrom("0:0000", "network:x", "key:", ",", "-", "99999999999999999999", "\u2028", "\ud800"),
     fc.string({ maxLength: 12 }),
   );
@@ -89,7 +125,7 @@ describe("the parser", () => {
   it("takes any text without throwing, and each line is a rule, a test, a default, empty or a problem with its place", () => {
     fc.assert(
       fc.property(fc.oneof(anyText, fc.string()), (text) => {
-        const { rules, tests, problems } = parsePolicy([{ file: "f", text, writtenAt: wall(0) }]);
+        const { rules, tests, problems } = parsePolicy([{ file: "f", text, writtenAt: wall(0) }], ACCOUNTS);
         const lines = text.split(/\r\n|\r|\n/);
         for (const { file, line, column, message, hint } of problems) {
           expect(file).toBe("f");

@@ -1,6 +1,5 @@
 /** Plain agents at their addresses in networks, which both nodes are members of: as at their first address, and no others. */
 import { describe, expect, it } from "vitest";
-import { parsePolicy } from "../../src/policy/parse-policy.ts";
 import { transportChecksum } from "../../src/wire/checksum.ts";
 import { encodeEcho, ICMPV6_TYPE, parseEcho } from "../../src/wire/icmpv6.ts";
 import { networkId } from "../../src/wire/ids.ts";
@@ -22,6 +21,7 @@ import {
   written,
 } from "../helpers/plain-pair.ts";
 import { ADMIN_TOKEN, type SimNode } from "../helpers/sim-network.ts";
+import { setPolicy } from "../helpers/sim-policy.ts";
 
 const OPS = networkId(1);
 
@@ -194,8 +194,7 @@ describe("an agent's address in a network", () => {
 
   it("is what a policy means by the network, for connections and datagrams", () => {
     const { network, a, b } = members();
-    const policy = { file: "policy", text: "allow in any from network:1", writtenAt: network.wall };
-    a.command((engine, now) => engine.admission.replaceRules(parsePolicy([policy]).rules, now));
+    setPolicy(network, a, "allow in any from network:1");
     for (const inner of [0, OPS]) {
       b.sendPacket(datagram(b, a, "x", inner));
       b.sendPacket(syn(b, a, 40_000, inner));

@@ -1,52 +1,10 @@
 /** The policy at the interface: whole engines, and packets made by hand. */
 import { describe, expect, it } from "vitest";
 import { instant, type WallClock } from "../../src/base/instant.ts";
-import { parsePolicy } from "../../src/policy/parse-policy.ts";
-import { encodeEcho, encodeUnreachable, ICMPV6_TYPE, UNREACHABLE } from "../../src/wire/icmpv6.ts";
-import { ipv6Packet, TCP, tcpPacket, udpPacket } from "../helpers/inner-packets.ts";
-import { befriend, SimNetwork, type SimNode } from "../helpers/sim-network.ts";
-
-function friends(): { network: SimNetwork; a: SimNode; b: SimNode } {
-  const network = new SimNetwork(5);
-  const a = network.addNode("a");
-  const b = network.addNode("b");
-  network.run(200);
-  befriend(network, a, b);
-  network.run(1_000);
-  a.takeTunPackets();
-  b.takeTunPackets();
-  return { network, a, b };
-}
-
-function setPolicy(network: SimNetwork, node: SimNode, text: string) {
-  const { rules, problems } = parsePolicy([{ file: "policy", text, writtenAt: network.wall }]);
-  expect(problems).toEqual([]);
-  return node.command((engine, now) => engine.admission.replaceRules(rules, now));
-}
-
-const between = (from: SimNode, to: SimNode) => ({ source: from.node, destination: to.node });
-const addresses = (from: SimNode, to: SimNode) => {
-  const packet = udpPacket(between(from, to));
-  return { source: packet.slice(8, 24), destination: packet.slice(24, 40) };
-};
-const echo = (from: SimNode, to: SimNode, type: 128 | 129) =>
-  encodeEcho({ type, identifier: 128, sequence: 1, payload: new Uint8Array(8), ...addresses(from, to) });
-
-/** What reaches the other's interface. */
-function sent(network: SimNetwork, from: SimNode, to: SimNode, packet: Uint8Array): Uint8Array[] {
-  from.sendPacket(packet);
-  network.run(50);
-  return to.takeTunPackets();
-}
-
-const icmp = (packet: Uint8Array | undefined) => (packet?.[6] === 58 ? [packet[40], packet[41]] : undefined);
-
-/** UDP between ports; `swap` is the answer. */
-const udp = (from: SimNode, to: SimNode, source: number, destination: number) => {
-  const packet = udpPacket({ ...between(from, to), sourcePort: source });
-  new DataView(packet.buffer).setUint16(42, destination);
-  return packet;
-};
+import { encodeUnreachable, ICMPV6_TYPE, UNREACHABLE } from "../../src/wire/icmpv6.ts";
+import { ipv6Packet, TCP, tcpPacket } from "../helpers/inner-packets.ts";
+import { befriend } from "../helpers/sim-network.ts";
+import { addresses, between, echo, friends, icmp, sent, setPolicy, udp } from "../helpers/sim-policy.ts";
 
 describe("a policy", () => {
   it("denies what no rule allows: the sender's program is told, a peer is not", () => {
@@ -143,6 +101,38 @@ describe("a policy", () => {
     expect(a.engine.admission.list(network.now)).toEqual([]);
     expect(sent(network, a, b, udp(a, b, 4000, 53))).toEqual([]);
     expect(icmp(a.takeTunPackets().at(-1))).toEqual([1, 1]);
+  });
+
+  it("lets a flow that the peer began go on when the clock is set a year ahead, or back", () => {
+    const { network, a, b } = friends();
+    setPolicy(network, a, "allow in any from b");
+    expect(sent(network, b, a, udp(b, a, 4000, 53))).toHaveLength(1);
+    const [flow] = a.engine.admission.list(network.now);
+    for (const days of [365, -730, 365]) {
+      network.wallOffsetMs += days * 86_400_000;
+      expect(sent(network, a, b, udp(a, b, 53, 4000)), `${days} days`).toHaveLength(1);
+      expect(a.engine.admission.list(network.now).map(({ id }) => id)).toEqual([flow!.id]);
+    }
+    network.run(190_000);
+    expect(a.engine.admission.list(network.now)).toEqual([]);
+  });
+
+  it("looks at the ends of its rules anew when the clock is set, ahead or back", () => {
+    const { network, a, b } = friends();
+    const hour = 3_600_000;
+    setPolicy(network, a, "deny out udp 53 to b for 30m\nallow out any to b");
+    expect(sent(network, a, b, udp(a, b, 4000, 53))).toEqual([]);
+    network.wallOffsetMs += hour;
+    expect(sent(network, a, b, udp(a, b, 4000, 53))).toHaveLength(1);
+    network.wallOffsetMs -= hour;
+    expect(sent(network, a, b, udp(a, b, 4000, 53))).toEqual([]);
+
+    const since = network.wall as WallClock;
+    const lockdown = { except: [], since, until: (since + hour) as WallClock };
+    a.command((engine, now) => engine.admission.setLockdown(lockdown, now));
+    expect(sent(network, a, b, udp(a, b, 4000, 54))).toEqual([]);
+    network.wallOffsetMs += 2 * hour;
+    expect(sent(network, a, b, udp(a, b, 4000, 54))).toHaveLength(1);
   });
 
   it("is overruled by a lockdown in both directions, and comes back when that is lifted", () => {

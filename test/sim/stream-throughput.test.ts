@@ -10,7 +10,7 @@ const SEGMENT_BYTES = 1152;
 const DELAY_MS = 25;
 const SECONDS = 120;
 
-function throughput(loss: number, seed: number): number {
+function throughput(loss: number, seed: number, seconds = SECONDS): number {
   const network = new StreamNetwork({ ...PERFECT_LINK, delayMs: DELAY_MS, loss }, seed);
   network.keepPackets = false;
   const chunk = new Uint8Array(1 << 20);
@@ -23,8 +23,8 @@ function throughput(loss: number, seed: number): number {
     while (stream.read(now) !== undefined);
   };
   const stream = network.a.table.dial(network.b.address, 80, network.now)!;
-  network.runFor(SECONDS * 1_000);
-  return stream.statistics!.acknowledgedBytes / SECONDS;
+  network.runFor(seconds * 1_000);
+  return stream.statistics!.acknowledgedBytes / seconds;
 }
 
 function mathis(loss: number): number {
@@ -47,4 +47,11 @@ it("follows the model of Mathis within the limits of the model", () => {
     loss 10.0 %  model   89 kB/s  ours   41 kB/s  ratio 0.46
     loss 20.0 %  model   63 kB/s  ours    5 kB/s  ratio 0.08"
   `);
+});
+
+it("without loss is bounded by the far side's window of 512 segments a round trip alone", () => {
+  const most = (512 * SEGMENT_BYTES) / ((2 * DELAY_MS) / 1_000);
+  const ours = throughput(0, 21, 10);
+  expect(ours / most).toBeGreaterThan(0.85);
+  expect(ours / most).toBeLessThanOrEqual(1);
 });

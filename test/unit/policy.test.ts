@@ -5,9 +5,10 @@ import { parsePolicy } from "../../src/policy/parse-policy.ts";
 import { LOCKED_DOWN, NO_POLICY, NO_RULE, Policy } from "../../src/policy/policy.ts";
 import type { FlowFacts } from "../../src/policy/rule.ts";
 import { networkId, nodeId } from "../../src/wire/ids.ts";
+import { ACCOUNTS } from "../helpers/accounts.ts";
 
 const wall = (ms: number) => ms as WallClock;
-const rulesOf = (text: string) => parsePolicy([{ file: "f", text, writtenAt: wall(0) }]).rules;
+const rulesOf = (text: string) => parsePolicy([{ file: "f", text, writtenAt: wall(0) }], ACCOUNTS).rules;
 const flow = (node: number, port: number): FlowFacts => ({
   direction: "in",
   protocol: 6,
@@ -16,6 +17,8 @@ const flow = (node: number, port: number): FlowFacts => ({
   network: networkId(0),
   name: undefined,
   fingerprint: undefined,
+  tags: [],
+  owner: undefined,
 });
 
 describe("a policy", () => {

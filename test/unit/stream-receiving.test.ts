@@ -1,3 +1,4 @@
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { utf8 } from "../../src/base/bytes.ts";
 import { parseSack } from "../../src/wire/stream-sack.ts";
@@ -187,5 +188,48 @@ describe("what is out of place", () => {
     const scripted = ScriptedStream.open();
     scripted.receive({ flags: 0, payload: utf8("odd") });
     expect(scripted.readAll()).toHaveLength(0);
+  });
+});
+
+describe("a run of segments", () => {
+  it("becomes readable in one piece", () => {
+    const scripted = ScriptedStream.open();
+    scripted.receive({ payload: pattern(35), segmentBytes: 10 });
+    expect(scripted.events()).toEqual(["readable"]);
+    expect(scripted.stream.read(scripted.now)).toEqual(pattern(35));
+  });
+
+  it("is treated as its segments are, wherever it lies and however little room there is", () => {
+    const size = 10;
+    const bytes = pattern(60 * size);
+    const run = fc.record({
+      from: fc.integer({ min: 0, max: 59 }),
+      segments: fc.integer({ min: 2, max: 20 }),
+      short: fc.integer({ min: 0, max: 9 }),
+      finAfter: fc.constantFrom(false, false, false, false, false, true),
+      reads: fc.boolean(),
+    });
+    const peerSequence = fc.constantFrom(OWN_KIND_SEQUENCE, REFERENCE_SEQUENCE);
+    fc.assert(
+      fc.property(peerSequence, fc.array(run, { maxLength: 15 }), (sequence, runs) => {
+        const open = () => ScriptedStream.open({ peerSequence: sequence, options: { receiveBufferBytes: 300 } });
+        const [inOne, oneByOne] = [open(), open()];
+        for (const { from, segments, short, finAfter, reads } of runs) {
+          const payload = bytes.subarray(from * size, (from + segments) * size - short);
+          inOne.receive({ sequence: 1 + from * size, payload, segmentBytes: size });
+          for (let at = 0; at < payload.length; at += size) {
+            oneByOne.receive({ sequence: 1 + from * size + at, payload: payload.subarray(at, at + size) });
+          }
+          const fin = { flags: FLAG.FIN | FLAG.ACK, sequence: 1 + 60 * size };
+          for (const scripted of finAfter ? [inOne, oneByOne] : []) scripted.receive(fin);
+          expect(inOne.sent()).toEqual(oneByOne.sent());
+          if (reads) expect(inOne.readAll()).toEqual(oneByOne.readAll());
+          expect(inOne.pass(3)).toEqual(oneByOne.pass(3));
+        }
+        expect(inOne.readAll()).toEqual(oneByOne.readAll());
+        expect(inOne.events()).toEqual(oneByOne.events());
+        expect(inOne.stream.statistics).toEqual(oneByOne.stream.statistics);
+      }),
+    );
   });
 });

@@ -125,7 +125,7 @@ export class Connection {
     }
   }
 
-  /** Many segments become one write: each costs a system call. */
+  /** Many small pieces become one write, as each write costs a system call; large ones are not worth a copy. */
   #read(now: Instant): Uint8Array | undefined {
     const parts: Uint8Array[] = [];
     let length = 0;
@@ -134,6 +134,7 @@ export class Connection {
       if (part === undefined) break;
       parts.push(part);
       length += part.length;
+      if (part.length >= LARGE_BYTES) break;
     }
     return parts.length <= 1 ? parts[0] : concatBytes(...parts);
   }
@@ -157,3 +158,4 @@ export interface ConnectionParameters {
 /** Told to the socket and not yet taken by the kernel. */
 const MAX_UNWRITTEN_BYTES = 512 << 10;
 const WRITE_BYTES = 64 << 10;
+const LARGE_BYTES = 16 << 10;

@@ -20,15 +20,16 @@ import { transportChecksum } from "../../wire/checksum.ts";
 import { BACKBONE, type NodeId, type PilotAddress } from "../../wire/ids.ts";
 import { IPV6, IPV6_HEADER_BYTES, NEXT_HEADER } from "../../wire/ipv6.ts";
 import { encodeReset, MIN_TCP_HEADER_BYTES, TCP, TCP_FLAG } from "../../wire/tcp.ts";
-import { FIRST_EPHEMERAL_PORT, PORT } from "../../wire/virtual-packet.ts";
+import { FIRST_EPHEMERAL_PORT } from "../../wire/virtual-packet.ts";
 import type { NodeStreams, StreamOwner } from "../node-streams.ts";
 import { Connection } from "./connection.ts";
-import { EchoStreams } from "./echo.ts";
+import type { OwnServices } from "./own-services.ts";
 import type { SocketCommand, SocketEvent } from "./socket-messages.ts";
 import { type NatBinding, type NatSide, TcpNat, turnAround } from "./tcp-nat.ts";
 
 export interface ConnectionsParts {
   readonly streams: NodeStreams;
+  readonly services: OwnServices;
   randomBytes(length: number): Uint8Array;
   /** 16 bytes, in network 0. */
   addressOf(node: NodeId): Uint8Array;
@@ -56,7 +57,6 @@ export class Connections implements StreamOwner {
   readonly #byStream = new Map<Stream, Connection>();
   /** Those that are over, in the order in which they ended. */
   readonly #over = new Set<Connection>();
-  readonly #echo = new EchoStreams();
   readonly #deadlines = new DeadlineHeap<Connection>();
   readonly #commands: SocketCommand[] = [];
   #lastId = 0;
@@ -145,14 +145,16 @@ export class Connections implements StreamOwner {
   }
 
   handleAccepted(stream: Stream, now: Instant): void {
-    if (this.#echo.has(stream)) this.#echo.handleStreamEvent(stream, { kind: "established" }, now);
+    const { services } = this.#parts;
+    if (services.has(stream)) return services.handleStreamEvent(stream, { kind: "established" }, now);
     const connection = this.#byStream.get(stream);
     connection?.pumpToStream(now);
     connection?.pumpToProgram(now);
   }
 
   handleStreamEvent(stream: Stream, event: StreamEvent, now: Instant): void {
-    if (this.#echo.has(stream)) return this.#echo.handleStreamEvent(stream, event, now);
+    const { services } = this.#parts;
+    if (services.has(stream)) return services.handleStreamEvent(stream, event, now);
     const connection = this.#byStream.get(stream);
     if (connection === undefined) return;
     switch (event.kind) {
@@ -332,9 +334,9 @@ export class Connections implements StreamOwner {
 
   #handleServerRefused(connection: Connection, now: Instant): void {
     connection.socketIsGone = true;
-    if (connection.stream.localPort === PORT.ECHO) {
+    if (this.#parts.services.offers(connection.stream.localPort)) {
       this.#byStream.delete(connection.stream);
-      this.#echo.take(connection.stream, now);
+      this.#parts.services.take(connection.stream, now);
     } else {
       connection.stream.refuse(now);
     }

@@ -1,59 +1,30 @@
-/**
- * Pilot's echo service (port 7, pilot protocol §8), for plain agents that find no local program there: every byte goes back
- * to where it came from. Their `ping` opens such a stream.
- */
+/** Pilot's echo service (pilot protocol §8): every byte goes back to where it came from. The reference's `ping` uses it. */
 import type { Instant } from "../../base/instant.ts";
 import type { Stream } from "../../stream/stream.ts";
-import type { StreamEvent } from "../../stream/stream-event.ts";
+import type { ServiceStream } from "./own-services.ts";
 
-export class EchoStreams {
-  /** With what the far side has no room for yet. Bound: MAX_STREAMS; an entry goes with its stream. */
-  readonly #streams = new Map<Stream, { unsent: Uint8Array | undefined; ended: boolean }>();
+export class EchoStream implements ServiceStream {
+  readonly #stream: Stream;
+  /** What the far side has no room for yet: at most one piece that was read. */
+  #unsent: Uint8Array | undefined;
+  #hasEnded = false;
 
-  has(stream: Stream): boolean {
-    return this.#streams.has(stream);
+  constructor(stream: Stream) {
+    this.#stream = stream;
   }
 
-  take(stream: Stream, now: Instant): void {
-    if (this.#streams.size >= MAX_STREAMS) {
-      stream.refuse(now);
-      return;
+  pump(now: Instant): void {
+    let bytes = this.#unsent ?? this.#stream.read(now);
+    for (; bytes !== undefined; bytes = this.#stream.read(now)) {
+      const taken = this.#stream.write(bytes, now);
+      this.#unsent = taken < bytes.length ? bytes.subarray(taken) : undefined;
+      if (this.#unsent !== undefined) return;
     }
-    this.#streams.set(stream, { unsent: undefined, ended: false });
-    stream.accept(now);
+    if (this.#hasEnded) this.#stream.closeWrite(now);
   }
 
-  /** The stream was reset by others. */
-  forget(stream: Stream): void {
-    this.#streams.delete(stream);
-  }
-
-  handleStreamEvent(stream: Stream, event: StreamEvent, now: Instant): void {
-    const state = this.#streams.get(stream);
-    if (state === undefined) return;
-    switch (event.kind) {
-      case "established":
-      case "readable":
-      case "writable":
-        return this.#echo(stream, now);
-      case "ended":
-        state.ended = true;
-        return this.#echo(stream, now);
-      default:
-        this.#streams.delete(stream);
-    }
-  }
-
-  #echo(stream: Stream, now: Instant): void {
-    const state = this.#streams.get(stream)!;
-    let bytes = state.unsent ?? stream.read(now);
-    for (; bytes !== undefined; bytes = stream.read(now)) {
-      const taken = stream.write(bytes, now);
-      state.unsent = taken < bytes.length ? bytes.subarray(taken) : undefined;
-      if (state.unsent !== undefined) return;
-    }
-    if (state.ended) stream.closeWrite(now);
+  handleEnded(now: Instant): void {
+    this.#hasEnded = true;
+    this.pump(now);
   }
 }
-
-const MAX_STREAMS = 1_024;

@@ -30,6 +30,7 @@ import type { NodeStreams, StreamPurpose } from "../node-streams.ts";
 import type { Pings } from "../pings.ts";
 import type { Refusals } from "../refusals.ts";
 import { Connections, isTcpPacket, type TcpVerdict } from "./connections.ts";
+import { OwnServices } from "./own-services.ts";
 import { type NatBinding, turnAround } from "./tcp-nat.ts";
 import { Translation } from "./translation.ts";
 import { WaitingPackets } from "./waiting-packets.ts";
@@ -44,7 +45,9 @@ export interface PlainAgentsParts {
   readonly trust: TrustBook;
   readonly drops: DropCounters;
   readonly admission: Admission;
-  readonly networks: Pick<Networks, "areBothIn">;
+  readonly networks: Pick<Networks, "areBothIn" | "sharedByName">;
+  /** This node's. */
+  hostname(): string | undefined;
   /** 16 bytes. */
   addressOf(address: PilotAddress): Uint8Array;
   kindOf(node: NodeId): PeerKind;
@@ -60,21 +63,30 @@ export class PlainAgents {
   readonly modes = new Uint8Array(MAX_LINKS);
   readonly connections: Connections;
   readonly #parts: PlainAgentsParts;
+  readonly #services: OwnServices;
   readonly #translation: Translation;
   readonly #waiting = new WaitingPackets();
   readonly #tunPackets: Uint8Array[] = [];
+  /** Of trust, policy and memberships, when the services' streams were last judged. */
+  #epoch: number;
   /** Key: node. Bound: trust records that had a link; payload bytes and packets, by KEY_STAT. */
   readonly #traffic = new Map<NodeId, Float64Array>();
 
   constructor(parts: PlainAgentsParts) {
     this.#parts = parts;
+    this.#epoch = parts.trust.epoch;
+    this.#services = new OwnServices({
+      local: parts.local,
+      hostname: () => parts.hostname(),
+      sharedNetwork: (name, other) => parts.networks.sharedByName(name, other),
+    });
     this.connections = new Connections({
-      streams: parts.streams,
+      ...{ streams: parts.streams, services: this.#services },
       randomBytes: (length) => parts.crypto.randomBytes(length),
       addressOf: (node) => parts.addressOf({ network: BACKBONE, node }),
       deliver: (packet) => this.#deliver(packet),
       unreachable: (packet, now) => parts.refusals.unreachable(packet, now),
-      mayReach: (agent, port) => parts.trust.stateOf(agent.node) === "mutual" && parts.admission.letsIn(agent, port),
+      mayReach: (agent, port) => this.#mayReach(agent, port),
       changed: (node) => this.#refreshMode(node),
     });
     this.#translation = new Translation({
@@ -109,6 +121,7 @@ export class PlainAgents {
   cut(node: NodeId, now: Instant): void {
     this.#waiting.release(node);
     this.connections.cut(node, now);
+    this.#services.cut(({ remote }) => remote.node !== node, now);
     this.#parts.streams.flush(now);
   }
 
@@ -125,6 +138,16 @@ export class PlainAgents {
       this.#translation.answerEcho(echo);
     }
     this.#cutFlows(refusals.takeCut(), now);
+    if (this.#parts.trust.epoch === this.#epoch) return;
+    this.#epoch = this.#parts.trust.epoch;
+    this.#services.cut(({ remote, localPort }) => this.#mayReach(remote, localPort), now);
+  }
+
+  /** Whether an agent, at this address of its own, may talk to a port of ours. */
+  #mayReach(agent: PilotAddress, port: number): boolean {
+    const { trust, networks, admission } = this.#parts;
+    if (trust.stateOf(agent.node) !== "mutual" || !networks.areBothIn(agent.network, agent.node)) return false;
+    return admission.letsIn(agent, port);
   }
 
   /** These flows may go on no longer: the far sides and the daemon's sockets hear it too. */
@@ -216,12 +239,12 @@ export class PlainAgents {
     }
   }
 
-  noteSent(node: NodeId, payloadBytes: number): void {
-    this.#count(node, KEY_STAT.TX_BYTES, KEY_STAT.TX_PACKETS, payloadBytes);
+  noteSent(node: NodeId, payloadBytes: number, packets = 1): void {
+    this.#count(node, KEY_STAT.TX_BYTES, KEY_STAT.TX_PACKETS, payloadBytes, packets);
   }
 
-  noteReceived(node: NodeId, payloadBytes: number): void {
-    this.#count(node, KEY_STAT.RX_BYTES, KEY_STAT.RX_PACKETS, payloadBytes);
+  noteReceived(node: NodeId, payloadBytes: number, packets = 1): void {
+    this.#count(node, KEY_STAT.RX_BYTES, KEY_STAT.RX_PACKETS, payloadBytes, packets);
   }
 
   /** Adds what was translated to what the data plane counted. */
@@ -230,7 +253,7 @@ export class PlainAgents {
     if (own !== undefined) for (let i = 0; i < KEY_STAT_COUNT; i++) sum[i] = sum[i]! + own[i]!;
   }
 
-  #count(node: NodeId, bytesAt: number, packetsAt: number, payloadBytes: number): void {
+  #count(node: NodeId, bytesAt: number, packetsAt: number, payloadBytes: number, packets: number): void {
     if (payloadBytes === 0) return;
     let own = this.#traffic.get(node);
     if (own === undefined) {
@@ -238,7 +261,7 @@ export class PlainAgents {
       this.#traffic.set(node, own);
     }
     own[bytesAt] = own[bytesAt]! + payloadBytes;
-    own[packetsAt] = own[packetsAt]! + 1;
+    own[packetsAt] = own[packetsAt]! + packets;
   }
 
   // ---- inside

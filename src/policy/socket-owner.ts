@@ -1,0 +1,55 @@
+/**
+ * Who stands behind the local socket of a flow. The user is that of the socket, the rest comes from the programs that hold
+ * it: a socket can be held by several (a server and its workers, a service and the manager that opened it for it), and
+ * belongs to each of them.
+ */
+
+/** What rules ask of it. Each list is bounded by MAX_HOLDERS, and `groups` by what a process may have. */
+export interface SocketOwner {
+  readonly uid: number;
+  /** Group numbers of the programs, supplementary ones included. */
+  readonly groups: readonly number[];
+  /** Control groups of the programs: paths from the root, `/` in front. */
+  readonly cgroups: readonly string[];
+}
+
+/** Which owners a rule speaks of. An owner that is not known is none of these. */
+export type OwnerSelector =
+  | { readonly kind: "user"; readonly uid: number }
+  | { readonly kind: "group"; readonly gid: number }
+  /** Of the system's service manager: `nginx.service`, `session-3.scope`, `user@1000.service`. */
+  | { readonly kind: "unit"; readonly unit: string }
+  /** This group and all below it. No `/` at the end, unless it is the root. */
+  | { readonly kind: "cgroup"; readonly path: string };
+
+export function selectsOwner(selector: OwnerSelector, owner: SocketOwner | undefined): boolean {
+  if (owner === undefined) return false;
+  switch (selector.kind) {
+    case "user":
+      return owner.uid === selector.uid;
+    case "group":
+      return owner.groups.includes(selector.gid);
+    case "unit":
+      return owner.cgroups.some((path) => unitOf(path) === selector.unit);
+    case "cgroup":
+      return owner.cgroups.some((path) => ancestorsOf(path).includes(selector.path));
+  }
+}
+
+/**
+ * The unit that the system's manager put a control group's programs into: the first part of the path that is no slice.
+ * Parts below are named by whom the unit belongs to, so a user cannot call himself `nginx.service` there.
+ */
+export function unitOf(cgroup: string): string | undefined {
+  const first = cgroup.split("/").find((part) => part !== "" && !part.endsWith(".slice"));
+  return first !== undefined && UNIT.test(first) ? first : undefined;
+}
+
+/** The path itself, and every group that it lies in, up to the root. */
+export function ancestorsOf(cgroup: string): string[] {
+  const parts = cgroup.split("/").filter((part) => part !== "");
+  return [...parts.map((_, index) => `/${parts.slice(0, parts.length - index).join("/")}`), "/"];
+}
+
+/** A unit that runs programs. */
+export const UNIT = /^[\w:.@\\-]{1,240}\.(?:service|scope|socket|mount|swap)$/;
