@@ -1,6 +1,6 @@
 /**
  * What two pilot-tun nodes tell each other inside the session, beside packets: hello (what I am, whether I consent, what
- * fits my interface), keepalive, revoked. Written down in docs/bridge-protocol.md. A plain agent stays silent on the
+ * fits my interface), revoked. Written down in docs/bridge-protocol.md. A plain agent stays silent on the
  * port: after a few unanswered hellos the peer counts as one, until it speaks on the port after all. What an earlier run
  * learned is where we start; what is observed replaces it.
  */
@@ -94,10 +94,6 @@ export class BridgeConversation {
     if (link.isUp) this.send(link, this.#hello(link.node, "hello"));
   }
 
-  sendKeepalive(link: Link): void {
-    this.send(link, { kind: "keepalive" });
-  }
-
   /** Tells the peer that it was revoked; repeated by the caller until acknowledged. */
   sendRevoked(link: Link): boolean {
     return this.send(link, { kind: "revoked", epoch: this.#parts.consentTo(link.node).epoch });
@@ -128,8 +124,6 @@ export class BridgeConversation {
       case "mtu-answer":
       case "fragment":
         return this.#parts.heardSize(link, message, now);
-      case "keepalive":
-        return undefined;
       case "unknown":
         return "unknown-bridge-message";
     }

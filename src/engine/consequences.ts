@@ -127,8 +127,6 @@ export class Consequences {
         return this.#parts.pings.proveDirect(link, event.endpoint, now);
       case "relay-proof-wanted":
         return this.#parts.pings.proveRelay(link, now);
-      case "keepalive-due":
-        return this.#parts.bridge.sendKeepalive(link);
       case "hello-due":
         return this.#parts.bridge.helloDue(link, now);
       case "notice-due":

@@ -26,7 +26,6 @@ export type LinkEvent =
   | { readonly kind: "direct-proof-wanted"; readonly link: Link; readonly endpoint: Endpoint }
   /** Provoke a frame through the relay, whatever the path is. */
   | { readonly kind: "relay-proof-wanted"; readonly link: Link }
-  | { readonly kind: "keepalive-due"; readonly link: Link }
   | { readonly kind: "hello-due"; readonly link: Link }
   | { readonly kind: "notice-due"; readonly link: Link }
   | { readonly kind: "mtu-probe-due"; readonly link: Link }
@@ -38,7 +37,6 @@ export type LinkEvent =
 
 /** Timers that run for others, and what these are told. */
 export const TIMER_EVENTS = {
-  keepalive: "keepalive-due",
   "hello-retry": "hello-due",
   "notice-retry": "notice-due",
   "mtu-probe": "mtu-probe-due",
@@ -64,7 +62,7 @@ export interface LinkContext {
   relayKind(): RelayKind;
   /** The 34-byte virtual header of bridge data between two nodes. */
   bridgeHeader(source: NodeId, destination: NodeId): Uint8Array;
-  /** Whether a keepalive of ours means anything to this peer. */
+  /** Whether this peer takes note of what shows it that its packets arrive. */
   wantsKeepalive(link: Link): boolean;
   /** `mayBreak`: the underlay may carry it in pieces. */
   transmit(to: Endpoint, datagram: Uint8Array, mayBreak: boolean): void;

@@ -219,7 +219,6 @@ export class Link {
     if (session === undefined) return;
     session.lastOpenedAt = now;
     this.#lastReceivedAt = now;
-    this.#probes = 0;
     this.#cameFrom = source ?? this.path.direct;
     this.#cameRelayed = relayed;
     if (carriesData) this.#usage.note();
@@ -228,8 +227,12 @@ export class Link {
       if (session === this.#sessions.current) this.#publish();
     }
     if (session === this.#sessions.next) this.#promoteNext(now);
-    this.#timers.stop("reply-due");
     if (session !== this.#sessions.previous) this.#learnPath(relayed, carriesData, now);
+    // What came another way does not show that the one in use works.
+    if (relayed === this.path.isRelayed) {
+      this.#probes = 0;
+      this.#timers.stop("reply-due");
+    }
     if (this.#dozes || this.#isHeld) this.#wake(now);
     if (carriesData && this.#context.wantsKeepalive(this))
       this.#timers.setIfStopped("keepalive", after(now, timing.KEEPALIVE_MS));
@@ -320,6 +323,8 @@ export class Link {
         return this.#tryDirect(now);
       case "held":
         return this.#wake(now);
+      case "keepalive":
+        return this.#keepAlive(now);
       case "upkeep":
         return this.#keepUp(now);
       case "next-expires":
@@ -371,6 +376,15 @@ export class Link {
     if (this.#directSearch.asksAgain) this.#context.emit({ kind: "endpoint-wanted", link: this });
     for (const endpoint of this.path.targets()) this.#probeDirect(endpoint, now);
     this.#timers.set("direct-retry", after(now, this.#directSearch.nextDelayMs()));
+  }
+
+  /**
+   * Data came and we had nothing to send: the peer shall see that it arrives. It must answer, for when the data stops our
+   * NAT mapping may have changed, which only we can mend.
+   */
+  #keepAlive(now: Instant): void {
+    this.#context.emit({ kind: "proof-wanted", link: this, keySlot: undefined });
+    this.#timers.setIfStopped("reply-due", after(now, timing.PROBE_MS));
   }
 
   /** A link in use keeps its mappings open; one that is not falls asleep without a word. */

@@ -11,7 +11,7 @@ export const LINK_TIMERS = [
   "exchange-refuse",
   /** Say hello again: a hello got lost, or the peer is a plain agent. */
   "hello-retry",
-  /** We received and sent nothing since: show the peer that its packets arrive. */
+  /** We received and sent nothing since: show the peer that its packets arrive, and see that it is there. */
   "keepalive",
   /** We sent and received nothing since: one-way traffic, the peer may have lost its keys or moved. */
   "reply-due",

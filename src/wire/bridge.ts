@@ -1,5 +1,5 @@
 /**
- * What two pilot-tun nodes say to each other on virtual port 41, beside IPv6 packets: hello, keepalive, revoked, path-MTU
+ * What two pilot-tun nodes say to each other on virtual port 41, beside IPv6 packets: hello, revoked, path-MTU
  * probe, fragments. Byte layouts and rules stand in docs/bridge-protocol.md, which this file implements.
  * The first half-byte of the payload tells them apart: 6 is an IPv6 packet, 0 a message whose type is the first byte.
  * Bytes after the known fields are ignored, so that later versions can append.
@@ -18,7 +18,7 @@ export const INSTANCE_BYTES = 8;
 /** What a fragment costs beyond its bytes. */
 export const FRAGMENT_HEADER_BYTES = 8;
 
-export type BridgeMessage = Hello | Revocation | Keepalive | MtuMessage | FragmentMessage;
+export type BridgeMessage = Hello | Revocation | MtuMessage | FragmentMessage;
 
 /** Bits of a hello's `features`. */
 export const FEATURE = {
@@ -45,10 +45,6 @@ export interface Revocation {
   readonly kind: "revoked" | "revoked-ack";
   /** Epoch of the sender's tombstone; the ack repeats it. */
   readonly epoch: number;
-}
-
-export interface Keepalive {
-  readonly kind: "keepalive";
 }
 
 export interface MtuMessage {
@@ -90,8 +86,6 @@ export function encodeBridgeMessage(message: BridgeMessage): Uint8Array {
     case "revoked":
     case "revoked-ack":
       return encodeRevocation(message);
-    case "keepalive":
-      return new Uint8Array([TYPE.KEEPALIVE]);
     case "mtu-probe":
     case "mtu-answer":
       return encodeMtuMessage(message);
@@ -113,8 +107,6 @@ export function parseBridgeMessage(payload: Uint8Array): BridgeMessage | Unknown
       return parseRevocation(payload, "revoked");
     case TYPE.REVOKED_ACK:
       return parseRevocation(payload, "revoked-ack");
-    case TYPE.KEEPALIVE:
-      return { kind: "keepalive" };
     case TYPE.MTU_PROBE:
       return parseMtuMessage(payload, "mtu-probe");
     case TYPE.MTU_ANSWER:
@@ -209,7 +201,6 @@ const TYPE = {
   HELLO: 1,
   HELLO_ACK: 2,
   REVOKED: 3,
-  KEEPALIVE: 4,
   MTU_PROBE: 5,
   MTU_ANSWER: 6,
   REVOKED_ACK: 7,

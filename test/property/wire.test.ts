@@ -75,7 +75,6 @@ const bridgeMessage: fc.Arbitrary<BridgeMessage> = fc.oneof(
     epoch: u32,
   }),
   fc.record({ kind: fc.constantFrom("revoked" as const, "revoked-ack" as const), epoch: u32 }),
-  fc.constant({ kind: "keepalive" as const }),
   fc.record({
     kind: fc.constantFrom("mtu-probe" as const, "mtu-answer" as const),
     size: fc.integer({ min: 0, max: 1500 }),

@@ -22,7 +22,6 @@ const LAYOUTS: readonly (readonly [BridgeMessage, string])[] = [
   [{ kind: "hello", ...HELLO_BODY }, "01 01 0001 01020304 0550 a0a1a2a3a4a5a6a7 00000009"],
   [{ kind: "hello-ack", ...HELLO_BODY, consents: false }, "02 01 0000 01020304 0550 a0a1a2a3a4a5a6a7 00000009"],
   [{ kind: "revoked", epoch: 0xfffffffe }, "03 000000 fffffffe"],
-  [{ kind: "keepalive" }, "04"],
   [{ kind: "mtu-probe", size: 12, id: 0xdeadbeef }, "05 00 000c deadbeef 00000000"],
   [{ kind: "mtu-answer", size: 1360, id: 0xdeadbeef }, "06 00 0550 deadbeef"],
   [{ kind: "revoked-ack", epoch: 3 }, "07 000000 00000003"],
