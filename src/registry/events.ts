@@ -175,7 +175,9 @@ function resolved(node: NodeId, reply: RegistryMessage): RegistryEvent {
     .map(parseEndpoint)
     .filter((endpoint) => endpoint !== undefined && isUnicast(endpoint)) as Endpoint[];
   const endpoint = endpointField(reply, "real_addr");
-  const isReachable = endpoint !== undefined || lanEndpoints.length > 0 || booleanField(reply, "relay_only") === true;
+  // Who registered without an address, or as relay-only, is reached through the beacon.
+  const isHidden = reply["real_addr"] === "" || booleanField(reply, "relay_only") === true;
+  const isReachable = endpoint !== undefined || lanEndpoints.length > 0 || isHidden;
   return { kind: "resolved", node, endpoint, lanEndpoints, ...(isReachable ? {} : { error: BAD_REPLY }) };
 }
 

@@ -100,8 +100,7 @@ function resolve(message: RegistryMessage, context: RequestContext): Reply {
 function locatable(node: NodeId, requester: NodeId, context: RequestContext): NodeRecord | undefined {
   const target = context.store.nodeById(node);
   if (target === undefined || !mayLocate(context.store, requester, target)) return undefined;
-  if (!context.live.isLive(node, context.now)) return undefined;
-  return target.endpoint !== undefined || target.relayOnly ? target : undefined;
+  return context.live.isPresent(target, context.now) ? target : undefined;
 }
 
 function liveEndpoint(target: NodeRecord, context: RequestContext): string | undefined {

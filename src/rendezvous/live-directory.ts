@@ -7,6 +7,7 @@
  */
 import type { Instant } from "../base/instant.ts";
 import type { NodeId } from "../wire/ids.ts";
+import type { NodeRecord } from "./store.ts";
 
 export class LiveDirectory {
   readonly #graceEnds: number;
@@ -31,6 +32,15 @@ export class LiveDirectory {
   isLive(node: NodeId, now: Instant): boolean {
     const heardAt = this.#heardAt.get(node);
     return heardAt === undefined ? now < this.#graceEnds : now - heardAt < SILENCE_MS;
+  }
+
+  /**
+   * In the directory at all. A node may register without an endpoint and be found by key and trust alone; in the store it
+   * looks like one that deregistered, so it must have been heard of since our start.
+   */
+  isPresent({ node, endpoint, relayOnly }: NodeRecord, now: Instant): boolean {
+    const isHidden = endpoint === undefined && !relayOnly;
+    return isHidden && !this.#heardAt.has(node) ? false : this.isLive(node, now);
   }
 
   #sweep(now: Instant): void {

@@ -132,8 +132,7 @@ function heartbeat(message: RegistryMessage, context: RequestContext): Reply {
   const plain = "refused" in checked ? signer(message, "node_id", signedText.heartbeat, context) : checked;
   if ("refused" in plain) return plain.refused;
   const { node } = plain;
-  const isRegistered = node.endpoint !== undefined || node.relayOnly;
-  if (!isRegistered || !context.live.isLive(node.node, context.now)) return nodeNotFound(node.node);
+  if (!context.live.isPresent(node, context.now)) return nodeNotFound(node.node);
   context.live.heard(node.node, context.now);
   const moved = checked === plain && listenAddr !== undefined;
   const endpoint = moved ? observedEndpoint(context.conversation.sourceIp, listenAddr) : undefined;

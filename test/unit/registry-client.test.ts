@@ -406,6 +406,15 @@ describe("commands", () => {
   });
 });
 
+test("a node that registered without an address is reached through the beacon, which is no error", () => {
+  const desk = new Desk(1).connect();
+  desk.respond = (request) =>
+    request["type"] === "resolve" ? ok("resolve", { node_id: 2, real_addr: "" }) : undefined;
+  desk.client.resolve(nodeId(2));
+  desk.settle();
+  expect(desk.take("resolved")).toEqual([{ kind: "resolved", node: 2, endpoint: undefined, lanEndpoints: [] }]);
+});
+
 describe("a registry that lies", () => {
   const cases: [string, object | string][] = [
     ["answers about another node", ok("resolve", { node_id: 3, real_addr: "198.51.100.3:1" })],

@@ -175,6 +175,26 @@ describe("heartbeat", () => {
     expect(lab.ask({ type: "lookup", node_id: 1 })).toMatchObject({ real_addr: "198.51.100.1:4444" });
   });
 
+  test("a node that registers without an endpoint stays, and friends learn that it has none", () => {
+    const before = new RegistryLab();
+    const [a, b] = [before.join(1, { public: true }), before.join(2, { listen_addr: "" })];
+    b.reportTrust(a);
+    a.reportTrust(b);
+    before.pass(SILENCE_MS / 2);
+    expect(b.heartbeat()["type"]).toBe("heartbeat_ok");
+    expect(b.resolve(a)["type"]).toBe("resolve_ok");
+    expect(a.resolve(b)).toMatchObject({ type: "resolve_ok", real_addr: "", public_key: b.key });
+    expect(a.ask({ type: "lookup", node_id: 2 })).not.toHaveProperty("real_addr");
+
+    b.signed("deregister", signedText.deregister(b.node));
+    expect(a.resolve(b)).toEqual(REFUSED);
+    expect(b.heartbeat()).toEqual({ type: "error", error: "node 2: node not found" });
+    const restarted = new RegistryLab({ store: before.store });
+    expect(restarted.join(1).resolve(b)).toEqual(REFUSED); // deregistered, for all that the store can tell
+    restarted.join(2, { listen_addr: "" });
+    expect(restarted.join(1).resolve(b)["type"]).toBe("resolve_ok");
+  });
+
   test("after a restart stored endpoints count as live for one period", () => {
     const before = new RegistryLab();
     before.join(1, { public: true });
