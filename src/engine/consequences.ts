@@ -104,7 +104,7 @@ export class Consequences {
       case "up":
         this.#rememberEndpoint(link);
         this.#parts.bridge.linkUp(link, now);
-        this.#parts.pings.send(link, now); // the first round trip to show
+        this.#proveKey(link, link.sendSlot, now); // also the first round trip to show
         this.#parts.direct.linkUp(link.node, now);
         this.#parts.notices.reset(link.node);
         this.#parts.notices.send(link, now);

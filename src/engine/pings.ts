@@ -74,8 +74,6 @@ export class Pings {
   /** Sends a request under one particular key, to see whether the peer holds it too. */
   prove(link: Link, keySlot: number, now: Instant): void {
     link.sendProof(keySlot, this.#request(link.node, now).packet);
-    const legacySlot = link.legacySlotBeside(keySlot);
-    if (legacySlot !== undefined) link.sendProof(legacySlot, this.#request(link.node, now).packet);
   }
 
   /** Sends a request straight to one endpoint, whatever the path is. */

@@ -11,7 +11,6 @@
  * A link in use keeps its NAT mappings open (`upkeep`). One that nobody used for long costs nothing: it dozes, and the
  * next packet waits for one round trip in which every way to the peer is tried at once.
  */
-import { concatBytes } from "../base/bytes.ts";
 import type { DropReason } from "../base/drop-reason.ts";
 import type { Endpoint } from "../base/endpoint.ts";
 import { after, type Deadline, type Instant, instant } from "../base/instant.ts";
@@ -23,6 +22,7 @@ import type { CandidateOrigin } from "./candidates.ts";
 import type { StagedPacket } from "./data-plane.ts";
 import { PILA_FLAG, type PilaFlag, pilaFlags } from "./key-exchange.ts";
 import { type LinkContext, TIMER_EVENTS } from "./link-context.ts";
+import { LinkSender } from "./link-sender.ts";
 import * as timing from "./link-timing.ts";
 import { Path, type PathEffect } from "./path.ts";
 import { RelaySlot } from "./relay-slot.ts";
@@ -42,6 +42,7 @@ export class Link {
   readonly #context: LinkContext;
   readonly #endpointSlot: number;
   readonly #relaySlot: RelaySlot;
+  readonly #sender: LinkSender;
   readonly #timers: LinkTimers;
   readonly #staging = new Staging();
   readonly #inboundExchanges: TokenBucket;
@@ -76,6 +77,7 @@ export class Link {
     this.index = index;
     this.#endpointSlot = endpointSlot;
     this.#relaySlot = new RelaySlot(context, node);
+    this.#sender = new LinkSender(context, node);
     this.path = new Path(context.local.node < node);
     this.path.relayKind = context.relayKind();
     this.#timers = new LinkTimers(() => context.timerSet(this));
@@ -138,7 +140,7 @@ export class Link {
   /** Tries every way now, for somebody who wants to see what becomes of it. */
   probeEveryWay(now: Instant): void {
     if (this.#sessions.current === undefined) return this.connect(now);
-    this.#context.emit({ kind: "relay-proof-wanted", link: this });
+    this.#askThroughRelay();
     for (const endpoint of this.path.targets()) this.#probeDirect(endpoint, now);
   }
 
@@ -256,7 +258,7 @@ export class Link {
     const slot = this.#sessions.current?.sendSlot;
     if (slot === undefined) return false;
     if (how === "queued") this.#context.dataPlane.queueVirtual(slot, this.#endpointSlot, packet);
-    else this.#transmitSealed(slot, packet, how === "any length");
+    else this.#sender.sendSealed(slot, packet, this.path.direct, this.path.isRelayed, how === "any length");
     if (this.#dozes) this.#timers.setIfStopped("reply-due", this.#lastReceivedAt ?? instant(0));
     return true;
   }
@@ -265,8 +267,7 @@ export class Link {
   answerVirtual(packet: Uint8Array): boolean {
     const session = this.#sessions.current;
     if (session === undefined) return false;
-    const frame = this.#context.dataPlane.seal(session.sendSlot, packet);
-    this.#sendBack(frame, this.#cameFrom, this.#cameRelayed, true);
+    this.#sender.sendSealed(session.sendSlot, packet, this.#cameFrom, this.#cameRelayed, true);
     return true;
   }
 
@@ -364,7 +365,7 @@ export class Link {
     // A mere doubt is settled by a ping; after that the peer may have lost its keys.
     if (!this.#dozes || this.#probes > 1) this.#sendExchange(PILA_FLAG.REQUEST, now);
     this.#context.emit({ kind: "proof-wanted", link: this, keySlot: this.#sessions.current?.sendSlot });
-    this.#context.emit({ kind: "relay-proof-wanted", link: this });
+    this.#askThroughRelay();
     for (const endpoint of this.path.targets()) this.#probeDirect(endpoint, now);
     this.#timers.set("reply-due", after(now, timing.PROBE_MS));
   }
@@ -545,9 +546,8 @@ export class Link {
     for (const endpoint of targets) this.#tryExchange(flag, endpoint, now);
     const relay = this.#context.relay();
     // The reference hears of us through the beacon too when the direct way is closed (§14.3).
-    if (relay !== undefined && (this.#attempts >= timing.RELAY_ATTEMPT || this.#probes > 0 || this.path.isRelayed)) {
-      this.#transmitExchange(flag, relay, true, now);
-    }
+    const isDue = this.#attempts >= timing.RELAY_ATTEMPT || this.#probes > 0 || this.path.isRelayed;
+    if (relay !== undefined && isDue && !this.#sparesRelay) this.#transmitExchange(flag, relay, true, now);
   }
 
   #tryExchange(flag: PilaFlag, endpoint: Endpoint, now: Instant): void {
@@ -557,48 +557,33 @@ export class Link {
 
   #transmitExchange(flag: PilaFlag, to: Endpoint, relayed: boolean, now: Instant): void {
     this.#exchangeSentAt = now;
-    this.#transmit(this.#sessions.exchange.frame(flag), to, relayed);
+    this.#sender.send(this.#sessions.exchange.frame(flag), to, relayed);
   }
 
-  #transmitSealed(keySlot: number, packet: Uint8Array, mayBreak = false): void {
-    this.#sendBack(this.#context.dataPlane.seal(keySlot, packet), this.path.direct, this.path.isRelayed, mayBreak);
-  }
-
-  /** Without a beacon a relayed link still has its last direct endpoint to try. */
-  #sendBack(frame: Uint8Array, direct: Endpoint | undefined, relayed: boolean, mayBreak: boolean): void {
-    const relay = relayed ? this.#context.relay() : undefined;
-    const to = relay ?? direct;
-    if (to !== undefined) this.#transmit(frame, to, relay !== undefined, mayBreak);
-  }
-
-  /** Seals under one particular key: to prove a new one, or to try the older generation. */
+  /** Seals under one particular key, to see whether the peer holds it. */
   sendProof(keySlot: number, packet: Uint8Array): void {
-    if (this.#sessions.ofSlot(keySlot) !== undefined) this.#transmitSealed(keySlot, packet);
+    this.#sender.sendProof(this.#sessions.ofSlot(keySlot), packet, this.path.direct, this.path.isRelayed);
   }
 
   /** Seals and sends to one endpoint, whatever the path is. */
   sendDirectProof(packet: Uint8Array, endpoint: Endpoint): void {
-    if (this.#sessions.current === undefined) return;
-    this.#transmit(this.#context.dataPlane.seal(this.#sessions.current.sendSlot, packet), endpoint, false);
+    this.#sender.sendProof(this.#sessions.current, packet, endpoint, false);
   }
 
   /** Seals and sends through the relay, whatever the path is. */
   sendRelayProof(packet: Uint8Array): void {
-    const relay = this.#context.relay();
-    if (this.#sessions.current === undefined || relay === undefined) return;
-    this.#transmit(this.#context.dataPlane.seal(this.#sessions.current.sendSlot, packet), relay, true);
+    this.#sender.sendProof(this.#sessions.current, packet, undefined, true);
   }
 
-  /** The older generation's slot of the same session, if the option allows it and nothing has opened yet. */
-  legacySlotBeside(keySlot: number): number | undefined {
-    const session = this.#sessions.ofSlot(keySlot);
-    return session?.lastOpenedAt === undefined ? session?.legacySlot : undefined;
+  /** A daemon of the older generation that hears us through the relay once never sends straight again (§3.12). */
+  get #sparesRelay(): boolean {
+    const session = this.#sessions.current;
+    const isOlder = session !== undefined && session.sendSlot === session.legacySlot;
+    return isOlder && !this.path.isRelayed && this.#probes <= 1;
   }
 
-  #transmit(frame: Uint8Array, to: Endpoint, relayed: boolean, mayBreak = false): void {
-    const datagram = relayed ? concatBytes(encodeRelayPrefix(this.#context.local.node, this.node), frame) : frame;
-    // What fits every path stays whole, at no cost.
-    this.#context.transmit(to, datagram, mayBreak && datagram.length > timing.UNBROKEN_BYTES);
+  #askThroughRelay(): void {
+    if (!this.#sparesRelay) this.#context.emit({ kind: "relay-proof-wanted", link: this });
   }
 
   /** Writes what the packet path reads: the slots to seal with, or none. */

@@ -10,7 +10,7 @@
  *                                   probe answered straight, or data came straight
  *
  * `tcp` is `relay` whose beacon is reached through TCP. Invariants: what was only told (registry, cache, punch) is used
- * until a frame proves better and never displaces what is proved and lives; relay gives way to direct only when both
+ * until a frame proves better, and displaces neither what is proved and lives nor where a signed exchange just came from; relay gives way to direct only when both
  * directions are known to work. Data of the peer that comes straight shows that it holds our direction for good; a mere
  * probe of it shows one direction only and is answered with a probe of ours. A change of path changes no key and no
  * counter, so a flow above never notices more than loss.
@@ -41,6 +41,8 @@ export class Path {
   #relayed = false;
   /** When a frame last came straight from `#direct`; undefined: it is not proved, or no longer. */
   #heardAt: Instant | undefined;
+  /** When a signed exchange came from `#direct`: no proof, but better than hearsay. */
+  #guessedAt: Instant | undefined;
   /** When one proved endpoint last gave way to another. */
   #movedAt: Instant | undefined;
   /** Bounded by MAX_HISTORY, oldest out. */
@@ -84,7 +86,7 @@ export class Path {
   /** Somebody who proves nothing names an endpoint. */
   suggest(endpoint: Endpoint, origin: CandidateOrigin, now: Instant): PathEffect {
     const isNew = this.candidates.add(endpoint, origin, now, this.#direct);
-    if (this.#relayed || this.#isProved(now)) return isNew ? "probe" : "none";
+    if (this.#relayed || this.#isProved(now) || this.#isGuessed(now)) return isNew ? "probe" : "none";
     // A private endpoint is only one of several guesses; what the registry says is the likeliest.
     if (sameEndpoint(this.#direct, endpoint) || (this.#direct !== undefined && origin === "lan")) return "none";
     this.#direct = endpoint;
@@ -101,6 +103,7 @@ export class Path {
     if (!this.#relayed && this.#lives(now)) return;
     this.#direct = source;
     this.#relayed = false;
+    this.#guessedAt = now;
     this.#moved(now);
   }
 
@@ -138,6 +141,7 @@ export class Path {
   /** Nothing is heard, or the underlay changed: what was proved no longer counts. */
   doubt(): void {
     this.#heardAt = undefined;
+    this.#guessedAt = undefined;
   }
 
   #mayFollow(source: Endpoint, now: Instant): boolean {
@@ -167,6 +171,10 @@ export class Path {
     return this.#heardAt !== undefined && after(this.#heardAt, DIRECT_LIVE_MS) > now;
   }
 
+  #isGuessed(now: Instant): boolean {
+    return this.#guessedAt !== undefined && after(this.#guessedAt, GUESS_LIFETIME_MS) > now;
+  }
+
   #isProved(now: Instant): boolean {
     return this.#heardAt !== undefined && after(this.#heardAt, PROOF_LIFETIME_MS) > now;
   }
@@ -175,6 +183,8 @@ export class Path {
 /** A direct way that was heard so lately works; shorter than the silence after which probes go through the relay. */
 const DIRECT_LIVE_MS = 1_000;
 const PROOF_LIFETIME_MS = 30_000;
+/** Long enough for a first answer; an exchange can be replayed from anywhere, so not longer. */
+const GUESS_LIFETIME_MS = 1_500;
 const MAX_HISTORY = 16;
 /** Two sides that each follow the other between equally good endpoints must not do so in step. */
 const FOLLOW_HOLD_MS = 2_000;

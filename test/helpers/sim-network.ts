@@ -22,6 +22,7 @@ import { DEFAULT_OVERLAY_PREFIX } from "../../src/wire/address.ts";
 import { NOTIFY_HANDSHAKES } from "../../src/wire/beacon.ts";
 import { type NodeId, nodeId } from "../../src/wire/ids.ts";
 import { whole } from "./inner-packets.ts";
+import { OlderDataPlane, olderCrypto } from "./older-generation.ts";
 import { seededBytes } from "./seeded-bytes.ts";
 
 const BEACON: Endpoint = { address: "192.0.2.1", port: 9001 };
@@ -48,6 +49,8 @@ export class SimNetwork {
   readonly captured: Flight[] = [];
   tap: (flight: Flight) => Flight | undefined = (flight) => flight;
   registryIsUp = true;
+  /** On top of the latency. */
+  registryDelayMs = 0;
   /** Every request that reached the registry, for replays. */
   readonly requests: string[] = [];
   /** A registry that lies: what it answers in place of the truth. */
@@ -143,7 +146,7 @@ export class SimNetwork {
         const notice = this.#beacon.notify(node, NOTIFY_HANDSHAKES, this.now);
         if (notice !== undefined) this.send(BEACON, notice.to, notice.bytes);
       }
-      this.after(this.conditions.latencyMs, () => answer(reply));
+      this.after(this.conditions.latencyMs + this.registryDelayMs, () => answer(reply));
     });
     void from;
   }
@@ -194,6 +197,8 @@ export class SimNode {
   #kinds: ReadonlyMap<NodeId, PeerKind> = new Map();
   /** From the next start on: be a plain agent to every peer. */
   plainOnly = false;
+  /** From the next start on: `allowed` beside the newer ones, or `only`, as a daemon of February 2026. */
+  olderKeys: "refused" | "allowed" | "only" = "refused";
   /** Bumped at each start, so that what was under way for an earlier life is not delivered to the next. */
   #life = 0;
 
@@ -210,7 +215,7 @@ export class SimNode {
   }
 
   start(): void {
-    const { crypto } = this.#network;
+    const crypto = this.olderKeys === "only" ? olderCrypto(this.#network.crypto) : this.#network.crypto;
     this.#life++;
     this.client = new RegistryClient({
       crypto,
@@ -220,7 +225,7 @@ export class SimNode {
       isPublic: false,
     });
     if (this.#node === undefined) this.#node = this.#firstRegistration();
-    this.plane = new PortableDataPlane();
+    this.plane = this.olderKeys === "only" ? new OlderDataPlane() : new PortableDataPlane();
     this.engine = new Engine(
       {
         prefix: DEFAULT_OVERLAY_PREFIX,
@@ -229,7 +234,7 @@ export class SimNode {
         publicKey: this.#publicKey,
         mtuBytes: 1360,
         listenPort: this.endpoint.port,
-        allowLegacyKeys: false,
+        allowLegacyKeys: this.olderKeys === "allowed",
         kinds: this.#kinds,
         plainOnly: this.plainOnly,
         beaconEndpoint: BEACON,

@@ -88,6 +88,17 @@ describe("a path", () => {
     expect(path.direct).toEqual(OTHER);
   });
 
+  it("prefers where a signed exchange just came from to what the registry says then, and asks there too", () => {
+    const path = new Path(true);
+    path.guess(OTHER, false, at(0));
+    expect(path.suggest(PUBLIC, "registry", at(100))).toBe("probe");
+    expect(path.direct).toEqual(OTHER);
+    path.doubt(); // nothing answered: an exchange can be replayed from anywhere
+    expect(path.suggest(PUBLIC, "registry", at(200))).toBe("moved");
+    path.guess(OTHER, false, at(300));
+    expect(path.suggest(PUBLIC, "registry", at(10_000))).toBe("moved");
+  });
+
   it("remembers a bounded number of endpoints and changes, never losing the one in use", () => {
     const path = directPath();
     for (let port = 1; port < 200; port++) {
