@@ -11,10 +11,12 @@ export class PlainSockets {
   readonly #engine: Engine;
   readonly #prefix: Prefix48;
   readonly #sockets: PlainTcp;
+  readonly #input: (act: (at: Instant) => void) => void;
 
   constructor(engine: Engine, prefix: Prefix48, input: (act: (at: Instant) => void) => void) {
     this.#engine = engine;
     this.#prefix = prefix;
+    this.#input = input;
     this.#sockets = new PlainTcp({
       accepted: (address, port) => this.#accepted(address, port),
       handleEvents: (events) => input((at) => this.#handleEvents(events, at)),
@@ -36,6 +38,14 @@ export class PlainSockets {
     }
   }
 
+  /** Resets all connections, here and there: no other daemon can go on with them. */
+  async end(): Promise<void> {
+    const { plain } = this.#engine;
+    if (plain.connections.size === 0) return;
+    this.#input((at) => plain.close(at));
+    await new Promise((resolve) => setTimeout(resolve, LAST_WORDS_MS));
+  }
+
   close(): void {
     this.#sockets.close();
   }
@@ -50,3 +60,6 @@ export class PlainSockets {
     for (const event of events) this.#engine.plain.connections.handleSocketEvent(event, at);
   }
 }
+
+/** The resets of the daemon's sockets pass the interface, and the NAT on it, before programs have them. */
+const LAST_WORDS_MS = 50;

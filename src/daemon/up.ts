@@ -139,6 +139,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
   driver.start();
   await plain.listen();
   undo.add(() => plain.close());
+  undo.add(() => plain.end());
   const watch = new UnderlayWatch(options.tun, ({ local, resumed }) => {
     const matters = driver.input((at) => engine.handleUnderlay(local, resumed, at));
     if (matters) connection.reconnect();

@@ -110,6 +110,8 @@ export class Consequences {
         this.#parts.notices.send(link, now);
         this.#parts.plain.linkUp(link.node, now);
         return;
+      case "rekeyed":
+        return this.#parts.plain.rekeyed(link, now);
       case "down":
         return this.#parts.sizes.forget(link);
       case "moved":

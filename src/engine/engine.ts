@@ -292,7 +292,7 @@ export class Engine {
     this.#parts.registry.resolveHostname(name);
   }
 
-  /** Says goodbye to nobody: peers find out by silence, or by our next start. Wipes all keys. */
+  /** Says goodbye to nobody (`plain.close` did, to agents): peers find out by silence, or by our next start. Wipes all keys. */
   close(): void {
     for (const link of [...this.#links.links()]) this.#links.close(link.node);
   }

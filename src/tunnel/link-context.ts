@@ -14,6 +14,8 @@ import type { SlotPool } from "./session.ts";
 export type LinkEvent =
   /** Keys are agreed, packets flow. */
   | { readonly kind: "up"; readonly link: Link }
+  /** The peer has another key than before, and has shown it: it was most likely started anew. */
+  | { readonly kind: "rekeyed"; readonly link: Link }
   /** The peer fell silent for good; a new packet starts over. */
   | { readonly kind: "down"; readonly link: Link }
   /** Frames go another way from now on, proved by a frame. */

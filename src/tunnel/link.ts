@@ -219,7 +219,7 @@ export class Link {
   ): void {
     const session = this.#sessions.ofSlot(keySlot);
     if (session === undefined) return;
-    session.lastOpenedAt = now;
+    if (this.#sessions.noteOpened(session, now)) this.#context.emit({ kind: "rekeyed", link: this });
     this.#lastReceivedAt = now;
     this.#cameFrom = source ?? this.path.direct;
     this.#cameRelayed = relayed;

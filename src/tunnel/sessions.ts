@@ -27,6 +27,8 @@ export class Sessions {
   #prefixes: NoncePrefixes;
   /** Replaced keys of the peer, in hex. Bound: MAX_RETIRED, oldest out; emptied with our half. */
   readonly #retiredPeerKeys: string[] = [];
+  /** The newest of the peer's keys under which a frame opened, whatever became of our half since. */
+  #provenPeerKey: Uint8Array | undefined;
 
   constructor(context: LinkContext, node: NodeId, linkIndex: number, endpointSlot: number) {
     this.#context = context;
@@ -57,6 +59,16 @@ export class Sessions {
       if (session !== undefined && (session.keySlot === slot || session.legacySlot === slot)) return session;
     }
     return undefined;
+  }
+
+  /** A frame opened under the session. True when it is the first under a key other than the one that the peer had before. */
+  noteOpened(session: Session, now: Instant): boolean {
+    const isFirst = session.lastOpenedAt === undefined;
+    session.lastOpenedAt = now;
+    if (!isFirst || session === this.previous) return false;
+    const before = this.#provenPeerKey;
+    this.#provenPeerKey = session.peerExchangeKey;
+    return before !== undefined && !equalBytes(before, session.peerExchangeKey);
   }
 
   isRetired(peerExchangeKey: Uint8Array): boolean {

@@ -274,6 +274,56 @@ describe("connections", () => {
     expect(a.engine.plain.connections.size).toBe(0);
   });
 
+  it("to an agent that was started anew are reset as soon as its new keys show that, and newer ones go on", () => {
+    const all = pair();
+    learned(all);
+    const { network, a, b } = all;
+    const { atA } = connect(network, a, b);
+    b.kill();
+    a.sendPacket(syn(a, b, 40_001)); // nobody answers it yet
+    network.run(1_000);
+    expect(commands(a)).toEqual([]);
+    b.start();
+    b.engine.plain.connections.listenerPort = LISTENER;
+    b.sendPacket(datagram(b, a, "I am back"));
+    network.run(300);
+    expect(commands(a)).toEqual([{ kind: "reset", id: atA }]);
+    network.run(3_000); // the SYN is repeated
+    const [asked] = commands(b);
+    expect(asked?.kind).toBe("connect");
+    tell(b, { kind: "connected", id: asked!.id });
+    network.run(100);
+    expect(a.engine.plain.connections.size).toBe(1);
+  });
+
+  it("go on after an outage that cost this side its keys, but not the agent", () => {
+    const all = pair();
+    learned(all);
+    const { network, a, b } = all;
+    const { atA, atB } = connect(network, a, b);
+    Object.defineProperty(b.engine.plain, "rekeyed", { value: () => undefined }); // no agent minds our new keys
+    network.tap = () => undefined;
+    tell(a, { kind: "data", id: atA, bytes: new Uint8Array(1_000) });
+    network.runUntil(() => a.engine.linkFacts(b.node)?.isUp === false, 20_000);
+    network.tap = (flight) => flight;
+    network.run(30_000);
+    const toServer = commands(b);
+    expect(written(toServer)).toBe(1_000);
+    expect(toServer).not.toContainEqual({ kind: "reset", id: atB });
+    expect(commands(a)).toEqual([]);
+  });
+
+  it("are reset on both sides when a daemon ends", () => {
+    const all = pair();
+    learned(all);
+    const { network, a, b } = all;
+    const { atA, atB } = connect(network, a, b);
+    a.command((engine, now) => engine.plain.close(now));
+    expect(commands(a)).toEqual([{ kind: "reset", id: atA }]);
+    network.run(50);
+    expect(commands(b)).toEqual([{ kind: "reset", id: atB }]);
+  });
+
   it("that nobody knows are reset, so that a program does not wait for a daemon that restarted", () => {
     const all = pair();
     learned(all);

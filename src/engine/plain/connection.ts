@@ -35,6 +35,8 @@ export class Connection {
   /** A copy of the program's SYN with a complete checksum; "out" only. */
   readonly syn: Uint8Array | undefined;
   phase: ConnectionPhase;
+  /** When the far side last showed that it takes part: its SYN, or its answer to ours; undefined before. */
+  answeredAt: Instant | undefined;
   /** The stream has said its last event. */
   streamIsOver = false;
   socketIsGone = false;

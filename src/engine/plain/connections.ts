@@ -101,17 +101,27 @@ export class Connections implements StreamOwner {
 
   /** The agent may not talk to us any more, or we not to it: ends all, both ways, now. */
   cut(node: NodeId, now: Instant): void {
-    for (const connection of [...this.#connections.values()]) {
-      if (connection.node === node) this.cutOne(connection.id, now);
-    }
+    this.#cutThose((connection) => connection.node === node, now);
+  }
+
+  cutAll(now: Instant): void {
+    this.#cutThose(() => true, now);
+  }
+
+  /** The same for those whose far side had answered before that instant. */
+  cutOlder(node: NodeId, than: Instant, now: Instant): void {
+    const isOlder = ({ answeredAt }: Connection) => answeredAt !== undefined && answeredAt < than;
+    this.#cutThose((connection) => connection.node === node && isOlder(connection), now);
   }
 
   /** The same for connections in networks of which `isShared` says that one of both is not in them any more. */
   cutNetworks(isShared: (agent: PilotAddress) => boolean, now: Instant): void {
-    for (const connection of [...this.#connections.values()]) {
-      const { network } = connection.program;
-      if (network !== BACKBONE && !isShared({ network, node: connection.node })) this.cutOne(connection.id, now);
-    }
+    const isGone = ({ program: { network }, node }: Connection) => network !== BACKBONE && !isShared({ network, node });
+    this.#cutThose(isGone, now);
+  }
+
+  #cutThose(isMeant: (connection: Connection) => boolean, now: Instant): void {
+    for (const connection of [...this.#connections.values()]) if (isMeant(connection)) this.cutOne(connection.id, now);
   }
 
   /** The same for one connection. */
@@ -138,6 +148,7 @@ export class Connections implements StreamOwner {
       stream.refuse(now);
       return;
     }
+    connection.answeredAt = now;
     this.#deadlines.set(connection, { at: after(now, CONNECT_LIMIT_MS), reason: "plain-connect" });
     const remoteAddress = this.#parts.addressOf(node);
     const { localPort, remotePort } = connection.daemon;
@@ -317,6 +328,7 @@ export class Connections implements StreamOwner {
   #handOver(connection: Connection, now: Instant): void {
     if (connection.phase !== "dialing") return;
     connection.phase = "handed-over";
+    connection.answeredAt = now;
     const packet = connection.syn!.slice();
     turnAround(packet, connection.daemon, false);
     this.#parts.deliver(packet);

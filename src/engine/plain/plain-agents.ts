@@ -125,6 +125,22 @@ export class PlainAgents {
     this.#parts.streams.flush(now);
   }
 
+  /**
+   * A plain daemon has one key for its life: with another one it was started anew, and knows nothing of what was open. It
+   * would stay silent about that; its host, had it none but a kernel, would answer with resets.
+   */
+  rekeyed(link: Link, now: Instant): void {
+    if (this.#parts.kindOf(link.node) === "plain" && link.establishedAt !== undefined) {
+      this.connections.cutOlder(link.node, link.establishedAt, now);
+    }
+  }
+
+  /** This daemon ends, and the sockets behind all connections with it. */
+  close(now: Instant): void {
+    this.connections.cutAll(now);
+    this.#parts.streams.flush(now);
+  }
+
   /** Memberships changed: what is between addresses that are no longer there ends. */
   networksChanged(now: Instant): void {
     this.connections.cutNetworks(({ network, node }) => this.#parts.networks.areBothIn(network, node), now);
