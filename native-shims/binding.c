@@ -1,5 +1,5 @@
 /*
- * The table of functions that JavaScript sees (src/io/native.ts types each of them), and nothing else: every function
+ * The table of functions of a plane that JavaScript sees (src/io/native.ts types each of them), and nothing else: every function
  * here takes its arguments apart and calls one function of another file. A plane is an external value; the arrays it
  * works on are held until the plane is collected. Results below zero are -errno; wrong arguments throw a TypeError,
  * which only a bug in native.ts can cause.
@@ -9,123 +9,23 @@
 #include <node_api.h>
 #include <stdlib.h>
 
-#include "lock.h"
+#include "call.h"
+#include "host.h"
 #include "loop.h"
 #include "plane.h"
 #include "relay.h"
 
-enum { MAX_ARGUMENTS = 10, HELD_ARRAYS = 7 };
+enum { HELD_ARRAYS = 7 };
 
 struct held {
   struct plane *plane;
   napi_ref arrays[HELD_ARRAYS];
 };
 
-struct call {
-  napi_env env;
-  napi_value argv[MAX_ARGUMENTS];
-  bool bad;
-};
-
-struct bytes {
-  uint8_t *at;
-  size_t length;
-};
-
-/* ---- arguments ---- */
-
-static struct call call_of(napi_env env, napi_callback_info info) {
-  struct call call = {.env = env};
-  size_t count = MAX_ARGUMENTS;
-  call.bad = napi_get_cb_info(env, info, &count, call.argv, NULL, NULL) != napi_ok;
-  return call;
-}
-
 static struct plane *plane_of(struct call *call) {
   void *held = NULL;
   if (napi_get_value_external(call->env, call->argv[0], &held) != napi_ok) call->bad = true;
   return held == NULL ? NULL : ((struct held *)held)->plane;
-}
-
-static int32_t int_of(struct call *call, int i) {
-  int32_t value = 0;
-  if (napi_get_value_int32(call->env, call->argv[i], &value) != napi_ok) call->bad = true;
-  return value;
-}
-
-static uint32_t uint_of(struct call *call, int i) {
-  uint32_t value = 0;
-  if (napi_get_value_uint32(call->env, call->argv[i], &value) != napi_ok) call->bad = true;
-  return value;
-}
-
-static double double_of(struct call *call, int i) {
-  double value = 0;
-  if (napi_get_value_double(call->env, call->argv[i], &value) != napi_ok) call->bad = true;
-  return value;
-}
-
-static bool bool_of(struct call *call, int i) {
-  bool value = false;
-  if (napi_get_value_bool(call->env, call->argv[i], &value) != napi_ok) call->bad = true;
-  return value;
-}
-
-static const char *text_of(struct call *call, int i, char *buffer, size_t size) {
-  size_t length = 0;
-  buffer[0] = 0;
-  if (napi_get_value_string_utf8(call->env, call->argv[i], buffer, size, &length) != napi_ok) call->bad = true;
-  if (length + 1 >= size) call->bad = true;
-  return buffer;
-}
-
-/* A typed array of `type` with at least `least` elements. */
-static void *array_of(struct call *call, int i, napi_typedarray_type type, size_t least, size_t *length) {
-  napi_typedarray_type actual;
-  void *data = NULL;
-  size_t count = 0;
-  if (napi_get_typedarray_info(call->env, call->argv[i], &actual, &count, &data, NULL, NULL) != napi_ok ||
-      actual != type || count < least)
-    call->bad = true;
-  if (length != NULL) *length = count;
-  return data;
-}
-
-static struct bytes bytes_of(struct call *call, int i, size_t least) {
-  struct bytes bytes;
-  bytes.at = array_of(call, i, napi_uint8_array, least, &bytes.length);
-  return bytes;
-}
-
-static const uint8_t *bytes_exactly(struct call *call, int i, size_t length) {
-  struct bytes bytes = bytes_of(call, i, length);
-  if (bytes.length != length) call->bad = true;
-  return bytes.at;
-}
-
-/* ---- results ---- */
-
-static napi_value bad_call(struct call *call) {
-  napi_throw_type_error(call->env, NULL, "wrong arguments for the native shim");
-  return NULL;
-}
-
-static napi_value number(struct call *call, double value) {
-  napi_value result = NULL;
-  napi_create_double(call->env, value, &result);
-  return result;
-}
-
-static napi_value integer(struct call *call, int32_t value) {
-  napi_value result = NULL;
-  napi_create_int32(call->env, value, &result);
-  return result;
-}
-
-static napi_value text(struct call *call, const char *value) {
-  napi_value result = NULL;
-  napi_create_string_utf8(call->env, value, NAPI_AUTO_LENGTH, &result);
-  return result;
 }
 
 /* ---- life ---- */
@@ -188,6 +88,23 @@ static napi_value open_tun(napi_env env, napi_callback_info info) {
   if (call.bad) return bad_call(&call);
   int error = tun_open(plane, name);
   return error < 0 ? integer(&call, error) : text(&call, name);
+}
+
+/* adoptTun(plane, fd, name): the device of this name as an earlier process opened it */
+static napi_value adopt_tun(napi_env env, napi_callback_info info) {
+  struct call call = call_of(env, info);
+  struct plane *plane = plane_of(&call);
+  int fd = int_of(&call, 1);
+  char name[17] = {0};
+  text_of(&call, 2, name, sizeof name);
+  return call.bad ? bad_call(&call) : integer(&call, tun_adopt(plane, fd, name));
+}
+
+/* tunDescriptor(plane): for a service manager to keep; -1 without a device */
+static napi_value tun_descriptor(napi_env env, napi_callback_info info) {
+  struct call call = call_of(env, info);
+  struct plane *plane = plane_of(&call);
+  return call.bad ? bad_call(&call) : integer(&call, plane->tun_fd);
 }
 
 /* openUdp(plane, address, port): the port bound, or -errno */
@@ -516,34 +433,6 @@ static napi_value packet_pair(napi_env env, napi_callback_info info) {
   return list;
 }
 
-/* lockFile(path): the locked descriptor, or -errno */
-static napi_value lock_path(napi_env env, napi_callback_info info) {
-  struct call call = call_of(env, info);
-  char path[4096];
-  text_of(&call, 0, path, sizeof path);
-  if (call.bad) return bad_call(&call);
-  return integer(&call, lock_file(path));
-}
-
-/* peerCredentials(fd): [pid, uid, gid] of who connected the unix socket, or -errno */
-static napi_value peer_credentials(napi_env env, napi_callback_info info) {
-  struct call call = call_of(env, info);
-  int fd = int_of(&call, 0);
-  struct ucred peer;
-  socklen_t length = sizeof peer;
-  napi_value list = NULL;
-  if (call.bad) return bad_call(&call);
-  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0) return integer(&call, -errno);
-  const uint32_t ids[] = {(uint32_t)peer.pid, peer.uid, peer.gid};
-  napi_create_array(env, &list);
-  for (uint32_t i = 0; i < 3; i++) {
-    napi_value id = NULL;
-    napi_create_uint32(env, ids[i], &id);
-    napi_set_element(env, list, i, id);
-  }
-  return list;
-}
-
 static const struct {
   const char *name;
   napi_callback function;
@@ -551,6 +440,8 @@ static const struct {
   {"create", create},
   {"close", close_plane},
   {"openTun", open_tun},
+  {"adoptTun", adopt_tun},
+  {"tunDescriptor", tun_descriptor},
   {"openUdp", open_udp},
   {"attachTun", attach_tun},
   {"startPolling", start_polling},
@@ -576,8 +467,6 @@ static const struct {
   {"inject", inject},
   {"takeQueued", take_queued},
   {"packetPair", packet_pair},
-  {"lockFile", lock_path},
-  {"peerCredentials", peer_credentials},
 };
 
 NAPI_MODULE_INIT() {
@@ -587,5 +476,5 @@ NAPI_MODULE_INIT() {
         napi_set_named_property(env, exports, FUNCTIONS[i].name, function) != napi_ok)
       return NULL;
   }
-  return relay_export(env, exports) ? exports : NULL;
+  return relay_export(env, exports) && host_export(env, exports) ? exports : NULL;
 }

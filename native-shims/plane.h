@@ -256,6 +256,7 @@ struct packet {
 };
 
 int tun_open(struct plane *plane, char name[16]);
+int tun_adopt(struct plane *plane, int fd, const char *name);
 int tun_read(struct plane *plane);
 void tun_write(struct plane *plane, int count);
 int tun_write_packet(struct plane *plane, const uint8_t *bytes, size_t length);

@@ -58,6 +58,28 @@ int tun_open(struct plane *plane, char name[IFNAMSIZ]) {
   return 0;
 }
 
+/* The device as it was opened, perhaps by an earlier version: what it cannot do like ours is refused, not guessed. */
+static int adopt(int fd, const char *name, bool *has_uso) {
+  struct ifreq request = {0};
+  int header = VNET_HEADER;
+  if (ioctl(fd, TUNGETIFF, &request) < 0) return -errno;
+  if (strncmp(request.ifr_name, name, IFNAMSIZ) != 0) return -ENODEV;
+  if (!(request.ifr_flags & IFF_TUN) || !(request.ifr_flags & IFF_NO_PI) || !(request.ifr_flags & IFF_VNET_HDR))
+    return -EINVAL;
+  if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0) return -errno;
+  if (ioctl(fd, TUNSETVNETHDRSZ, &header) < 0) return -errno;
+  return set_offloads(fd, has_uso);
+}
+
+int tun_adopt(struct plane *plane, int fd, const char *name) {
+  if (plane->tun_fd >= 0) return -EBUSY;
+  int error = adopt(fd, name, &plane->has_uso);
+  if (error < 0) return error;
+  plane->tun_fd = fd;
+  plane->status[STATUS_HAS_USO] = plane->has_uso;
+  return 0;
+}
+
 /* ---- reading ---- */
 
 static uint16_t host_u16(const uint8_t *at) {

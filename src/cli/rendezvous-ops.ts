@@ -9,7 +9,7 @@ import { type Action, type Context, examples, type Input, type Perform } from ".
 import { bytes, counted } from "./format.ts";
 import { Checked, parsePath } from "./parse-options.ts";
 
-export const DEFAULT_STATE = "/var/lib/pilot-tun/rendezvous";
+export const DEFAULT_STATE = "/var/lib/pilot-rendezvous";
 
 /** Where the admin socket is when nothing else is said. */
 export function defaultAdminPath(stateDir: string): string {

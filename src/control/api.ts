@@ -344,6 +344,7 @@ export const ERROR_CODES: Readonly<Record<string, ErrorClass>> = {
   not_ready: { exit: EXIT.notRunning, status: 503 },
   already_running: { exit: EXIT.failed, status: 409 },
   not_privileged: { exit: EXIT.needsPrivilege, status: 403 },
+  not_permitted: { exit: EXIT.needsPrivilege, status: 403 },
   port_forbidden: { exit: EXIT.needsPrivilege, status: 403 },
   needs_confirmation: { exit: EXIT.needsConfirmation, status: 409 },
   // The peer.

@@ -7,7 +7,8 @@ import { AsyncLocalStorage } from "node:async_hooks";
 export interface Caller {
   readonly pid: number;
   readonly uid: number;
-  readonly gid: number;
+  /** All groups, the main one first. */
+  readonly gids: readonly number[];
   /** Of that user; null when the system does not say. */
   readonly user: string | null;
   /** Name of the program; null when it was gone already. */

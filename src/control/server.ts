@@ -1,5 +1,6 @@
 /**
- * The daemon's end of the local API: HTTP over a unix socket that only the daemon's own user may open.
+ * The daemon's end of the local API: HTTP over a unix socket that only the daemon's own user may open, or on a machine
+ * that has the groups of access.ts, over one that asks the kernel who is calling.
  *
  * Whatever arrives, the daemon goes on: a request is limited in size and time, connections are limited in number, and a
  * failure becomes an answer. A socket left by a dead daemon is replaced; one that somebody answers at is left alone.
@@ -12,6 +13,7 @@ import { dirname } from "node:path";
 import type { Duplex } from "node:stream";
 import { isMainThread } from "node:worker_threads";
 import { PilotError } from "../base/pilot-error.ts";
+import { type AccessRules, checkAccess } from "./access.ts";
 import { type ControlBackend, type ErrorReply, httpStatusOf, SCHEMA } from "./api.ts";
 import { type Caller, onBehalfOf } from "./caller.ts";
 import { type PreparedCall, prepareCall } from "./requests.ts";
@@ -21,6 +23,8 @@ export interface ControlServerOptions {
   readonly onInternalError?: (method: string, error: unknown) => void;
   /** Who is at the other end. */
   readonly identify?: (socket: Socket) => Caller | undefined;
+  /** Who may call what; without it only the daemon's own user can connect. */
+  readonly access?: AccessRules;
   /** In place of the method's own deadline; for tests. */
   readonly deadlineMs?: number;
 }
@@ -40,6 +44,8 @@ export async function startControlServer(
   const running = new Set<AbortController>();
   const server = createHttpServer({ backend, options, running });
   await listenPrivately(server, path);
+  // Whoever can connect is asked who it is before anything is answered.
+  if (isShared(options.access)) chmodSync(path, 0o666);
   let closed: Promise<void> | undefined;
   return {
     path,
@@ -49,6 +55,10 @@ export async function startControlServer(
       return closed;
     },
   };
+}
+
+function isShared(access: AccessRules | undefined): boolean {
+  return access?.readers !== undefined || access?.changers !== undefined;
 }
 
 /** Listens where only this user may connect. Throws PilotError `already_running`, `not_privileged` or `control_socket`. */
@@ -198,8 +208,11 @@ async function answer(conversation: Conversation, request: IncomingMessage, resp
   try {
     method = methodOf(request);
     const call = prepareCall(method, parseJson(await readBody(request)));
+    const { access } = options;
+    const caller = access && options.identify?.(request.socket);
+    if (access !== undefined) checkAccess(call.method, caller, access);
     const act = () => runCall(conversation, call, ended.signal);
-    const reply = await onBehalfOf(() => options.identify?.(request.socket), act);
+    const reply = await onBehalfOf(() => caller ?? options.identify?.(request.socket), act);
     send(response, 200, { schema: SCHEMA, ...reply });
   } catch (error) {
     if (ended.signal.aborted) return; // nobody waits for it any more

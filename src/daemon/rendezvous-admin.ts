@@ -1,7 +1,7 @@
 /**
  * A running rendezvous as its operator sees it: HTTP over a unix socket that only its own user may open, like the
  * control API of a node. `health` and `backup` answer with one JSON object, `metrics` with text for Prometheus:
- *   curl --unix-socket /var/lib/pilot-tun/rendezvous/admin.sock http://rendezvous/metrics
+ *   curl --unix-socket /var/lib/pilot-rendezvous/admin.sock http://rendezvous/metrics
  */
 import { createServer, request as httpRequest, type IncomingMessage, type ServerResponse } from "node:http";
 import { isAbsolute } from "node:path";

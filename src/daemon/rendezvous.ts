@@ -9,6 +9,7 @@ import { PilotError } from "../base/pilot-error.ts";
 import { now, wallNow } from "../io/clock.ts";
 import { type FrameConversation, FrameServer, type FrameServerLimits } from "../io/frame-server.ts";
 import { NodeCrypto } from "../io/node-crypto.ts";
+import { ServiceManager } from "../io/service-manager.ts";
 import { SqliteStore } from "../io/sqlite-store.ts";
 import { backupStore } from "../io/store-backup.ts";
 import { loadTlsCertificate, type TlsCertificate, type TlsSource } from "../io/tls-certificate.ts";
@@ -76,9 +77,18 @@ export interface RendezvousStats {
 }
 
 export async function runRendezvous(options: RendezvousOptions): Promise<Rendezvous> {
+  const manager = new ServiceManager(process.env, process.pid);
   const store = SqliteStore.open(options.stateDir);
   try {
-    return await openSockets(options, store);
+    const running = await openSockets(options, store);
+    manager.ready(`registry ${formatEndpoint(running.registry)}, beacon ${formatEndpoint(running.beacon)}`);
+    return {
+      ...running,
+      close: () => {
+        manager.stopping();
+        return running.close();
+      },
+    };
   } catch (cause) {
     store.close();
     throw cause;

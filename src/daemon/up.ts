@@ -5,6 +5,7 @@
  * Ready means: the interface carries the node's address, so that services can bind to it. That needs no server once the
  * node has its number; only the very first start waits for a registry.
  */
+import { closeSync } from "node:fs";
 import { utf8 } from "../base/bytes.ts";
 import { type Endpoint, formatEndpoint } from "../base/endpoint.ts";
 import { PilotError } from "../base/pilot-error.ts";
@@ -20,6 +21,7 @@ import { peerCredentials } from "../io/peer-credentials.ts";
 import { RegistryConnection } from "../io/registry-connection.ts";
 import { secureConnector } from "../io/registry-tls.ts";
 import { resolveHost } from "../io/resolve-host.ts";
+import { ServiceManager } from "../io/service-manager.ts";
 import { type Identity, StateDirectory } from "../io/state-directory.ts";
 import { UnderlayWatch } from "../io/underlay-watch.ts";
 import { RegistryClient } from "../registry/client.ts";
@@ -30,6 +32,7 @@ import { parseEndpoint } from "../wire/underlay-address.ts";
 import { createAuditLog, stopRecord } from "./audit-start.ts";
 import { Backend } from "./backend.ts";
 import { CompatLink, type CompatLinkParts } from "./compat-link.ts";
+import { controlAccess } from "./control-access.ts";
 import { Driver } from "./driver.ts";
 import { settleRotation } from "./identity.ts";
 import { NodeMemory } from "./node-memory.ts";
@@ -51,16 +54,18 @@ export async function up(options: UpOptions): Promise<Running> {
 async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
   const crypto = new NodeCrypto();
   const plane = new NativeDataPlane();
+  const manager = new ServiceManager(process.env, process.pid);
   undo.add(() => plane.close());
   const state = new StateDirectory(options.stateDir);
   lockState(options.stateDir);
   const memory = NodeMemory.load(state);
-  await settleRotation(state, memory.node, crypto, options);
-  const identity = state.loadIdentity(crypto);
+  const credential = StateDirectory.credentialIdentity(process.env, crypto);
+  if (credential === undefined) await settleRotation(state, memory.node, crypto, options);
+  const identity = credential ?? state.loadIdentity(crypto);
   const trust = state.load("trust.json", (json) => TrustBook.fromJson(json));
   const book = trust.value ?? new TrustBook();
 
-  plane.openTun(options.tun);
+  openDevice(plane, options.tun, manager);
   const listen = openUnderlay(plane, options, memory);
   memory.rememberPort(listen.port);
   const beaconEndpoint = await findBeacon(options);
@@ -81,7 +86,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
   let onRegistryInput = () => {};
   connection.start();
 
-  const node = memory.node ?? (await firstRegistration(client, options, (wake) => (onRegistryInput = wake)));
+  const node = memory.node ?? (await firstRegistration(client, options, manager, (wake) => (onRegistryInput = wake)));
   memory.rememberNode(node);
   const engine = new Engine(
     {
@@ -146,6 +151,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
   });
   undo.add(() => watch.close());
   const control = await startControlServer(options.control, backend, {
+    access: await controlAccess(),
     onInternalError: (method, error) => process.stderr.write(`bug in ${method}: ${describe(error)}\n`),
     identify: peerCredentials,
   });
@@ -154,7 +160,10 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
   process.on("SIGHUP", reload);
   undo.add(() => void process.off("SIGHUP", reload));
 
-  return running(options, engine.node, backend, listen, undo);
+  const up = running(options, engine.node, backend, listen, undo);
+  undo.add(() => manager.stopping());
+  manager.ready(up.readyLine);
+  return up;
 }
 
 function createCompat(
@@ -196,6 +205,21 @@ function proverOf(identity: Identity, crypto: NodeCrypto): BeaconProver {
   return { publicKey: identity.publicKey, sign: (text) => crypto.ed25519Sign(identity.seed, utf8(text)) };
 }
 
+/**
+ * The interface of the last run if a service manager kept it, so that a restart keeps addresses, routes and established
+ * connections; else a new one, for it to keep.
+ */
+function openDevice(plane: NativeDataPlane, name: string, manager: ServiceManager): void {
+  const kept = manager.take(TUN_DESCRIPTOR);
+  if (kept !== undefined) {
+    if (plane.adoptTun(kept, name)) return;
+    manager.forget(TUN_DESCRIPTOR);
+    closeSync(kept);
+  }
+  plane.openTun(name);
+  manager.keep(TUN_DESCRIPTOR, plane.tunDescriptor);
+}
+
 /** The port of the last run if it is free: peers look for us there, also while no registry can tell them of another. */
 function openUnderlay(plane: NativeDataPlane, options: UpOptions, memory: NodeMemory): Endpoint {
   if (options.listen !== undefined) return plane.openUdp(options.listen);
@@ -213,6 +237,7 @@ function openUnderlay(plane: NativeDataPlane, options: UpOptions, memory: NodeMe
 function firstRegistration(
   client: RegistryClient,
   options: UpOptions,
+  manager: ServiceManager,
   onWake: (wake: () => void) => void,
 ): Promise<NodeId> {
   const { promise, resolve, reject } = Promise.withResolvers<NodeId>();
@@ -222,10 +247,11 @@ function firstRegistration(
       if (event.kind === "registered") resolve(event.node);
       if (event.kind === "state" && event.state === "down" && !told) {
         told = true;
-        process.stderr.write(
-          `waiting for the registry at ${options.registry.host}:${options.registry.port}` +
-            ` (${event.error ?? "not reachable"}): a first start needs it to get an address\n`,
-        );
+        const where = `${options.registry.host}:${options.registry.port}`;
+        const reason = event.error ?? "not reachable";
+        const text = `waiting for the registry at ${where} (${reason}): a first start needs it to get an address`;
+        manager.status(text);
+        process.stderr.write(`${text}\n`);
       }
     }
   });
@@ -271,4 +297,5 @@ class Undo {
   }
 }
 
+const TUN_DESCRIPTOR = "tun";
 const EVERY_ADDRESS: Endpoint = { address: "::", port: 0 };

@@ -93,6 +93,16 @@ export class NativeDataPlane implements DataPlane {
     }
   }
 
+  /** Takes over the device of this name that an earlier process opened; false when `fd` is none or of another kind. */
+  adoptTun(fd: number, name: string): boolean {
+    return this.#shim.adoptTun(this.#plane, fd, name) === 0;
+  }
+
+  /** The device's descriptor, for whoever keeps it while no daemon runs. */
+  get tunDescriptor(): number {
+    return checked(this.#shim.tunDescriptor(this.#plane), "tun descriptor");
+  }
+
   /** Binds the underlay socket; returns where, with the port the kernel chose when `endpoint.port` is 0. */
   openUdp(endpoint: Endpoint): Endpoint {
     try {

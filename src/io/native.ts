@@ -29,6 +29,10 @@ export interface NativeShim {
   close(plane: PlaneHandle): Result;
   /** The interface's name. */
   openTun(plane: PlaneHandle, name: string): string | Result;
+  /** The device of this name as an earlier process opened it. */
+  adoptTun(plane: PlaneHandle, fd: number, name: string): Result;
+  /** -1 without a device. */
+  tunDescriptor(plane: PlaneHandle): number;
   /** The port bound. */
   openUdp(plane: PlaneHandle, address: string, port: number): Result;
   startPolling(
@@ -82,8 +86,10 @@ export interface NativeShim {
   ): void;
   /** The locked descriptor. */
   lockFile(path: string): Result;
-  /** Process, user and group of who connected a unix socket. */
-  peerCredentials(fd: number): [number, number, number] | Result;
+  /** A datagram to a unix socket, with a descriptor in it unless `fd` is -1. */
+  unixSend(path: string, text: string, fd: number): Result;
+  /** Process, user, group and further groups at the other end of a unix socket. */
+  unixPeer(fd: number): number[] | Result;
 
   // The relay of a beacon; `native-relay.ts` knows what the arrays hold.
   relayOpen(
@@ -168,6 +174,24 @@ export function lockFile(path: string): number | undefined {
     if (error instanceof SystemError && error.code === "EAGAIN") return undefined;
     throw error;
   }
+}
+
+/** Sends one datagram to the unix socket at `path` (`@` for an abstract name), with the descriptor `fd` if given. */
+export function sendToUnixSocket(path: string, text: string, fd = -1): void {
+  checked(nativeShim().unixSend(path, text, fd), "send to unix socket");
+}
+
+/** Who is at the other end of a connection, as the kernel saw it when the connection was made. */
+export interface UnixPeer {
+  readonly pid: number;
+  readonly uid: number;
+  /** All groups, the main one first. */
+  readonly gids: readonly number[];
+}
+
+export function unixPeerOf(fd: number): UnixPeer {
+  const [pid, uid, ...gids] = checkedValue(nativeShim().unixPeer(fd), "peer of unix socket");
+  return { pid: pid!, uid: uid!, gids };
 }
 
 let loaded: NativeShim | undefined;

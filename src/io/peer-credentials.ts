@@ -1,12 +1,13 @@
 /** Who is at the other end of a unix socket: the kernel's word at the time of connecting, and what /proc adds to it. */
 import { readFileSync } from "node:fs";
 import type { Socket } from "node:net";
-import { checkedValue, nativeShim, SystemError } from "./native.ts";
+import { SystemError, unixPeerOf } from "./native.ts";
 
 export interface PeerCredentials {
   readonly pid: number;
   readonly uid: number;
-  readonly gid: number;
+  /** All groups, the main one first. */
+  readonly gids: readonly number[];
   /** Of that user; null when the system does not say. */
   readonly user: string | null;
   /** Name of the program; null when it is gone. */
@@ -20,10 +21,10 @@ export function peerCredentials(socket: Socket): PeerCredentials | undefined {
   const fd = descriptorOf(socket);
   if (fd === undefined) return undefined;
   try {
-    const [pid, uid, gid] = checkedValue(nativeShim().peerCredentials(fd), "getsockopt");
+    const { pid, uid, gids } = unixPeerOf(fd);
     const loginUid = Number(procFile(pid, "loginuid") ?? NOBODY_LOGGED_IN);
     const login = loginUid === NOBODY_LOGGED_IN ? null : { uid: loginUid, user: userName(loginUid) };
-    return { pid, uid, gid, user: userName(uid), program: procFile(pid, "comm") ?? null, login };
+    return { pid, uid, gids, user: userName(uid), program: procFile(pid, "comm") ?? null, login };
   } catch (error) {
     if (error instanceof SystemError) return undefined;
     throw error;

@@ -56,6 +56,23 @@ export class StateDirectory {
     throw damagedIdentity(this.#moveAside(IDENTITY));
   }
 
+  /**
+   * The key that the system's credential store handed to this service, which is never written here; undefined without
+   * one. It is the same file as `identity.json`.
+   */
+  static credentialIdentity(environment: NodeJS.ProcessEnv, crypto: Crypto): Identity | undefined {
+    const folder = environment.CREDENTIALS_DIRECTORY;
+    const file = folder === undefined ? "" : join(folder, CREDENTIAL);
+    if (folder === undefined || !existsSync(file)) return undefined;
+    const identity = parseIdentity(readFileSync(file, "utf8"), crypto);
+    if (identity !== undefined) return identity;
+    throw new PilotError(
+      "identity_damaged",
+      `The credential ${CREDENTIAL} is no identity`,
+      "Store the identity.json of this node under that name again, or remove the credential.",
+    );
+  }
+
   /** A new key beside the one in use, on disk before anybody hears of it. */
   prepareIdentity(crypto: Crypto): Identity {
     return this.#createIdentity(crypto, NEXT_IDENTITY);
@@ -188,5 +205,6 @@ function unwritable(path: string, cause: unknown): PilotError {
 }
 
 const IDENTITY = "identity.json";
+const CREDENTIAL = "pilot-tun.identity";
 const NEXT_IDENTITY = "identity-next.json";
 const ASIDE = ".damaged-";

@@ -154,7 +154,7 @@ describe("the audit log", () => {
 
   it("names who asked for what a person did, also when the answer comes later", async () => {
     const log = open();
-    const who = { pid: 4121, uid: 0, gid: 0, user: "root", program: "node", login: { uid: 1000, user: "ann" } };
+    const who = { pid: 4121, uid: 0, gids: [0], user: "root", program: "node", login: { uid: 1000, user: "ann" } };
     await onBehalfOf(
       () => who,
       async () => {

@@ -158,7 +158,7 @@ describe("a request", () => {
   });
 
   it("is worked on in its caller's name, also behind a wait, and nobody is looked up for nothing", async () => {
-    const caller: Caller = { pid: 1, uid: 2, gid: 3, user: "ann", program: "node", login: null };
+    const caller: Caller = { pid: 1, uid: 2, gids: [3], user: "ann", program: "node", login: null };
     let lookedUp = 0;
     let seen: Caller | undefined;
     const addr = async () => {

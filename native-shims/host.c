@@ -1,0 +1,56 @@
+/* What JavaScript sees of this machine beside packets: the lock of a state directory and unix sockets. */
+#include "host.h"
+
+#include "call.h"
+#include "lock.h"
+#include "unix.h"
+
+enum { MAX_PEER_GROUPS = 1024 };
+
+/* lockFile(path): the locked descriptor, or -errno */
+static napi_value lock_path(napi_env env, napi_callback_info info) {
+  struct call call = call_of(env, info);
+  char path[4096];
+  text_of(&call, 0, path, sizeof path);
+  if (call.bad) return bad_call(&call);
+  return integer(&call, lock_file(path));
+}
+
+/* unixSend(path, text, fd): fd -1 for none */
+static napi_value unix_send_text(napi_env env, napi_callback_info info) {
+  struct call call = call_of(env, info);
+  char path[128], message[1024];
+  text_of(&call, 0, path, sizeof path);
+  text_of(&call, 1, message, sizeof message);
+  int fd = int_of(&call, 2);
+  if (call.bad) return bad_call(&call);
+  return integer(&call, unix_send(path, message, fd));
+}
+
+/* unixPeer(fd): [pid, uid, gid, group...], or -errno */
+static napi_value unix_peer_ids(napi_env env, napi_callback_info info) {
+  struct call call = call_of(env, info);
+  uint32_t ids[PEER_IDS + MAX_PEER_GROUPS];
+  napi_value list = NULL;
+  int fd = int_of(&call, 0);
+  if (call.bad) return bad_call(&call);
+  int count = unix_peer(fd, ids, PEER_IDS + MAX_PEER_GROUPS);
+  if (count < 0) return integer(&call, count);
+  napi_create_array(env, &list);
+  for (uint32_t i = 0; i < (uint32_t)count; i++) napi_set_element(env, list, i, number(&call, ids[i]));
+  return list;
+}
+
+bool host_export(napi_env env, napi_value exports) {
+  static const struct {
+    const char *name;
+    napi_callback function;
+  } functions[] = {{"lockFile", lock_path}, {"unixSend", unix_send_text}, {"unixPeer", unix_peer_ids}};
+  for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
+    napi_value function;
+    if (napi_create_function(env, NULL, 0, functions[i].function, NULL, &function) != napi_ok ||
+        napi_set_named_property(env, exports, functions[i].name, function) != napi_ok)
+      return false;
+  }
+  return true;
+}

@@ -1,0 +1,185 @@
+/**
+ * The daemon as a service: what it tells the manager that started it, and what a restart keeps. The manager is
+ * test/helpers/service-manager.py, which speaks the protocol of systemd.
+ */
+import { chmodSync, chownSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { Lab, waitUntil } from "../helpers/lab.ts";
+import type { LabProcess } from "../helpers/lab-process.ts";
+
+const MANAGER = fileURLToPath(new URL("../helpers/service-manager.py", import.meta.url));
+const LAUNCHER = fileURLToPath(new URL("../../scripts/pilot-tun", import.meta.url));
+const WATCHDOG_MS = 600;
+const NOBODY = 65_534;
+
+let lab: Lab;
+let manager: LabProcess;
+
+beforeAll(async () => {
+  lab = await Lab.create("service", { hosts: ["a", "b", "c"] });
+  await lab.startRendezvous();
+  await lab.startNode("a");
+  await lab.startNode("b");
+  await lab.trust("a", "b");
+  await lab.stopNode("b");
+  manager = startManager("b");
+  await readyTimes(1);
+  await firstAnswer();
+}, 60_000);
+
+afterAll(() => lab?.close());
+
+function startManager(host: string): LabProcess {
+  const paths = [`${lab.folder}/${host}.notify`, `${lab.folder}/${host}.orders`, String(WATCHDOG_MS * 1000)];
+  const where = ["--registry", lab.registry, "--beacon", lab.beacon, "--state", `${lab.folder}/${host}-state`];
+  const up = [LAUNCHER, "--control", `${lab.folder}/${host}.sock`, "up", ...where, "--tun", "pilot0"];
+  return lab.spawn(host, "python3", [MANAGER, ...paths, ...up]);
+}
+
+function order(word: string): void {
+  writeFileSync(`${lab.folder}/b.orders`, `${word}\n`);
+}
+
+function count(pattern: RegExp): number {
+  return [...manager.stdout.matchAll(pattern)].length;
+}
+
+const readyTimes = (times: number) =>
+  waitUntil("the manager to hear READY", () => count(/^notify READY=1$/gm) >= times, 20_000);
+
+async function firstAnswer(): Promise<void> {
+  await waitUntil("b to answer", async () => {
+    const { code } = await lab.exec("a", "ping", ["-6", "-c", "1", "-W", "1", lab.overlay("b")]);
+    return code === 0;
+  });
+}
+
+describe("a daemon under a service manager", () => {
+  it("says that it is ready when a service can bind to its address, and in one line what it is", async () => {
+    const { code } = await lab.exec("b", "python3", ["-c", BIND, lab.overlay("b")]);
+    expect(code).toBe(0);
+    expect(manager.stdout).toMatch(/^notify STATUS=ready: pilot0 fd50:.* listening on /m);
+  });
+
+  it("shows the watchdog that its event loop turns", async () => {
+    const before = count(/^notify WATCHDOG=1$/gm);
+    await waitUntil("three signs", () => count(/^notify WATCHDOG=1$/gm) >= before + 3, 3 * WATCHDOG_MS);
+  });
+
+  it("gives its TUN device to keep, once", () => {
+    expect(count(/^kept tun$/gm)).toBe(1);
+  });
+
+  for (const [how, text] of [
+    ["restart", "a restart"],
+    ["kill", "being killed"],
+  ] as const) {
+    it(`keeps interface, address and an established connection over ${text}`, { timeout: 40_000 }, async () => {
+      const before = await interfaceIndex();
+      const ready = count(/^notify READY=1$/gm);
+      const server = lab.spawn("b", "python3", ["-c", ECHO, lab.overlay("b")]);
+      await server.waitForLine(/^listening$/);
+      const client = lab.spawn("a", "python3", ["-c", TALK, lab.overlay("b")]);
+      await client.waitForLine(/^echo 3$/);
+      order(how);
+      await readyTimes(ready + 1);
+      const said = Number(/^echo (\d+)$/m.exec(client.stdout.trim().split("\n").at(-1)!)?.[1]);
+      await client.waitForLine(new RegExp(`^echo ${said + 10}$`), 15_000);
+      expect(await interfaceIndex()).toBe(before);
+      expect(count(/^kept tun$/gm)).toBe(1); // what it was given back it need not give again
+      expect(client.isRunning).toBe(true);
+      await client.stop();
+      await server.stop();
+    });
+  }
+
+  it("answers the first ping within half a second of being ready again", { timeout: 30_000 }, async () => {
+    const ready = count(/^notify READY=1$/gm);
+    const pinging = lab.spawn("a", "ping", ["-6", "-D", "-i", "0.05", lab.overlay("b")]);
+    await pinging.waitForLine(/icmp_seq=3 /);
+    order("restart");
+    await readyTimes(ready + 1);
+    const readyAt = Date.now() / 1000;
+    await waitUntil("an answer after it", () => answersAfter(pinging.stdout, readyAt) !== undefined, 10_000);
+    expect(answersAfter(pinging.stdout, readyAt)! - readyAt).toBeLessThan(0.5);
+    await pinging.stop();
+  });
+
+  it("needs no user but its own, and no capability but CAP_NET_ADMIN", { timeout: 30_000 }, async () => {
+    const folder = `${lab.folder}/c`;
+    mkdirSync(folder);
+    chownSync(folder, NOBODY, NOBODY);
+    chmodSync(lab.folder, 0o711);
+    const drop = ["--reuid", String(NOBODY), "--regid", String(NOBODY), "--clear-groups", "--no-new-privs"];
+    const capabilities = ["--inh-caps", "-all,+net_admin", "--ambient-caps", "-all,+net_admin"];
+    const where = ["--registry", lab.registry, "--beacon", lab.beacon, "--state", `${folder}/state`];
+    const up = [LAUNCHER, "--control", `${folder}/sock`, "up", ...where, "--tun", "pilot0"];
+    const words = [...drop, ...capabilities, "--bounding-set", "-all,+net_admin", ...up];
+    const daemon = lab.spawn("c", "setpriv", words);
+    await daemon.waitForLine(/^ready: /, 15_000);
+    const status = readFileSync(`/proc/${daemon.pid}/status`, "utf8");
+    expect(/^Uid:\t(\d+)\t(\d+)/m.exec(status)?.slice(1)).toEqual([String(NOBODY), String(NOBODY)]);
+    const CAP_NET_ADMIN = 1n << 12n;
+    for (const set of ["CapPrm", "CapEff", "CapBnd", "CapAmb"]) {
+      expect([set, BigInt(`0x${new RegExp(`^${set}:\\t(\\w+)`, "m").exec(status)?.[1]}`)]).toEqual([
+        set,
+        CAP_NET_ADMIN,
+      ]);
+    }
+    expect(status).toMatch(/^NoNewPrivs:\t1$/m);
+    await daemon.stop();
+  });
+
+  it("leaves nothing behind when it is stopped for good", async () => {
+    order("stop");
+    await manager.waitForEnd(10_000);
+    expect(manager.stdout).toMatch(/^notify STOPPING=1$/m);
+    const { code } = await lab.exec("b", "ip", ["link", "show", "dev", "pilot0"]);
+    expect(code).not.toBe(0);
+  });
+});
+
+async function interfaceIndex(): Promise<string> {
+  const { stdout } = await lab.exec("b", "ip", ["-o", "link", "show", "dev", "pilot0"]);
+  return stdout.split(":")[0]!;
+}
+
+/** When the first answer after `since` came, by ping's own clock. */
+function answersAfter(output: string, since: number): number | undefined {
+  const times = [...output.matchAll(/^\[([\d.]+)\] .*icmp_seq=/gm)].map((match) => Number(match[1]));
+  return times.find((time) => time > since);
+}
+
+const BIND = `
+import socket, sys
+socket.create_server((sys.argv[1], 8080), family=socket.AF_INET6)
+`;
+
+const ECHO = `
+import socket, sys
+server = socket.create_server((sys.argv[1], 7777), family=socket.AF_INET6)
+print("listening", flush=True)
+connection, _ = server.accept()
+while data := connection.recv(100):
+    connection.sendall(data)
+`;
+
+/** One word each 50 ms over one connection; what comes back must be what was sent, in order. */
+const TALK = `
+import socket, sys, time
+connection = socket.create_connection((sys.argv[1], 7777), 10)
+for i in range(1, 2000):
+    word = b"%06d" % i
+    connection.sendall(word)
+    got = b""
+    while len(got) < len(word):
+        piece = connection.recv(len(word) - len(got))
+        if not piece:
+            sys.exit("the connection ended")
+        got += piece
+    if got != word:
+        sys.exit("another word came back")
+    print("echo", i, flush=True)
+    time.sleep(0.05)
+`;
