@@ -316,14 +316,16 @@ static napi_value seal(napi_env env, napi_callback_info info) {
   return integer(&call, seal_frame(key, frame.at, packet.length) ? 0 : -EIO);
 }
 
-/* queueVirtual(plane, keySlot, endpointSlot, packet) */
+/* queueVirtual(plane, keySlot, endpointSlot, header, payload, segmentBytes) */
 static napi_value queue_virtual(napi_env env, napi_callback_info info) {
   struct call call = call_of(env, info);
   struct plane *plane = plane_of(&call);
   int32_t key_slot = int_of(&call, 1), endpoint_slot = int_of(&call, 2);
-  struct bytes packet = bytes_of(&call, 3, VIRTUAL_HEADER);
-  if (call.bad) return bad_call(&call);
-  seal_virtual(plane, key_slot, endpoint_slot, packet.at, packet.length);
+  struct bytes header = bytes_of(&call, 3, VIRTUAL_HEADER), payload = bytes_of(&call, 4, 0);
+  uint32_t segment_bytes = uint_of(&call, 5);
+  if (call.bad || segment_bytes == 0 || segment_bytes > MAX_DATAGRAM) return bad_call(&call);
+  struct virtual_run run = {header.at, payload.at, payload.length, segment_bytes};
+  seal_virtual_run(plane, key_slot, endpoint_slot, &run);
   return NULL;
 }
 

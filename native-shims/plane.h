@@ -271,8 +271,14 @@ uint32_t segment_write(const struct packet *packet, uint32_t index, uint8_t *out
 
 void seal_and_send(struct plane *plane, int count);
 void seal_packet(struct plane *plane, int32_t key_slot, int32_t endpoint_slot, const struct packet *packet);
-/* A whole virtual packet, whose CRC is filled in, goes to the end of the send queue; udp_flush sends it. */
-void seal_virtual(struct plane *plane, int32_t key_slot, int32_t endpoint_slot, const uint8_t *packet, size_t length);
+/* Virtual packets that follow each other: length, sequence number and CRC are filled in for each. */
+struct virtual_run {
+  const uint8_t *header, *payload;
+  size_t length, segment_bytes; /* each but the last carries segment_bytes of the payload, which is not 0 */
+};
+
+/* They go to the end of the send queue; udp_flush sends them. A run without payload is one packet. */
+void seal_virtual_run(struct plane *plane, int32_t key_slot, int32_t endpoint_slot, const struct virtual_run *run);
 /* `frame` has FRAME_HEADER free bytes, the virtual packet, and room for the tag. */
 bool seal_frame(struct key *key, uint8_t *frame, size_t virtual_length);
 

@@ -11,7 +11,7 @@
  */
 #include "plane.h"
 
-enum { VIRTUAL_LENGTH = 2, VIRTUAL_CRC = 30 };
+enum { VIRTUAL_LENGTH = 2, VIRTUAL_SEQUENCE = 20, VIRTUAL_CRC = 30 };
 static const uint8_t MAGIC[4] = {'P', 'I', 'L', 'S'};
 
 bool seal_frame(struct key *key, uint8_t *frame, size_t virtual_length) {
@@ -59,16 +59,31 @@ void seal_packet(struct plane *plane, int32_t key_slot, int32_t endpoint_slot, c
   if (sent < count) count_of(plane, SEND_FAILED, count - sent);
 }
 
-void seal_virtual(struct plane *plane, int32_t key_slot, int32_t endpoint_slot, const uint8_t *packet, size_t length) {
-  struct key *key = key_at(plane, key_slot);
-  uint8_t *frame = key == NULL ? NULL : udp_reserve(plane, endpoint_slot, FRAME_OVERHEAD + length);
-  if (frame == NULL) return count_of(plane, SEND_FAILED, 1);
+static bool seal_virtual(struct plane *plane, struct key *key, int32_t endpoint_slot, const struct virtual_run *run,
+                         size_t at, size_t length) {
+  size_t bytes = VIRTUAL_HEADER + length;
+  uint8_t *frame = key == NULL ? NULL : udp_reserve(plane, endpoint_slot, FRAME_OVERHEAD + bytes);
+  if (frame == NULL) return false;
   uint8_t *virtual = frame + FRAME_HEADER;
-  memcpy(virtual, packet, length);
+  memcpy(virtual, run->header, VIRTUAL_HEADER);
+  write_u16(virtual + VIRTUAL_LENGTH, (uint32_t)length);
+  write_u32(virtual + VIRTUAL_SEQUENCE, read_u32(run->header + VIRTUAL_SEQUENCE) + (uint32_t)at);
   memset(virtual + VIRTUAL_CRC, 0, 4);
-  write_u32(virtual + VIRTUAL_CRC, crc32_of(virtual, length));
-  if (!seal_frame(key, frame, length)) return count_of(plane, SEND_FAILED, 1);
-  udp_commit(plane, endpoint_slot, FRAME_OVERHEAD + length);
+  if (length > 0) memcpy(virtual + VIRTUAL_HEADER, run->payload + at, length);
+  write_u32(virtual + VIRTUAL_CRC, crc32_of(virtual, bytes));
+  if (!seal_frame(key, frame, bytes)) return false;
+  udp_commit(plane, endpoint_slot, FRAME_OVERHEAD + bytes);
+  return true;
+}
+
+void seal_virtual_run(struct plane *plane, int32_t key_slot, int32_t endpoint_slot, const struct virtual_run *run) {
+  struct key *key = key_at(plane, key_slot);
+  size_t at = 0;
+  do {
+    size_t left = run->length - at, length = left < run->segment_bytes ? left : run->segment_bytes;
+    if (!seal_virtual(plane, key, endpoint_slot, run, at, length)) count_of(plane, SEND_FAILED, 1);
+    at += length;
+  } while (at < run->length);
 }
 
 static void seal_row(struct plane *plane, const int32_t *row) {

@@ -12,7 +12,14 @@ import type { StreamOptions } from "../stream/stream-options.ts";
 import type { StreamPacket } from "../stream/stream-packet.ts";
 import { type ListenMode, StreamTable, type TableEvent } from "../stream/stream-table.ts";
 import type { NodeId, PilotAddress } from "../wire/ids.ts";
-import { encodeWithoutCrc, FLAG, PORT, PROTOCOL, type VirtualPacket } from "../wire/virtual-packet.ts";
+import {
+  FLAG,
+  PORT,
+  PROTOCOL,
+  VIRTUAL_HEADER_BYTES,
+  type VirtualPacket,
+  writeVirtualHeader,
+} from "../wire/virtual-packet.ts";
 
 export interface StreamOwner {
   /** A SYN came to a port that asks. */
@@ -28,8 +35,11 @@ export type StreamPurpose = "trust" | "question" | "other";
 export interface NodeStreamsParts {
   readonly local: NodeId;
   randomBytes(length: number): Uint8Array;
-  /** Seals and sends, with the CRC that is missing yet; without a key the packet is lost, and repeated like any lost packet. */
-  send(node: NodeId, packet: Uint8Array, purpose: StreamPurpose, payloadBytes: number, now: Instant): void;
+  /**
+   * Seals and sends a packet, or a run of them. `header` is its virtual header without length and CRC, borrowed. Without a
+   * key it is lost, and repeated like whatever is lost.
+   */
+  send(node: NodeId, header: Uint8Array, packet: StreamPacket, purpose: StreamPurpose, now: Instant): void;
 }
 
 export class NodeStreams {
@@ -40,10 +50,12 @@ export class NodeStreams {
   #rest: StreamOwner | undefined;
   /** An entry lives as long as its stream. */
   readonly #owners = new WeakMap<Stream, StreamOwner>();
+  /** Of the packet being sent. */
+  readonly #header = new Uint8Array(VIRTUAL_HEADER_BYTES);
 
   constructor(parts: NodeStreamsParts, now: Instant) {
     this.#parts = parts;
-    this.#table = new StreamTable((length) => parts.randomBytes(length), now);
+    this.#table = new StreamTable((length) => parts.randomBytes(length), now, { streamOptions: STREAM_OPTIONS });
   }
 
   get size(): number {
@@ -110,8 +122,8 @@ export class NodeStreams {
       happened = true;
       // A stream is between the addresses of one network, as the reference has it.
       const source = { network: out.remote.network, node: local };
-      const packet = { ...out.packet, protocol: PROTOCOL.STREAM, source, destination: out.remote };
-      this.#parts.send(out.remote.node, encodeWithoutCrc(packet), purposeOf(packet), packet.payload.length, now);
+      writeVirtualHeader(this.#header, { ...out.packet, protocol: PROTOCOL.STREAM, source, destination: out.remote });
+      this.#parts.send(out.remote.node, this.#header, out.packet, purposeOf(out.packet), now);
     }
     return happened;
   }
@@ -127,7 +139,10 @@ export class NodeStreams {
   }
 }
 
-function purposeOf({ sourcePort, destinationPort, payload, flags }: VirtualPacket): StreamPurpose {
+function purposeOf({ sourcePort, destinationPort, payload, flags }: StreamPacket): StreamPurpose {
   if (sourcePort === PORT.HANDSHAKE || destinationPort === PORT.HANDSHAKE) return "trust";
   return payload.length > 0 || (flags & FLAG.SYN) !== 0 ? "question" : "other";
 }
+
+/** Segments of 1152 bytes that one virtual packet could carry: what the data plane takes, and gives, as one. */
+const STREAM_OPTIONS = { maxRunSegments: 56 };

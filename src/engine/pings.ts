@@ -64,7 +64,7 @@ export class Pings {
 
   /** Asks on behalf of a program; the payload is the caller's to give away. */
   sendEcho(link: Link, echo: ProgramEcho, now: Instant): void {
-    link.sendVirtual(this.#request(link.node, now, false, echo).packet, "any length");
+    link.sendVirtual(this.#request(link.node, now, false, echo).packet, true);
   }
 
   pollEchoAnswer(): EchoAnswer | undefined {

@@ -10,7 +10,7 @@
 import type { Endpoint } from "../base/endpoint.ts";
 import { formatEndpoint } from "../base/endpoint.ts";
 import { PilotError } from "../base/pilot-error.ts";
-import type { Batch, DataPlane, KeySpec, StagedPacket } from "../tunnel/data-plane.ts";
+import type { Batch, DataPlane, KeySpec, StagedPacket, VirtualRun } from "../tunnel/data-plane.ts";
 import { COUNTER_COUNT, KEY_STAT_COUNT, MAX_KEY_SLOTS, MAX_ROWS, ROW_WORDS } from "../tunnel/data-plane.ts";
 import type { NativeShim, PlaneHandle } from "./native.ts";
 import {
@@ -201,8 +201,8 @@ export class NativeDataPlane implements DataPlane {
     return frame;
   }
 
-  queueVirtual(keySlot: number, endpointSlot: number, virtualPacket: Uint8Array): void {
-    this.#shim.queueVirtual(this.#plane, keySlot, endpointSlot, virtualPacket);
+  queueVirtual(keySlot: number, endpointSlot: number, run: VirtualRun): void {
+    this.#shim.queueVirtual(this.#plane, keySlot, endpointSlot, run.header, run.payload, run.segmentBytes);
     this.#hasQueued = true;
   }
 

@@ -71,7 +71,14 @@ export interface NativeShim {
   source(plane: PlaneHandle, index: number): { address: string; port: number };
   /** `frame` is SEALED_OVERHEAD_BYTES longer than the packet. */
   seal(plane: PlaneHandle, keySlot: number, virtualPacket: Uint8Array, frame: Uint8Array): Result;
-  queueVirtual(plane: PlaneHandle, keySlot: number, endpointSlot: number, virtualPacket: Uint8Array): void;
+  queueVirtual(
+    plane: PlaneHandle,
+    keySlot: number,
+    endpointSlot: number,
+    header: Uint8Array,
+    payload: Uint8Array,
+    segmentBytes: number,
+  ): void;
   flush(plane: PlaneHandle): void;
   sendStaged(
     plane: PlaneHandle,

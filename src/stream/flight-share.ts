@@ -14,6 +14,11 @@ export class FlightShare {
     return false;
   }
 
+  /** How many more may be on their way. */
+  room(limit: number): number {
+    return limit - this.#segments;
+  }
+
   /** A stream's part changed by so many segments. */
   change(segments: number): void {
     this.#segments += segments;

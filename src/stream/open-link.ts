@@ -11,8 +11,7 @@ import type { Fifo } from "./fifo.ts";
 import { Keepalive } from "./keepalive.ts";
 import { judgePeer, type PeerTraits } from "./peer-traits.ts";
 import { Receiver } from "./receiver.ts";
-import type { SentSegment } from "./retransmission-queue.ts";
-import { Sender } from "./sender.ts";
+import { Sender, type Transmission } from "./sender.ts";
 import { sequenceAdd, sequenceAfter } from "./sequence.ts";
 import type { StreamShares } from "./shares.ts";
 import type { StreamEvent, StreamFailure } from "./stream-event.ts";
@@ -194,9 +193,9 @@ export class OpenLink {
   nextPacket(mayBegin: boolean, now: Instant): StreamPacket | undefined {
     const acknowledger = this.#receiver.acknowledger;
     if (acknowledger.hasUrgent || !mayBegin) return this.#nextAcknowledgement(now);
-    const segment = this.#sender.nextSegment(now);
+    const segment = this.#sender.nextTransmission(now);
     if (segment === undefined) return this.#nextAcknowledgement(now);
-    if (!segment.isFin) return this.#ackPacket(segment.sequence, segment.payload);
+    if (!segment.isFin) return this.#ackPacket(segment.sequence, segment.payload, segment.segmentBytes);
     return this.#finPacket(segment);
   }
 
@@ -294,17 +293,17 @@ export class OpenLink {
   }
 
   /** A FIN carries no acknowledgement: what is owed goes before it. */
-  #finPacket(segment: SentSegment): StreamPacket {
+  #finPacket(segment: Transmission): StreamPacket {
     const fin = this.#form.packet(FLAG.FIN, { sequence: segment.sequence, acknowledgement: 0, window: 0 });
     if (this.#receiver.acknowledger.deadline() === undefined) return fin;
     this.#outbox.push(fin);
     return this.#ackPacket(segment.sequence);
   }
 
-  #ackPacket(sequence: number, payload?: Uint8Array): StreamPacket {
+  #ackPacket(sequence: number, payload?: Uint8Array, segmentBytes?: number | undefined): StreamPacket {
     this.#receiver.acknowledger.handleSent();
     const numbers = { sequence, acknowledgement: this.#receiver.next, window: this.#receiver.advertise() };
-    return this.#form.packet(FLAG.ACK, numbers, payload);
+    return this.#form.packet(FLAG.ACK, numbers, payload, segmentBytes);
   }
 
   #sayReadable(): void {

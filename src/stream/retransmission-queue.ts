@@ -9,19 +9,35 @@
 import type { Instant } from "../base/instant.ts";
 import { sequenceAdd, sequenceAfter, sequenceBefore } from "./sequence.ts";
 
-export interface SentSegment {
+export class SentSegment {
   readonly sequence: number;
-  readonly payload: Uint8Array;
+  readonly payloadBytes: number;
   readonly isFin: boolean;
   sentAt: Instant;
   /** Number of the latest transmission. */
-  transmission: number;
+  transmission = 0;
   /** Number of the one before it, if any. */
-  earlierTransmission: number;
-  sends: number;
-  sacked: boolean;
+  earlierTransmission = 0;
+  sends = 1;
+  sacked = false;
   /** Believed lost and not sent again since. */
-  lost: boolean;
+  lost = false;
+  /** What it was sent in, and where it begins there: few segments are sent again and need a view of their own. */
+  readonly #run: Uint8Array;
+  readonly #offset: number;
+
+  constructor(sequence: number, run: Uint8Array, offset: number, payloadBytes: number, isFin: boolean, now: Instant) {
+    this.sequence = sequence;
+    this.#run = run;
+    this.#offset = offset;
+    this.payloadBytes = payloadBytes;
+    this.isFin = isFin;
+    this.sentAt = now;
+  }
+
+  get payload(): Uint8Array {
+    return this.#run.subarray(this.#offset, this.#offset + this.payloadBytes);
+  }
 }
 
 export interface AcknowledgedRange {
@@ -83,23 +99,18 @@ export class RetransmissionQueue {
     return this.#segments[this.#head];
   }
 
-  /** Enters a segment that is being sent for the first time. */
-  append(sequence: number, payload: Uint8Array, isFin: boolean, now: Instant): SentSegment {
-    const segment: SentSegment = {
-      sequence,
-      payload,
-      isFin,
-      sentAt: now,
-      transmission: this.#nextTransmission++,
-      earlierTransmission: 0,
-      sends: 1,
-      sacked: false,
-      lost: false,
-    };
-    this.#segments.push(segment);
-    this.#outstandingBytes += lengthOf(segment);
-    this.#enterPipe(segment);
-    return segment;
+  /** Enters segments that are being sent for the first time: of `segmentBytes` each but the last. */
+  append(sequence: number, run: Uint8Array, segmentBytes: number, isFin: boolean, now: Instant): void {
+    let at = 0;
+    do {
+      const payloadBytes = Math.min(segmentBytes, run.length - at);
+      const segment = new SentSegment(sequenceAdd(sequence, at), run, at, payloadBytes, isFin, now);
+      segment.transmission = this.#nextTransmission++;
+      this.#segments.push(segment);
+      this.#outstandingBytes += lengthOf(segment);
+      this.#enterPipe(segment);
+      at += payloadBytes;
+    } while (at < run.length);
   }
 
   /** The lost segment to send next: the lowest. */
@@ -278,7 +289,7 @@ export class RetransmissionQueue {
 
 /** In sequence numbers: a FIN takes one. */
 function lengthOf(segment: SentSegment): number {
-  return segment.isFin ? 1 : segment.payload.length;
+  return segment.isFin ? 1 : segment.payloadBytes;
 }
 
 function endOf(segment: SentSegment): number {

@@ -30,6 +30,16 @@ export class SendBuffer {
     return segment.subarray(0, SACK_MARK_BYTES);
   }
 
+  /** Two or more whole segments, at most so many, when they lie in one chunk and none of them may look like a SACK. */
+  takeRun(segmentBytes: number, most: number): Uint8Array | undefined {
+    const first = this.#chunks.peek();
+    if (first === undefined) return undefined;
+    const whole = Math.min(most, Math.floor(first.length / segmentBytes));
+    let count = 0;
+    while (count < whole && !startsLikeSack(first, count * segmentBytes)) count++;
+    return count < 2 ? undefined : this.#takeUpTo(count * segmentBytes);
+  }
+
   clear(): void {
     this.#chunks.clear();
     this.#bytes = 0;
@@ -65,6 +75,11 @@ export class SendBuffer {
     this.#chunks.unshift(rest);
     this.#bytes += rest.length;
   }
+}
+
+/** "SACK": cheaper than looking closer, and rare. */
+function startsLikeSack(bytes: Uint8Array, at: number): boolean {
+  return bytes[at] === 0x53 && bytes[at + 1] === 0x41 && bytes[at + 2] === 0x43 && bytes[at + 3] === 0x4b;
 }
 
 const SACK_MARK_BYTES = 4;

@@ -9,7 +9,7 @@ import { after, type Deadline, earlier, type Instant } from "../base/instant.ts"
 import { encodeSack, type SackBlock } from "../wire/stream-sack.ts";
 import { RenoCongestion } from "./congestion.ts";
 import { maxInFlightToReference, type PeerTraits } from "./peer-traits.ts";
-import { RetransmissionQueue, type SentSegment } from "./retransmission-queue.ts";
+import { RetransmissionQueue } from "./retransmission-queue.ts";
 import { RttEstimator } from "./rtt-estimator.ts";
 import { SendBuffer } from "./send-buffer.ts";
 import { sequenceAdd, sequenceAfter, sequenceBefore, sequenceDistance } from "./sequence.ts";
@@ -25,6 +25,14 @@ type Recovery =
 
 /** Transitions: none → allowed → sent → acknowledged. */
 type OwnEnd = "none" | "allowed" | "sent" | "acknowledged";
+
+/** What goes out at once: a segment, or a run of new ones with so many bytes each but the last. */
+export interface Transmission {
+  readonly sequence: number;
+  readonly payload: Uint8Array;
+  readonly isFin: boolean;
+  readonly segmentBytes: number | undefined;
+}
 
 export interface SenderContext {
   readonly options: StreamOptions;
@@ -187,8 +195,8 @@ export class Sender {
     this.#tellShares();
   }
 
-  /** The next segment to send, entered as sent. Call until it returns undefined. */
-  nextSegment(now: Instant): SentSegment | undefined {
+  /** The next segment or run of new segments to send, entered as sent. Call until it returns undefined. */
+  nextTransmission(now: Instant): Transmission | undefined {
     this.#heldByCongestion = false;
     const lost = this.#nextLost(now);
     if (lost !== undefined || this.#heldByCongestion) return lost;
@@ -292,10 +300,10 @@ export class Sender {
     else this.#probeAt = undefined;
   }
 
-  #nextLost(now: Instant): SentSegment | undefined {
+  #nextLost(now: Instant): Transmission | undefined {
     const segment = this.#queue.firstLost();
     if (segment === undefined) return undefined;
-    if (!this.#mustRetransmit && !this.#hasCongestionRoom(segment.payload.length)) {
+    if (!this.#mustRetransmit && !this.#hasCongestionRoom(segment.payloadBytes)) {
       this.#heldByCongestion = true;
       return undefined;
     }
@@ -308,10 +316,10 @@ export class Sender {
     }
     this.#lastSentAt = now;
     this.#tellShares();
-    return segment;
+    return { sequence: segment.sequence, payload: segment.payload, isFin: segment.isFin, segmentBytes: undefined };
   }
 
-  #nextNew(now: Instant): SentSegment | undefined {
+  #nextNew(now: Instant): Transmission | undefined {
     if (this.#buffer.bytes === 0) return this.#nextFin(now);
     if (this.#isIdle(now)) this.#congestion.handleIdle();
     const length = Math.min(this.#buffer.bytes, this.#options.segmentBytes);
@@ -322,22 +330,35 @@ export class Sender {
     }
     this.#probing = false;
     this.#nagleOver = false;
-    return this.#send(this.#buffer.take(length), false, now);
+    return this.#nextRun(now) ?? this.#send(this.#buffer.take(length), false, now);
   }
 
-  #nextFin(now: Instant): SentSegment | undefined {
+  /** Several whole segments at once, as many as each of them might go by itself. */
+  #nextRun(now: Instant): Transmission | undefined {
+    const { segmentBytes, maxRunSegments, maxInFlightSegments } = this.#options;
+    if (maxRunSegments < 2) return undefined;
+    const windowRoom = Math.min(maxInFlightSegments, this.#window) - this.#queue.length;
+    const congestionRoom = Math.floor((this.#congestion.windowBytes - this.#queue.pipeBytes) / segmentBytes);
+    const shared = this.#traits.isReference ? this.#shares.flight.room(this.#maxToReference) : maxRunSegments;
+    const payload = this.#buffer.takeRun(segmentBytes, Math.min(maxRunSegments, windowRoom, congestionRoom, shared));
+    return payload && this.#send(payload, false, now);
+  }
+
+  #nextFin(now: Instant): Transmission | undefined {
     if (this.#end !== "allowed" || this.#queue.length > 0) return undefined;
     this.#end = "sent";
     return this.#send(NO_PAYLOAD, true, now);
   }
 
-  #send(payload: Uint8Array, isFin: boolean, now: Instant): SentSegment {
-    const segment = this.#queue.append(this.#next, payload, isFin, now);
+  #send(payload: Uint8Array, isFin: boolean, now: Instant): Transmission {
+    const sequence = this.#next;
+    const { segmentBytes } = this.#options;
+    this.#queue.append(sequence, payload, segmentBytes, isFin, now);
     this.#next = sequenceAdd(this.#next, isFin ? 1 : payload.length);
     this.#retransmitAt ??= after(now, this.rtt.timeoutMs);
     this.#lastSentAt = now;
     this.#tellShares();
-    return segment;
+    return { sequence, payload, isFin, segmentBytes: payload.length > segmentBytes ? segmentBytes : undefined };
   }
 
   /** RFC 896, with a limit of 40 ms as in the reference: the far side may be waiting to acknowledge. */
@@ -365,7 +386,11 @@ export class Sender {
   /** All streams to a reference node together stay within what its socket holds. */
   #hasShare(): boolean {
     if (!this.#traits.isReference || this.#queue.length === 0) return true;
-    return this.#shares.flight.hasRoom(maxInFlightToReference(this.rtt.smoothedMs), this.#wake);
+    return this.#shares.flight.hasRoom(this.#maxToReference, this.#wake);
+  }
+
+  get #maxToReference(): number {
+    return maxInFlightToReference(this.rtt.smoothedMs);
   }
 
   #tellShares(): void {

@@ -14,6 +14,8 @@ export interface StreamOptions {
   readonly halfClose: boolean | undefined;
   /** Segments in flight to a far side that is not the reference; the advertised window and congestion bound it as well. */
   readonly maxInFlightSegments: number;
+  /** New segments may be given out together, as a run, up to so many. */
+  readonly maxRunSegments: number;
   /** A far side without half-close gets our FIN once it has been quiet for this long, so that its answer is not lost. */
   readonly quietBeforeFinMs: number;
   /** Nothing heard for this long although probes were sent: the stream is over. */
@@ -27,6 +29,7 @@ export const DEFAULT_STREAM_OPTIONS: StreamOptions = {
   noDelay: false,
   halfClose: undefined,
   maxInFlightSegments: 512,
+  maxRunSegments: 1,
   quietBeforeFinMs: 10_000,
   idleLimitMs: 150_000,
 };

@@ -10,7 +10,7 @@ export type StreamPacket = Omit<VirtualPacket, "protocol" | "source" | "destinat
    * Set for a run: the packet stands for several that follow each other, each with so many bytes of the payload and the
    * last with the rest, and alike in all but their sequence numbers. None of them looks like a SACK.
    */
-  readonly segmentBytes?: number;
+  readonly segmentBytes?: number | undefined;
 };
 
 /** Numbers a packet carries besides its flags and ports. */
@@ -30,10 +30,15 @@ export class PacketForm {
     this.#destinationPort = destinationPort;
   }
 
-  packet(flags: number, numbers: PacketNumbers, payload: Uint8Array = NO_PAYLOAD): StreamPacket {
+  packet(
+    flags: number,
+    numbers: PacketNumbers,
+    payload: Uint8Array = NO_PAYLOAD,
+    segmentBytes?: number | undefined,
+  ): StreamPacket {
     const { sequence, acknowledgement, window } = numbers;
     const [sourcePort, destinationPort] = [this.#sourcePort, this.#destinationPort];
-    return { flags, sourcePort, destinationPort, sequence, acknowledgement, window, payload };
+    return { flags, sourcePort, destinationPort, sequence, acknowledgement, window, payload, segmentBytes };
   }
 
   /** Flags RST alone: the reference sends no other, and looks at no number of it. */

@@ -146,6 +146,15 @@ export interface StagedPacket {
   readonly way?: "direct" | "relay" | undefined;
 }
 
+/** Virtual packets that follow each other, as a stream's do; one alone, too, and one without payload. */
+export interface VirtualRun {
+  /** Of the first, 34 bytes: payload length, CRC, and the sequence numbers of the others, are filled in for each. */
+  readonly header: Uint8Array;
+  readonly payload: Uint8Array;
+  /** Payload bytes of each but the last; not 0. */
+  readonly segmentBytes: number;
+}
+
 /** What the engine may ask of the data plane. Slots are small integers that the engine hands out. */
 export interface DataPlane {
   readonly outbound: Batch;
@@ -168,10 +177,10 @@ export interface DataPlane {
   /** Seals one whole virtual packet (its CRC is set by the caller) into a PILS frame; the bytes are the caller's. */
   seal(keySlot: number, virtualPacket: Uint8Array): Uint8Array;
   /**
-   * Seals one whole virtual packet, whose CRC is filled in here, for an endpoint slot. For packets that come in numbers: they
+   * Seals a run of virtual packets for an endpoint slot; its bytes are the caller's. For packets that come in numbers: they
    * leave together at the end of the wake-up.
    */
-  queueVirtual(keySlot: number, endpointSlot: number, virtualPacket: Uint8Array): void;
+  queueVirtual(keySlot: number, endpointSlot: number, run: VirtualRun): void;
   /** Sends a packet that waited, as `sealAndSend` would have. */
   sendStaged(keySlot: number, endpointSlot: number, packet: StagedPacket): void;
 }

@@ -19,7 +19,7 @@ import { encodeRelayPrefix } from "../wire/beacon.ts";
 import type { Pila } from "../wire/frame.ts";
 import type { NodeId } from "../wire/ids.ts";
 import type { CandidateOrigin } from "./candidates.ts";
-import type { StagedPacket } from "./data-plane.ts";
+import type { StagedPacket, VirtualRun } from "./data-plane.ts";
 import { PILA_FLAG, type PilaFlag, pilaFlags } from "./key-exchange.ts";
 import { type LinkContext, TIMER_EVENTS } from "./link-context.ts";
 import { LinkSender } from "./link-sender.ts";
@@ -250,15 +250,13 @@ export class Link {
     this.#timers.setIfStopped("reply-due", after(now, timing.REPLY_DUE_MS));
   }
 
-  /**
-   * Seals a whole virtual packet; false without a key. "queued": its CRC is filled in, it leaves as the wake-up ends. "any
-   * length": the underlay may carry it in pieces, as plain daemons have it.
-   */
-  sendVirtual(packet: Uint8Array, how: "at once" | "queued" | "any length" = "at once"): boolean {
+  /** Seals a whole virtual packet, or a run; false without a key. `anyLength`: the underlay may carry it in pieces. */
+  sendVirtual(packet: Uint8Array | VirtualRun, anyLength = false): boolean {
     const slot = this.#sessions.current?.sendSlot;
     if (slot === undefined) return false;
-    if (how === "queued") this.#context.dataPlane.queueVirtual(slot, this.#endpointSlot, packet);
-    else this.#sender.sendSealed(slot, packet, this.path.direct, this.path.isRelayed, how === "any length");
+    const { direct, isRelayed } = this.path;
+    if (packet instanceof Uint8Array) this.#sender.sendSealed(slot, packet, direct, isRelayed, anyLength);
+    else this.#context.dataPlane.queueVirtual(slot, this.#endpointSlot, packet);
     if (this.#dozes) this.#timers.setIfStopped("reply-due", this.#lastReceivedAt ?? instant(0));
     return true;
   }

@@ -29,11 +29,12 @@ import {
   ROW_KIND,
   ROW_WORDS,
   type StagedPacket,
+  type VirtualRun,
 } from "./data-plane.ts";
 import { isSealedFrame, SEALED_MAGIC, senderOf } from "./portable-frame.ts";
 import { type OpenedFrame, PortableKeys, VIRTUAL_HEADER_BYTES } from "./portable-keys.ts";
 import { segmentPacket } from "./segment.ts";
-import { continuesStream } from "./stream-runs.ts";
+import { continuesStream, cutStream } from "./stream-runs.ts";
 
 export interface SentDatagram {
   readonly to: Endpoint;
@@ -112,8 +113,12 @@ export class PortableDataPlane implements DataPlane {
     return frame;
   }
 
-  queueVirtual(keySlot: number, endpointSlot: number, virtualPacket: Uint8Array): void {
-    this.#sendFrame(endpointSlot, this.#keys.sealWithCrc(keySlot, virtualPacket));
+  queueVirtual(keySlot: number, endpointSlot: number, run: VirtualRun): void {
+    for (const packet of cutStream(run)) {
+      // Not sealed in vain: a frame without an endpoint takes no counter.
+      const frame = this.#endpoints.has(endpointSlot) ? this.#keys.sealWithCrc(keySlot, packet) : undefined;
+      this.#sendFrame(endpointSlot, frame);
+    }
   }
 
   sendStaged(keySlot: number, endpointSlot: number, packet: StagedPacket): void {

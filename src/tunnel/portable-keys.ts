@@ -72,9 +72,8 @@ export class PortableKeys {
     return this.#slots.get(slot)?.seal(virtualPacket);
   }
 
-  /** The same for a packet whose CRC is missing. */
-  sealWithCrc(slot: number, virtualPacket: Uint8Array): Uint8Array | undefined {
-    const packet = virtualPacket.slice();
+  /** The same for a packet whose CRC is missing, and filled in. */
+  sealWithCrc(slot: number, packet: Uint8Array): Uint8Array | undefined {
     writeU32(packet, CRC, virtualPacketCrc(packet));
     return this.seal(slot, packet);
   }

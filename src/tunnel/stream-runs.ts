@@ -1,8 +1,9 @@
 /**
- * Which segments of a Pilot stream may travel up as one row: data of one stream without a gap, acknowledging the same, all
- * of one size but the last. What a run says is what its packets say one after another.
+ * Runs of segments of a Pilot stream, which pass between the data plane and the engine as one: data of one stream without a
+ * gap, acknowledging the same, all of one size but the last. What a run says is what its packets say one after another.
  */
-import { equalBytes, readU32 } from "../base/bytes.ts";
+import { equalBytes, readU32, writeU16, writeU32 } from "../base/bytes.ts";
+import type { VirtualRun } from "./data-plane.ts";
 
 export interface StreamRun {
   /** A virtual packet with the header of the first and the payload of all. */
@@ -23,6 +24,23 @@ export function continuesStream({ packet: first, segments, segmentBytes }: Strea
   return sameBytes(first, packet, ADDRESSES, SEQUENCE) && sameBytes(first, packet, ACKNOWLEDGEMENT, CRC);
 }
 
+/** The virtual packets that a run stands for, without their CRC. */
+export function cutStream({ header, payload, segmentBytes }: VirtualRun): Uint8Array[] {
+  const packets: Uint8Array[] = [];
+  let at = 0;
+  do {
+    const part = payload.subarray(at, at + segmentBytes);
+    const packet = new Uint8Array(HEADER_BYTES + part.length);
+    packet.set(header);
+    packet.set(part, HEADER_BYTES);
+    writeU16(packet, LENGTH, part.length);
+    writeU32(packet, SEQUENCE, (readU32(header, SEQUENCE) + at) >>> 0);
+    packets.push(packet);
+    at += part.length;
+  } while (at < payload.length);
+  return packets;
+}
+
 /** Data and nothing else. What may be a SACK, which is told from data by its first bytes alone, stays by itself. */
 function isStreamData(packet: Uint8Array): boolean {
   if (packet.length <= HEADER_BYTES || packet[0] !== ACK_ALONE || packet[1] !== PROTOCOL_STREAM) return false;
@@ -37,6 +55,7 @@ const HEADER_BYTES = 34;
 /** Version 1, flag ACK. */
 const ACK_ALONE = 0x12;
 const PROTOCOL_STREAM = 1;
+const LENGTH = 2;
 const ADDRESSES = 4;
 const SEQUENCE = 20;
 const ACKNOWLEDGEMENT = 24;

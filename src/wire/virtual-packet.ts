@@ -70,17 +70,11 @@ export function encodeVirtualHeader(header: VirtualHeader): Uint8Array {
 }
 
 export function encodeVirtualPacket(packet: VirtualPacket): Uint8Array {
-  const bytes = encodeWithoutCrc(packet);
-  writeU32(bytes, CRC, virtualPacketCrc(bytes));
-  return bytes;
-}
-
-/** For a data plane that fills in the CRC. */
-export function encodeWithoutCrc(packet: VirtualPacket): Uint8Array {
   const bytes = new Uint8Array(VIRTUAL_HEADER_BYTES + packet.payload.length);
   writeVirtualHeader(bytes, packet);
   writeU16(bytes, PAYLOAD_LENGTH, packet.payload.length);
   bytes.set(packet.payload, VIRTUAL_HEADER_BYTES);
+  writeU32(bytes, CRC, virtualPacketCrc(bytes));
   return bytes;
 }
 
@@ -111,7 +105,8 @@ export function virtualPacketCrc(packet: Uint8Array): number {
   return crc32(packet.subarray(VIRTUAL_HEADER_BYTES), headerCrc);
 }
 
-function writeVirtualHeader(bytes: Uint8Array, header: VirtualHeader): void {
+/** All but payload length and CRC, whose bytes stay as they are. */
+export function writeVirtualHeader(bytes: Uint8Array, header: VirtualHeader): void {
   bytes[0] = (VERSION << 4) | (header.flags & 0x0f);
   bytes[1] = header.protocol;
   writePilotAddress(bytes, SOURCE, header.source);

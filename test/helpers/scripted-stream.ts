@@ -8,6 +8,7 @@ import { DEFAULT_STREAM_OPTIONS, type StreamOptions } from "../../src/stream/str
 import type { StreamPacket } from "../../src/stream/stream-packet.ts";
 import { networkId, nodeId } from "../../src/wire/ids.ts";
 import { FLAG } from "../../src/wire/virtual-packet.ts";
+import { cutRun } from "./stream-network.ts";
 
 export const REFERENCE_SEQUENCE = 0;
 export const OWN_KIND_SEQUENCE = 0xffff_ff00; // wraps after 256 bytes
@@ -79,8 +80,7 @@ export class ScriptedStream {
   /** What it has to say now. */
   sent(): LoggedPacket[] {
     const packets: LoggedPacket[] = [];
-    for (let packet = this.stream.pollPacket(); packet !== undefined; packet = this.stream.pollPacket()) {
-      const { flags, sequence, acknowledgement, window, payload } = packet;
+    for (const { flags, sequence, acknowledgement, window, payload } of this.#polled()) {
       packets.push({
         at: this.now - this.#startedAt,
         flags,
@@ -91,6 +91,12 @@ export class ScriptedStream {
       });
     }
     return packets;
+  }
+
+  *#polled(): Iterable<StreamPacket> {
+    for (let packet = this.stream.pollPacket(); packet !== undefined; packet = this.stream.pollPacket()) {
+      yield* cutRun(packet);
+    }
   }
 
   /** Lets time pass, with a wake-up at each deadline, and returns what was sent meanwhile. */

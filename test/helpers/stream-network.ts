@@ -111,7 +111,7 @@ export class StreamNetwork {
           busy = true;
         }
         for (let out = node.table.pollPacket(); out !== undefined; out = node.table.pollPacket()) {
-          this.#send(node.name, out.packet);
+          for (const packet of cutRun(out.packet)) this.#send(node.name, packet);
           busy = true;
         }
       }
@@ -158,6 +158,17 @@ export class StreamNetwork {
     const known = times.filter((at) => at !== undefined);
     return known.length === 0 ? undefined : (Math.min(...known) as Instant);
   }
+}
+
+/** The packets that a run stands for; of any other packet, itself. */
+export function cutRun({ segmentBytes, ...packet }: StreamPacket): StreamPacket[] {
+  if (segmentBytes === undefined) return [packet];
+  const packets: StreamPacket[] = [];
+  for (let at = 0; at < packet.payload.length; at += segmentBytes) {
+    const payload = packet.payload.subarray(at, at + segmentBytes);
+    packets.push({ ...packet, sequence: (packet.sequence + at) >>> 0, payload });
+  }
+  return packets;
 }
 
 /** A program that writes `bytes` and then ends its direction, and collects what comes. */

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { afterEach, expect, test } from "vitest";
 import { COUNTER, KEY_STAT, KEY_STAT_COUNT, type StagedPacket } from "../../src/tunnel/data-plane.ts";
 import { networkId, nodeId } from "../../src/wire/ids.ts";
-import { encodeWithoutCrc } from "../../src/wire/virtual-packet.ts";
+import { encodeVirtualHeader } from "../../src/wire/virtual-packet.ts";
 import { ENDPOINT_SLOT, KEY_SLOT, keySpec, virtualPacket } from "../helpers/data-plane-pair.ts";
 import { bytesOf, superpacket, TCP, tcpPacket, udpPacket, whole } from "../helpers/inner-packets.ts";
 import { A, B, closePlanes, hexOf, TwinPlanes } from "./twin-planes.ts";
@@ -151,29 +151,53 @@ test("a counter that would repeat nonces or a key of the wrong size is refused",
   expect(() => planes.native.setEndpoint(4, A, new Uint8Array(17))).toThrow(TypeError);
 });
 
-test("virtual packets that wait for the end of a wake-up leave as runs, with the CRC that was missing", () => {
+test("virtual packets that wait for the end of a wake-up leave as runs, with length, sequence and CRC filled in", () => {
   const planes = new TwinPlanes();
-  const packets = [400, 400, 400, 90].map((payloadBytes) =>
-    withoutCrc(new Uint8Array(payloadBytes).fill(payloadBytes)),
+  const header = streamHeader(0xffff_fff0);
+  planes.both((plane) =>
+    plane.queueVirtual(KEY_SLOT, ENDPOINT_SLOT, { header, payload: bytesOf(1290), segmentBytes: 400 }),
   );
-  for (const packet of packets) planes.both((plane) => plane.queueVirtual(KEY_SLOT, ENDPOINT_SLOT, packet));
   const runs = planes.takeNativeRuns();
   expect(runs.map((run) => run.length)).toEqual([4]);
   expect(runs.flat().map(hexOf)).toEqual(planes.portable.takeDatagrams().map(({ bytes }) => hexOf(bytes)));
-  expect(packets.map((packet) => hexOf(packet.subarray(30, 34)))).toEqual(packets.map(() => "00000000"));
+  expect(hexOf(header)).toBe(hexOf(streamHeader(0xffff_fff0)));
   for (const slot of [KEY_SLOT + 1, -1]) {
-    planes.both((plane) => plane.queueVirtual(slot, ENDPOINT_SLOT, packets[0]!));
+    const run = { header, payload: bytesOf(5), segmentBytes: 3 };
+    planes.both((plane) => plane.queueVirtual(slot, ENDPOINT_SLOT, run));
+    planes.both((plane) => plane.queueVirtual(KEY_SLOT, slot < 0 ? slot : 99, run));
   }
   expect(planes.nativeCounters()).toEqual(planes.portableCounters());
-  expect(planes.native.counters[COUNTER.SEND_FAILED]).toBe(2);
+  expect(planes.native.counters[COUNTER.SEND_FAILED]).toBe(8);
 });
 
-function withoutCrc(payload: Uint8Array): Uint8Array {
+test("any run of virtual packets leaves as the frames of the twin", () => {
+  const planes = new TwinPlanes();
+  const run = fc.tuple(fc.integer({ min: 0, max: 5000 }), fc.integer({ min: 1, max: 2000 }), fc.nat(2 ** 32 - 1));
+  fc.assert(
+    fc.property(fc.array(run, { maxLength: 6 }), (runs) => {
+      for (const [bytes, segmentBytes, sequence] of runs) {
+        const run = { header: streamHeader(sequence), payload: bytesOf(bytes), segmentBytes };
+        planes.both((plane) => plane.queueVirtual(KEY_SLOT, ENDPOINT_SLOT, run));
+      }
+      expect(planes.takeNative().map(hexOf)).toEqual(planes.portable.takeDatagrams().map(({ bytes }) => hexOf(bytes)));
+    }),
+    { numRuns: 100 },
+  );
+});
+
+test("a run of packets without a length each is refused", () => {
+  const planes = new TwinPlanes();
+  const queue = (segmentBytes: number) => () =>
+    planes.native.queueVirtual(KEY_SLOT, ENDPOINT_SLOT, { header: streamHeader(1), payload: bytesOf(5), segmentBytes });
+  for (const segmentBytes of [0, -1, 70_000]) expect(queue(segmentBytes)).toThrow(TypeError);
+});
+
+function streamHeader(sequence: number): Uint8Array {
   const address = (node: number) => ({ network: networkId(0), node: nodeId(node) });
-  const numbers = { sequence: 1, acknowledgement: 2, window: 3 };
+  const numbers = { sequence, acknowledgement: 2, window: 3 };
   const ports = { sourcePort: 4, destinationPort: 5 };
-  return encodeWithoutCrc({
+  return encodeVirtualHeader({
     ...{ flags: 2, protocol: 1, source: address(2), destination: address(1) },
-    ...{ ...numbers, ...ports, payload },
+    ...{ ...numbers, ...ports },
   });
 }

@@ -63,6 +63,21 @@ describe("a transfer in both directions", () => {
     }
   });
 
+  it("says the same, packet by packet and at the same time, when segments are given out in runs", () => {
+    const link = { ...PERFECT_LINK, ...bad, loss: 0.02 };
+    const packetsOf = (maxRunSegments: number) => {
+      const network = new StreamNetwork(link, 31, { streamOptions: { maxRunSegments } });
+      const client = new Transfer(seededBytes(32)(400_000));
+      network.b.table.listen(80, "accept");
+      network.a.program = client.handle;
+      network.b.program = new Transfer(seededBytes(33)(100_000)).handle;
+      network.a.table.dial(network.b.address, 80, network.now);
+      expect(network.run(() => client.events.includes("closed"), TEN_MINUTES_MS)).toBe(true);
+      return network.sent;
+    };
+    expect(packetsOf(56)).toEqual(packetsOf(1));
+  });
+
   it("delivers every byte for any link, seed and size", () => {
     const share = (max: number) => fc.double({ min: 0, max, noNaN: true });
     const link = fc.record({

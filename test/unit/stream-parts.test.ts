@@ -99,16 +99,31 @@ describe("the congestion window", () => {
 
 describe("the send buffer", () => {
   it("gives out what went in, in segments of at most the limit, none of which looks like a SACK", () => {
-    const poison = fc.constant(Uint8Array.from([83, 65, 67, 75, 1, 0, 0, 0, 0, 0, 0, 0, 1, 9]));
+    const mark = Uint8Array.from([83, 65, 67, 75, 1, 0, 0, 0, 0, 0, 0, 0, 1, 9]);
+    const poison = fc.constantFrom(
+      mark,
+      Uint8Array.from({ length: 280 }, (_, at) => mark[at % mark.length]!),
+    );
     fc.assert(
       fc.property(
-        fc.array(fc.oneof(fc.uint8Array({ maxLength: 40 }), poison)),
+        fc.array(fc.oneof(fc.uint8Array({ maxLength: 40 }), fc.uint8Array({ maxLength: 400 }), poison)),
         fc.integer({ min: 5, max: 50 }),
-        (chunks, limit) => {
+        fc.integer({ min: 0, max: 9 }),
+        (chunks, limit, mostInRun) => {
           const buffer = new SendBuffer();
           for (const chunk of chunks) buffer.push(chunk);
           const out: number[] = [];
           while (buffer.bytes > 0) {
+            const run = buffer.takeRun(limit, mostInRun);
+            for (let at = 0; run !== undefined && at < run.length; at += limit) {
+              expect(looksLikeSack(run.subarray(at, at + limit))).toBe(false);
+            }
+            if (run !== undefined) {
+              expect(run.length % limit).toBe(0);
+              expect(run.length / limit).toBeLessThanOrEqual(mostInRun);
+              out.push(...run);
+              continue;
+            }
             const segment = buffer.take(limit);
             expect(segment.length).toBeGreaterThan(0);
             expect(segment.length).toBeLessThanOrEqual(limit);
@@ -172,7 +187,7 @@ describe("reassembly", () => {
 describe("the retransmission queue", () => {
   function queueOf(count: number): RetransmissionQueue {
     const queue = new RetransmissionQueue();
-    for (let i = 0; i < count; i++) queue.append(i * 100, pattern(100), false, NOW);
+    for (let i = 0; i < count; i++) queue.append(i * 100, pattern(100), 100, false, NOW);
     return queue;
   }
 
@@ -194,7 +209,7 @@ describe("the retransmission queue", () => {
     queue.markSacked(100, 400, later(NOW, 20));
     expect(queue.markLostByOrder()).toBe(1);
     queue.handleResent(queue.firstLost()!, later(NOW, 20));
-    for (let i = 5; i < 8; i++) queue.append(i * 100, pattern(100), false, later(NOW, 21));
+    for (let i = 5; i < 8; i++) queue.append(i * 100, pattern(100), 100, false, later(NOW, 21));
     expect(queue.markLostByOrder()).toBe(0);
     queue.markSacked(500, 800, later(NOW, 41));
     queue.markLostByOrder();
@@ -225,7 +240,7 @@ describe("the retransmission queue", () => {
         for (const [kind, a, b] of actions) {
           now = later(now, 3) as Instant;
           if (kind === "append") {
-            queue.append(next, pattern(10), false, now);
+            queue.append(next, pattern(10), 10, false, now);
             next += 10;
           } else if (kind === "ack") {
             acknowledged = Math.min(next, acknowledged + 10 * (a % 4));

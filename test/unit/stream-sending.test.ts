@@ -58,6 +58,32 @@ describe("segments", () => {
   });
 });
 
+describe("runs", () => {
+  const open = (peerWindow = 512) => ScriptedStream.open({ peerWindow, options: { maxRunSegments: 56 } });
+
+  it("hold whole segments of one chunk, as many as may go", () => {
+    const scripted = open();
+    scripted.write(pattern(20 * MSS + 5));
+    const first = scripted.stream.pollPacket();
+    expect(first).toMatchObject({ segmentBytes: MSS });
+    expect(first!.payload).toEqual(pattern(10 * MSS));
+    expect(scripted.stream.pollPacket()).toBeUndefined();
+    const narrow = open(3);
+    narrow.write(pattern(20 * MSS));
+    expect(narrow.stream.pollPacket()!.payload).toHaveLength(3 * MSS);
+    expect(narrow.stream.pollPacket()).toBeUndefined();
+  });
+
+  it("are sent again segment by segment", () => {
+    const scripted = open();
+    scripted.write(pattern(4 * MSS));
+    expect(scripted.sent()).toHaveLength(4);
+    const again = scripted.pass(1_000);
+    expect(again).toMatchObject([{ sequence: 1 }]);
+    expect(again[0]!.payload).toEqual(pattern(MSS));
+  });
+});
+
 describe("Nagle's algorithm", () => {
   it("holds a small segment back while something is unacknowledged, for at most 40 ms", () => {
     const scripted = ScriptedStream.open();
@@ -105,8 +131,8 @@ describe("limits in flight", () => {
   });
 
   it("are 64 segments towards a reference nearby, and the far side's window towards our own kind", () => {
-    const mostInFlight = (peerSequence: number) => {
-      const scripted = ScriptedStream.open({ peerSequence });
+    const mostInFlight = (peerSequence: number, maxRunSegments: number) => {
+      const scripted = ScriptedStream.open({ peerSequence, options: { maxRunSegments } });
       scripted.write(pattern(600_000));
       let most = 0;
       for (let packets = scripted.sent(); packets.length > 0; packets = scripted.sent()) {
@@ -117,8 +143,10 @@ describe("limits in flight", () => {
       }
       return most;
     };
-    expect(mostInFlight(REFERENCE_SEQUENCE)).toBe(64);
-    expect(mostInFlight(OWN_KIND_SEQUENCE)).toBeGreaterThan(128);
+    for (const maxRunSegments of [1, 56]) {
+      expect(mostInFlight(REFERENCE_SEQUENCE, maxRunSegments)).toBe(64);
+      expect(mostInFlight(OWN_KIND_SEQUENCE, maxRunSegments)).toBeGreaterThan(128);
+    }
   });
 
   it("bound what is taken from the program, and tell it when there is room again", () => {

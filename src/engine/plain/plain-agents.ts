@@ -15,6 +15,7 @@ import type { Crypto } from "../../base/crypto.ts";
 import type { DropCounters, DropReason } from "../../base/drop-reason.ts";
 import { type Deadline, earlier, type Instant } from "../../base/instant.ts";
 import type { Flow } from "../../policy/flow-table.ts";
+import type { StreamPacket } from "../../stream/stream-packet.ts";
 import type { TrustBook } from "../../trust/trust-book.ts";
 import { KEY_STAT, KEY_STAT_COUNT, MAX_LINKS, type StagedPacket } from "../../tunnel/data-plane.ts";
 import type { Link } from "../../tunnel/link.ts";
@@ -229,12 +230,19 @@ export class PlainAgents {
   // ---- streams
 
   /** What a stream says to its far side; it repeats what is lost. */
-  sendStreamPacket(node: NodeId, packet: Uint8Array, purpose: StreamPurpose, payloadBytes: number, now: Instant): void {
+  sendStreamPacket(
+    node: NodeId,
+    header: Uint8Array,
+    { payload, segmentBytes }: StreamPacket,
+    purpose: StreamPurpose,
+    now: Instant,
+  ): void {
     const link = this.#parts.links.get(node);
     if (link === undefined) return;
     if (purpose !== "trust" && !link.isUp) link.connect(now);
-    if (!link.sendVirtual(packet, "queued") || purpose === "trust") return;
-    this.noteSent(node, payloadBytes);
+    const run = { header, payload, segmentBytes: segmentBytes ?? Math.max(1, payload.length) };
+    if (!link.sendVirtual(run) || purpose === "trust") return;
+    this.noteSent(node, payload.length, Math.ceil(payload.length / run.segmentBytes));
     if (purpose === "question") link.noteSent(now);
     else link.noteUse(now);
   }

@@ -95,7 +95,7 @@ export class Translation {
     const ports = { network: networkAt(bytes, IPV6.DESTINATION), sourcePort, destinationPort };
     for (let at = UDP_PAYLOAD_AT; at < bytes.length; at += size) {
       const payload = bytes.subarray(at, Math.min(at + size, bytes.length));
-      link.sendVirtual(this.#datagram(link.node, ports, payload), "any length");
+      link.sendVirtual(this.#datagram(link.node, ports, payload), true);
       this.#parts.noteSent(link.node, payload.length);
     }
     link.noteSent(now);
