@@ -32,6 +32,10 @@ export const DROP_REASONS = [
   "no-route",
   "not-trusted",
   "revoked",
+  /** The lease has no such port. */
+  "lease",
+  /** The time or the bytes of the lease are used up. */
+  "lease-ended",
   /** An address in a network that this node, or the peer, is not a member of. */
   "not-member",
   "policy",

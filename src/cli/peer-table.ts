@@ -2,6 +2,8 @@
 import type { PeerPath, PeerStatus, PeerTrust } from "../control/api.ts";
 import { ago, bytes, type Cell, type Colour, peerName, printable, roundTrip, UNKNOWN } from "./format.ts";
 
+import { leaseWords } from "./lease-words.ts";
+
 export type Column = readonly [title: string, cell: (peer: PeerStatus) => Cell];
 
 /** What one screen of `status` has room for. */
@@ -14,7 +16,7 @@ export const BRIEF_COLUMNS: readonly Column[] = [
   ["RX", (peer) => bytes(peer.rxBytes)],
   ["TX", (peer) => bytes(peer.txBytes)],
   ["HEARD", (peer) => ago(peer.lastReceivedAgoS)],
-  ["NOTE", (peer) => printable(peer.note)],
+  ["NOTE", (peer) => printable(noteOf(peer))],
 ];
 
 export const FULL_COLUMNS: readonly Column[] = [
@@ -30,6 +32,11 @@ export const FULL_COLUMNS: readonly Column[] = [
   ["KEYS", (peer) => ago(peer.lastHandshakeAgoS)],
   ...BRIEF_COLUMNS.slice(-2),
 ];
+
+function noteOf({ note, lease }: PeerStatus): string {
+  if (lease === null || lease.endedBy !== null) return note;
+  return note === "" ? `lease: ${leaseWords(lease)}` : `${note}; lease: ${leaseWords(lease)}`;
+}
 
 /** Title and rows for `table`. */
 export function peerRows(peers: readonly PeerStatus[], columns: readonly Column[]): Cell[][] {
@@ -51,4 +58,5 @@ const TRUST_COLOURS: Partial<Record<PeerTrust, Colour>> = {
   pending: "yellow",
   revoked: "red",
   "revoked-by-peer": "red",
+  "lease-ended": "red",
 };

@@ -3,7 +3,7 @@
  * back at once, cuts what is running, and stays until this side consents again.
  */
 import type { Command } from "commander";
-import { EXIT, type ExitCode } from "../control/api.ts";
+import { EXIT, type ExitCode, type LeaseStatus } from "../control/api.ts";
 import {
   MAX_REASON_LENGTH,
   type RevokeReply,
@@ -15,6 +15,7 @@ import {
 import { type Context, type Declare, examples, type Input, type Perform } from "./context.ts";
 import { flowLines } from "./flows.ts";
 import { ago, type Cell, counted, peerName, printable, table, UNKNOWN } from "./format.ts";
+import { addLeaseOptions, leaseTerms, leaseWords, termsWords } from "./lease-words.ts";
 import { trustCell } from "./peer-table.ts";
 import { UsageError, usageProblem } from "./refusal.ts";
 
@@ -22,17 +23,18 @@ export const declareTrust: Declare = (program, perform) => {
   const trust = program
     .command("trust")
     .description("ask for trust, answer those who ask, take it back")
-    .addHelpText("after", examples("pilot-tun trust ask alice --reason 'invoice check'", "pilot-tun trust pending"));
+    .addHelpText("after", examples("pilot-tun trust ask alice --purpose 'invoice check'", "pilot-tun trust pending"));
   declareAsk(trust, perform);
   trust
     .command("pending")
     .description("who asked this node and waits for an answer")
     .addHelpText("after", examples("pilot-tun trust pending"))
     .action(perform(pending));
-  declareForPeer(trust, "approve", "consent to a peer that asked", perform(approve));
+  declareApprove(trust, perform);
   declareForPeer(trust, "deny", "refuse a peer that asked", perform(deny));
   trust
     .command("ls")
+    .alias("list")
     .description("every peer with a record: trusted, asked, revoked")
     .addHelpText("after", examples("pilot-tun trust ls", "pilot-tun trust ls --json"))
     .action(perform(list));
@@ -40,13 +42,39 @@ export const declareTrust: Declare = (program, perform) => {
 };
 
 function declareAsk(trust: Command, perform: Perform): void {
-  trust
+  const ask = trust
     .command("ask")
-    .description("ask a peer for trust, which is also this side's consent")
+    .description("ask a peer for trust, which is also this side's consent; for other limits when there is trust")
     .argument("<PEER>", PEER_HELP)
-    .option("--reason <TEXT>", "shown to the peer's operator")
-    .addHelpText("after", examples("pilot-tun trust ask alice --reason 'nightly backup'"))
-    .action(perform(ask));
+    .option("--purpose <TEXT>", "shown to the peer's operator")
+    .option("--reason <TEXT>", "the same");
+  addLeaseOptions(ask, "what this node wants to reach over there")
+    .addHelpText(
+      "after",
+      examples(
+        "pilot-tun trust ask alice --purpose 'nightly backup'",
+        "pilot-tun trust ask alice --ports tcp/443,udp/53 --for 2h --purpose 'invoice check'",
+      ),
+    )
+    .action(perform(askPeer));
+}
+
+function declareApprove(trust: Command, perform: Perform): void {
+  const approve = trust
+    .command("approve")
+    .description(
+      "consent to a peer that asked, to no more than it asked for; or set other limits for one that is trusted",
+    )
+    .argument("<PEER>", PEER_HELP);
+  addLeaseOptions(approve, "what the peer may reach here")
+    .addHelpText(
+      "after",
+      examples(
+        "pilot-tun trust approve alice",
+        "pilot-tun trust approve alice --for 2h --ports tcp/443,udp/53 --max 50MB",
+      ),
+    )
+    .action(perform(approvePeer));
 }
 
 function declareForPeer(trust: Command, verb: string, description: string, action: ReturnType<Perform>): void {
@@ -60,15 +88,15 @@ function declareForPeer(trust: Command, verb: string, description: string, actio
 
 const PEER_HELP = "hostname, Pilot address, overlay IPv6 address or node number";
 
-async function ask(context: Context, input: Input): Promise<ExitCode> {
-  const reason = input.options.reason as string | undefined;
+async function askPeer(context: Context, { args, options }: Input): Promise<ExitCode> {
+  const reason = (options.purpose ?? options.reason) as string | undefined;
   if (reason !== undefined && reason.length > MAX_REASON_LENGTH) {
-    const message = `--reason has ${reason.length} characters`;
+    const message = `--purpose has ${reason.length} characters`;
     throw new UsageError([usageProblem(message, `Write at most ${MAX_REASON_LENGTH}.`)]);
   }
-  const peer = input.args[0]!;
-  const reply = await context.call("trust/ask", reason === undefined ? { peer } : { peer, reason });
-  context.answer(reply, () => [askLine(reply)]);
+  const request = { peer: args[0]!, ...leaseTerms(options) };
+  const reply = await context.call("trust/ask", reason === undefined ? request : { ...request, reason });
+  context.answer(reply, () => [askLine(reply), ...leaseLines(reply.lease)]);
   return EXIT.ok;
 }
 
@@ -91,16 +119,17 @@ async function pending(context: Context): Promise<ExitCode> {
   return EXIT.ok;
 }
 
-const PENDING_COLUMNS = ["PEER", "ADDRESS", "ASKED", "KEY", "REASON"];
+const PENDING_COLUMNS = ["PEER", "ADDRESS", "ASKED", "KEY", "FOR", "REASON"];
 
 function requestRow(request: TrustRequest): Cell[] {
   const reason = request.reason === "" ? UNKNOWN : printable(request.reason);
-  return [peerName(request), request.address, ago(request.askedAgoS), request.fingerprint ?? UNKNOWN, reason];
+  const terms = termsWords(request.ports, request.forS, request.maxBytes);
+  return [peerName(request), request.address, ago(request.askedAgoS), request.fingerprint ?? UNKNOWN, terms, reason];
 }
 
-async function approve(context: Context, input: Input): Promise<ExitCode> {
-  const reply = await context.call("trust/approve", { peer: input.args[0]! });
-  context.answer(reply, () => [changeLine("approved", reply)]);
+async function approvePeer(context: Context, { args, options }: Input): Promise<ExitCode> {
+  const reply = await context.call("trust/approve", { peer: args[0]!, ...leaseTerms(options) });
+  context.answer(reply, () => [changeLine("approved", reply), ...leaseLines(reply.lease)]);
   return EXIT.ok;
 }
 
@@ -114,13 +143,17 @@ function changeLine(verb: string, reply: TrustChangeReply): string {
   return `${verb} ${peerName(reply.peer)}: trust is ${reply.trust}`;
 }
 
+function leaseLines(lease: LeaseStatus | null): string[] {
+  return lease === null ? [] : [`lease: ${leaseWords(lease)}`];
+}
+
 async function list(context: Context): Promise<ExitCode> {
   const reply = await context.call("trust/ls", {});
   context.answer(reply, () => listLines(LIST_COLUMNS, reply.entries.map(entryRow), context));
   return EXIT.ok;
 }
 
-const LIST_COLUMNS = ["PEER", "ADDRESS", "TRUST", "SINCE", "EPOCH", "KEY"];
+const LIST_COLUMNS = ["PEER", "ADDRESS", "TRUST", "SINCE", "EPOCH", "KEY", "LEASE"];
 
 function entryRow(entry: TrustEntry): Cell[] {
   return [
@@ -130,6 +163,7 @@ function entryRow(entry: TrustEntry): Cell[] {
     ago(entry.sinceS),
     String(entry.epoch),
     entry.fingerprint ?? UNKNOWN,
+    entry.lease === null ? UNKNOWN : leaseWords(entry.lease),
   ];
 }
 

@@ -2,6 +2,7 @@
 import { EXIT, type ExitCode, type WhoisReply } from "../control/api.ts";
 import { type Context, type Declare, examples, type Input } from "./context.ts";
 import { type Cell, hostName, table, UNKNOWN } from "./format.ts";
+import { leaseWords } from "./lease-words.ts";
 import { trustCell } from "./peer-table.ts";
 
 export const declareWhois: Declare = (program, perform) => {
@@ -27,5 +28,6 @@ function whoisRows(reply: WhoisReply): Cell[][] {
     ["node", String(reply.node)],
     ["key", reply.fingerprint ?? UNKNOWN],
     ["trust", reply.self ? "this node" : trustCell(reply.trust)],
+    ...(reply.lease === null ? [] : [["lease", leaseWords(reply.lease)]]),
   ];
 }

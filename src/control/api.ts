@@ -73,9 +73,23 @@ export interface PeerIdentity {
 
 /**
  * `none` nobody asked · `asked` we asked, no answer yet · `pending` it asked us, we have not answered · `mutual` both
- * consented · `revoked` by this side · `revoked-by-peer` by the other.
+ * consented · `revoked` by this side · `revoked-by-peer` by the other · `lease-ended` what was agreed on is used up.
  */
-export type PeerTrust = "none" | "asked" | "pending" | "mutual" | "revoked" | "revoked-by-peer";
+export type PeerTrust = "none" | "asked" | "pending" | "mutual" | "revoked" | "revoked-by-peer" | "lease-ended";
+
+/** The limits under which two nodes trust each other: what both allow. */
+export interface LeaseStatus {
+  /** What the peer may begin to reach here, as `tcp/443`, `udp/53-60`, `tcp`, `icmp`; null: everything, empty: nothing. */
+  readonly inward: readonly string[] | null;
+  /** What this node may begin to reach over there. */
+  readonly outward: readonly string[] | null;
+  /** Null: no end. */
+  readonly endsInS: number | null;
+  /** Of IP packets in both directions; null: no limit. */
+  readonly leftBytes: number | null;
+  /** What was used up, when trust is `lease-ended`; else null. */
+  readonly endedBy: "time" | "bytes" | null;
+}
 
 /** How frames reach a peer at this moment; `tcp` is a relay that is reached over TCP because UDP is blocked. */
 export type PeerPath = "direct" | "relay" | "tcp" | "none";
@@ -103,6 +117,8 @@ export interface PeerStatus extends PeerIdentity {
   readonly mtuBytes: number | null;
   /** IP bytes that the underlay was found to carry to the peer; null when that is not known. */
   readonly pathMtuBytes: number | null;
+  /** Null: trust has no limits. */
+  readonly lease: LeaseStatus | null;
   /** A few words on what is going on (`asked 3m ago: "invoice check"`, `agreeing on keys`); empty when nothing is. */
   readonly note: string;
 }
@@ -290,6 +306,8 @@ export interface WhoisReply extends PeerIdentity {
   /** `SHA256:` and base64 of the hash of the peer's Ed25519 public key; null when its key is not known. */
   readonly fingerprint: string | null;
   readonly trust: PeerTrust;
+  /** Null: trust has no limits. */
+  readonly lease: LeaseStatus | null;
   /** True when the address is this node's own. */
   readonly self: boolean;
 }
@@ -371,6 +389,7 @@ export const ERROR_CODES: Readonly<Record<string, ErrorClass>> = {
   not_trusted: { exit: EXIT.notTrusted, status: 403 },
   revoked: { exit: EXIT.notTrusted, status: 403 },
   revoked_by_peer: { exit: EXIT.notTrusted, status: 403 },
+  lease_ended: { exit: EXIT.notTrusted, status: 403 },
   /** Approve or deny without a request of that peer. */
   nothing_pending: { exit: EXIT.failed, status: 409 },
   unknown_network: { exit: EXIT.unreachable, status: 404 },

@@ -3,6 +3,8 @@
  * Unknown keys are refused: a newer program must not believe that a limit it sent was understood.
  */
 import { PilotError } from "../base/pilot-error.ts";
+import { MAX_LEASE_BYTES, MAX_LEASE_MS } from "../wire/ask-text.ts";
+import { parseServices } from "../wire/services.ts";
 import {
   type AddrRequest,
   type ControlBackend,
@@ -34,7 +36,7 @@ import {
   type PolicyCheckRequest,
   type WhyRequest,
 } from "./policy-api.ts";
-import { MAX_REASON_LENGTH, type TrustAskRequest } from "./trust-api.ts";
+import { type LeaseTerms, MAX_REASON_LENGTH, type TrustApproveRequest, type TrustAskRequest } from "./trust-api.ts";
 
 export interface PreparedCall {
   readonly method: ControlMethod;
@@ -115,7 +117,7 @@ const METHODS: { readonly [M in ControlMethod]: MethodRow<M> } = {
   whois: { parse: parseWhois, invoke: (backend, request, signal) => backend.whois(request, signal) },
   "trust/ask": { parse: parseTrustAsk, invoke: ({ trust }, request, signal) => trust.ask(request, signal) },
   "trust/pending": { parse: parseEmpty, invoke: ({ trust }, request, signal) => trust.pending(request, signal) },
-  "trust/approve": { parse: parsePeer, invoke: ({ trust }, request, signal) => trust.approve(request, signal) },
+  "trust/approve": { parse: parseTrustApprove, invoke: ({ trust }, request, signal) => trust.approve(request, signal) },
   "trust/deny": { parse: parsePeer, invoke: ({ trust }, request, signal) => trust.deny(request, signal) },
   "trust/ls": { parse: parseEmpty, invoke: ({ trust }, request, signal) => trust.ls(request, signal) },
   "network/ls": { parse: parseEmpty, invoke: ({ network }, request, signal) => network.ls(request, signal) },
@@ -166,14 +168,33 @@ function parsePing(body: JsonObject): PingRequest {
 }
 
 function parseTrustAsk(body: JsonObject): TrustAskRequest {
-  onlyKeys(body, ["peer", "reason"]);
-  const peer = word(body, "peer");
+  onlyKeys(body, ["peer", "reason", ...TERMS]);
+  const asked = { peer: word(body, "peer"), ...leaseTerms(body) };
   const reason = body.reason;
-  if (reason === undefined) return { peer };
+  if (reason === undefined) return asked;
   if (typeof reason !== "string" || reason.length > MAX_REASON_LENGTH) {
     throw badRequest(`The reason must be text of at most ${MAX_REASON_LENGTH} characters`);
   }
-  return { peer, reason };
+  return { ...asked, reason };
+}
+
+function parseTrustApprove(body: JsonObject): TrustApproveRequest {
+  onlyKeys(body, ["peer", ...TERMS]);
+  return { peer: word(body, "peer"), ...leaseTerms(body) };
+}
+
+const TERMS = ["ports", "forMs", "maxBytes"];
+
+function leaseTerms(body: JsonObject): LeaseTerms {
+  const { ports, forMs, maxBytes } = body;
+  if (ports !== undefined && (typeof ports !== "string" || parseServices(ports) === undefined)) {
+    throw badRequest("The ports must be a list such as tcp/443,udp/53,tcp/8000-8099,icmp");
+  }
+  return {
+    ...(ports === undefined ? {} : { ports }),
+    ...(forMs === undefined ? {} : { forMs: whole(body, "forMs", MAX_LEASE_MS) }),
+    ...(maxBytes === undefined ? {} : { maxBytes: whole(body, "maxBytes", MAX_LEASE_BYTES) }),
+  };
 }
 
 function parseNetwork(body: JsonObject): NetworkRequest {

@@ -40,6 +40,7 @@ import type { AuditLog } from "./audit-log.ts";
 import type { CompatLink } from "./compat-link.ts";
 import { Configuration } from "./configuration.ts";
 import type { Driver } from "./driver.ts";
+import { leaseStatus } from "./lease-status.ts";
 import { netcheck } from "./netcheck.ts";
 import { NetworkRequests } from "./network-requests.ts";
 import type { NodeMemory } from "./node-memory.ts";
@@ -48,6 +49,7 @@ import { nodeInText } from "./peer-text.ts";
 import { PolicyRequests } from "./policy-requests.ts";
 import { traceReply } from "./trace.ts";
 import { transportProblems } from "./transport-problems.ts";
+import type { TrustFile } from "./trust-file.ts";
 import { TrustRequests } from "./trust-requests.ts";
 import type { UpOptions } from "./up-options.ts";
 import { Waiters } from "./waiters.ts";
@@ -58,6 +60,7 @@ export interface BackendParts {
   readonly client: RegistryClient;
   readonly connection: RegistryConnection;
   readonly book: TrustBook;
+  readonly trust: TrustFile;
   readonly memory: NodeMemory;
   readonly identity: Identity;
   readonly crypto: Crypto;
@@ -112,8 +115,14 @@ export class Backend implements ControlBackend {
     return this.config.hostname ?? this.#parts.memory.hostname;
   }
 
+  /** Leases go on while the machine sleeps, and this process's clock does not. */
+  noticeSleep(): void {
+    const sleptMs = this.#parts.trust.takeSleepMs();
+    if (sleptMs > 0) this.#driver.input((at) => this.#parts.engine.handleSleep(sleptMs, at));
+  }
+
   handleEvent(event: EngineEvent): void {
-    const { memory, engine, state, book } = this.#parts;
+    const { memory, engine } = this.#parts;
     switch (event.kind) {
       case "pong":
         this.#pongs.settle(event.pong.sequence, event.pong.rttMs);
@@ -142,7 +151,8 @@ export class Backend implements ControlBackend {
         this.network.interfaceChanged();
         return;
       case "trust-changed":
-        this.#keep(() => state.save("trust.json", book.toJson()));
+        this.#keep(() => this.#parts.trust.save(engine.leases.time(now())));
+        queueMicrotask(() => this.noticeSleep()); // an input of its own
         return;
     }
   }
@@ -196,6 +206,7 @@ export class Backend implements ControlBackend {
       ...this.#identity(found.node),
       fingerprint: this.#fingerprint(key),
       trust: book.stateOf(found.node),
+      lease: leaseStatus(book.get(found.node), engine, now()),
       self,
     };
   }
@@ -252,6 +263,9 @@ export class Backend implements ControlBackend {
         `${name} revoked this node`,
         `To ask it again: pilot-tun trust ask ${name}.`,
       );
+    }
+    if (state === "lease-ended") {
+      throw new PilotError("lease_ended", `The lease with ${name} is over`, `Ask again: pilot-tun trust ask ${name}.`);
     }
     const hint = {
       none: `Ask it: pilot-tun trust ask ${name}.`,
@@ -359,6 +373,7 @@ export class Backend implements ControlBackend {
       kind: facts?.kind ?? "unknown",
       mtuBytes: facts?.mtuBytes ?? null,
       pathMtuBytes: facts?.pathMtuBytes ?? null,
+      lease: leaseStatus(record, this.#parts.engine, at),
       note: this.#note(record, facts?.isUp === true),
     };
   }
@@ -371,7 +386,10 @@ export class Backend implements ControlBackend {
         return record.request?.reason ? `asks you: "${record.request.reason}"` : "asks you";
       case "revoked":
         return record.revocationUntold ? "does not know yet" : "";
+      case "lease-ended":
+        return record.leaseEnd === "bytes" ? "its lease's bytes are used up" : "its lease is over";
       case "mutual":
+        if (record.request !== undefined) return `asks for other limits: "${record.request.reason}"`;
         return isUp ? "" : "no session yet";
       case "none":
       case "revoked-by-peer":

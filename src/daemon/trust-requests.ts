@@ -4,6 +4,7 @@ import { PilotError } from "../base/pilot-error.ts";
 import type { PeerIdentity, PeerRequest } from "../control/api.ts";
 import type {
   RevokeReply,
+  TrustApproveRequest,
   TrustAskReply,
   TrustAskRequest,
   TrustBackend,
@@ -15,8 +16,11 @@ import type { Engine } from "../engine/engine.ts";
 import { now, wallNow } from "../io/clock.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
 import type { TrustRecord } from "../trust/trust-record.ts";
+import { NO_TERMS } from "../wire/ask-text.ts";
 import type { NodeId } from "../wire/ids.ts";
+import { serviceWords } from "../wire/services.ts";
 import { flowStatuses } from "./flow-status.ts";
+import { leaseStatus, termsOf } from "./lease-status.ts";
 import { Waiters } from "./waiters.ts";
 
 export interface TrustRequestParts {
@@ -45,7 +49,9 @@ export class TrustRequests implements TrustBackend {
   async ask(request: TrustAskRequest, signal: AbortSignal): Promise<TrustAskReply> {
     const { engine, connection } = this.#parts;
     const node = await this.#parts.find(request.peer, signal);
-    const record = this.#parts.input((at) => engine.introductions.ask(node, request.reason ?? "", at));
+    const record = this.#parts.input((at) =>
+      engine.introductions.ask(node, request.reason ?? "", at, termsOf(request)),
+    );
     if (record === undefined) throw bookFull();
     const direct = engine.linkFacts(node)?.isUp === true;
     return {
@@ -58,9 +64,13 @@ export class TrustRequests implements TrustBackend {
     const wall = wallNow();
     const requests = [...this.#parts.book.records()].flatMap((record) => {
       if (record.request === undefined) return [];
+      const { services, durationMs, maxBytes } = record.request.terms ?? NO_TERMS;
       return {
         ...this.#parts.identity(record.node),
         reason: record.request.reason,
+        ports: services === undefined ? null : serviceWords(services),
+        forS: durationMs === undefined ? null : durationMs / 1000,
+        maxBytes: maxBytes ?? null,
         askedAgoS: Math.max(0, Math.round((wall - record.request.at) / 1000)),
         fingerprint: this.#fingerprint(record),
       };
@@ -68,11 +78,11 @@ export class TrustRequests implements TrustBackend {
     return { requests };
   }
 
-  async approve(request: PeerRequest, signal: AbortSignal): Promise<TrustChangeReply> {
+  async approve(request: TrustApproveRequest, signal: AbortSignal): Promise<TrustChangeReply> {
     const node = await this.#parts.find(request.peer, signal);
     return this.#answered(
       node,
-      this.#parts.input((at) => this.#parts.engine.introductions.approve(node, at)),
+      this.#parts.input((at) => this.#parts.engine.introductions.approve(node, at, termsOf(request))),
     );
   }
 
@@ -89,6 +99,7 @@ export class TrustRequests implements TrustBackend {
     const entries = [...this.#parts.book.records()].map((record) => ({
       ...this.#parts.identity(record.node),
       trust: record.state,
+      lease: leaseStatus(record, this.#parts.engine, now()),
       sinceS: Math.max(0, Math.round((wall - record.since) / 1000)),
       epoch: record.epoch,
       fingerprint: this.#fingerprint(record),
@@ -131,7 +142,8 @@ export class TrustRequests implements TrustBackend {
   }
 
   #change(node: NodeId): TrustChangeReply {
-    return { peer: this.#parts.identity(node), trust: this.#parts.book.stateOf(node) };
+    const { book, engine, identity } = this.#parts;
+    return { peer: identity(node), trust: book.stateOf(node), lease: leaseStatus(book.get(node), engine, now()) };
   }
 
   #fingerprint(record: TrustRecord): string | null {

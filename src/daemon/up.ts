@@ -25,7 +25,6 @@ import { ServiceManager } from "../io/service-manager.ts";
 import { type Identity, StateDirectory } from "../io/state-directory.ts";
 import { UnderlayWatch } from "../io/underlay-watch.ts";
 import { RegistryClient } from "../registry/client.ts";
-import { TrustBook } from "../trust/trust-book.ts";
 import { formatOverlayAddress, formatPilotAddress } from "../wire/address.ts";
 import { type NodeId, networkId } from "../wire/ids.ts";
 import { parseEndpoint } from "../wire/underlay-address.ts";
@@ -39,6 +38,7 @@ import { NodeMemory } from "./node-memory.ts";
 import { OverlayInterface } from "./overlay-interface.ts";
 import { PlainSockets } from "./plain-sockets.ts";
 import { lockState } from "./state-lock.ts";
+import { TrustFile } from "./trust-file.ts";
 import type { Running, UpOptions } from "./up-options.ts";
 
 export async function up(options: UpOptions): Promise<Running> {
@@ -62,8 +62,8 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
   const credential = StateDirectory.credentialIdentity(process.env, crypto);
   if (credential === undefined) await settleRotation(state, memory.node, crypto, options);
   const identity = credential ?? state.loadIdentity(crypto);
-  const trust = state.load("trust.json", (json) => TrustBook.fromJson(json));
-  const book = trust.value ?? new TrustBook();
+  const trust = new TrustFile(state);
+  const { book } = trust;
 
   openDevice(plane, options.tun, manager);
   const listen = openUnderlay(plane, options, memory);
@@ -103,6 +103,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
       kinds: memory.kinds(),
       plainOnly: options.plainOnly,
       networks: memory.networks,
+      leaseNow: trust.leaseNow(),
     },
     {
       crypto,
@@ -117,7 +118,10 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
   const auditLog = createAuditLog(options, { node, hostname: options.hostname ?? memory.hostname, identity, crypto });
   auditLog?.start();
   undo.add(() => auditLog?.close(stopRecord()));
-  undo.add(() => engine.close());
+  undo.add(() => {
+    engine.close();
+    trust.save(engine.leases.time(now())); // with the bytes of leases as they were used
+  });
   for (const problem of [trust.problem, memory.problem]) if (problem) engine.problems.set(problem.code, problem);
 
   const compat = createCompat(options, { engine, identity, crypto, listen }, (act) => driver.input(act));
@@ -125,7 +129,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
   const face = new OverlayInterface(options, engine);
   const backend = new Backend({
     face,
-    ...{ options, engine, client, connection, book, memory, identity, crypto, listen, state },
+    ...{ options, engine, client, connection, book, trust, memory, identity, crypto, listen, state },
     ...{ compat, beaconEndpoint, auditLog },
   });
   const plain = new PlainSockets(engine, options.prefix, (act) => driver.input(act));
@@ -146,6 +150,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
   undo.add(() => plain.close());
   undo.add(() => plain.end());
   const watch = new UnderlayWatch(options.tun, ({ local, resumed }) => {
+    if (resumed) backend.noticeSleep();
     const matters = driver.input((at) => engine.handleUnderlay(local, resumed, at));
     if (matters) connection.reconnect();
   });

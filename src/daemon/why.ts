@@ -75,6 +75,8 @@ function consent(state: ReturnType<TrustBook["stateOf"]>, name: string): Outcome
         detail: "you asked, it has not answered",
         fix: "Over there: pilot-tun trust approve",
       };
+    case "lease-ended":
+      return { side: "local", code: "lease_ended", detail: "its lease is over", fix: `pilot-tun trust ask ${name}` };
     case "revoked-by-peer":
       return { side: "remote", code: "revoked_by_peer", detail: "it revoked you", fix: `pilot-tun trust ask ${name}` };
   }

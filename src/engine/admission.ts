@@ -31,11 +31,13 @@ import { type NetworkId, type NodeId, networkId, type PilotAddress } from "../wi
 import { IPV6_HEADER_BYTES, NEXT_HEADER } from "../wire/ipv6.ts";
 import { TCP, TCP_FLAG } from "../wire/tcp.ts";
 import type { Governor } from "./governor.ts";
+import type { Leases } from "./leases.ts";
 import type { Refusals } from "./refusals.ts";
 
 export interface AdmissionParts {
   readonly policy: Policy;
   readonly governor: Governor;
+  readonly leases: Leases;
   readonly flows: FlowTable;
   readonly trust: TrustBook;
   readonly links: LinkTable;
@@ -119,7 +121,7 @@ export class Admission {
       !(key.opens && !flows.continues(known, isRemote));
     const remotely = goesOn ? flows.beganRemotely(known) : isRemote;
     const begun = this.#allowed(key, link.node, remotely) ?? this.#resumed(key, link.node, isRemote, goesOn);
-    if (begun === undefined) return "policy";
+    if (begun === undefined) return this.#isLeased(key, link.node, remotely) ? "policy" : "lease";
     const isGoverned = governor.governs(begun.verdict);
     const beyond = goesOn || !isGoverned ? undefined : governor.mayBegin(begun.verdict, link.node, now);
     if (beyond !== undefined) return beyond;
@@ -135,12 +137,13 @@ export class Admission {
 
   /** A trusted peer's TCP connection to a port of ours, from its own address in a network. */
   letsIn({ node, network }: PilotAddress, port: number): boolean {
-    return this.policy.allows(this.judge(node, network, "in", NEXT_HEADER.TCP, port));
+    const isLeased = this.#parts.leases.permits(node, "in", NEXT_HEADER.TCP, port);
+    return isLeased && this.policy.allows(this.judge(node, network, "in", NEXT_HEADER.TCP, port));
   }
 
   /** A packet that was made out of what a trusted plain agent sent: why it may not pass, or undefined. */
   admitTranslated(packet: Uint8Array, link: Link, now: Instant): DropReason | undefined {
-    const { flows, trust, governor } = this.#parts;
+    const { flows, trust, governor, leases } = this.#parts;
     const view = new DataView(packet.buffer, packet.byteOffset, packet.byteLength);
     const key: FlowKey = { view, remoteOffset: 0, localOffset: 0, ports: 0, protocol: 0, opens: false };
     if (readFlowKey(packet, 0, packet.length, "source-is-remote", key) !== SHAPE.FLOW) return "malformed-packet";
@@ -151,8 +154,10 @@ export class Admission {
     const opened = isLive ? flow : this.open(key, link, "source-is-remote", now);
     if (typeof opened === "string") return opened;
     const beyond = flows.isGoverned(opened) ? governor.passIn(opened, link, packet.length, now) : undefined;
-    if (beyond === undefined) flows.noteReceived(opened, packet.length, nowS);
-    return beyond;
+    if (beyond !== undefined) return beyond;
+    if (!leases.spend(link.index, packet.length)) return "lease-ended";
+    flows.noteReceived(opened, packet.length, nowS);
+    return undefined;
   }
 
   /** Undefined: no policy. Returns the flows that it cut. */
@@ -198,6 +203,11 @@ export class Admission {
     if (this.policy.reconsider(this.#parts.wall(now))) this.#changed(now);
   }
 
+  /** What leases let begin is not what it was. */
+  leasesChanged(now: Instant): void {
+    this.#changed(now);
+  }
+
   handleTimeout(now: Instant): void {
     if (this.#wakeAt === undefined || this.#wakeAt > now) return;
     if (this.policy.expire(this.#parts.wall(now))) this.#changed(now);
@@ -213,8 +223,11 @@ export class Admission {
     this.#arm(now);
     const verdictOf = (flow: Flow) => {
       const facts = this.#factsOf(flow);
-      const verdict = facts && this.policy.judge(facts);
-      return verdict !== undefined && this.policy.allows(verdict) ? verdict : undefined;
+      if (facts === undefined || !this.#parts.leases.permits(facts.node, facts.direction, facts.protocol, facts.port)) {
+        return undefined;
+      }
+      const verdict = this.policy.judge(facts);
+      return this.policy.allows(verdict) ? verdict : undefined;
     };
     const cut = this.#parts.flows.rejudge(verdictOf, this.#parts.steadyS(now));
     this.#parts.refusals.cut(cut);
@@ -229,12 +242,17 @@ export class Admission {
   }
 
   #allowed(key: FlowKey, node: NodeId, remotely: boolean): Opening | undefined {
+    if (!this.#isLeased(key, node, remotely)) return undefined;
     const protocol = transportOf(key.protocol);
-    const hasPorts = protocol === NEXT_HEADER.TCP || protocol === NEXT_HEADER.UDP;
-    const port = hasPorts ? (remotely ? key.ports >>> 16 : key.ports & 0xffff) : 0;
+    const port = portOf(key, remotely);
     const network = networkAt(new Uint8Array(key.view.buffer, key.view.byteOffset + key.remoteOffset, 16), 0);
     const verdict = this.judge(node, network, remotely ? "in" : "out", protocol, port);
     return this.policy.allows(verdict) ? { remotely, verdict } : undefined;
+  }
+
+  #isLeased(key: FlowKey, node: NodeId, remotely: boolean): boolean {
+    const direction = remotely ? "in" : "out";
+    return this.#parts.leases.permits(node, direction, transportOf(key.protocol), portOf(key, remotely));
   }
 
   /** A server of ours goes on with a connection that began before this daemon did. */
@@ -292,6 +310,13 @@ export class Admission {
       owner: undefined,
     };
   }
+}
+
+/** Of the side that did not begin; 0 without ports. */
+function portOf(key: FlowKey, remotely: boolean): number {
+  const protocol = transportOf(key.protocol);
+  if (protocol !== NEXT_HEADER.TCP && protocol !== NEXT_HEADER.UDP) return 0;
+  return remotely ? key.ports >>> 16 : key.ports & 0xffff;
 }
 
 interface Opening {

@@ -7,8 +7,17 @@
 import type { DropReason } from "../base/drop-reason.ts";
 import { after, type Instant } from "../base/instant.ts";
 import type { Link } from "../tunnel/link.ts";
-import { BRIDGE_PORT, type BridgeMessage, encodeBridgeMessage, FEATURE, parseBridgeMessage } from "../wire/bridge.ts";
+import {
+  BRIDGE_PORT,
+  type BridgeMessage,
+  encodeBridgeMessage,
+  FEATURE,
+  type Hello,
+  parseBridgeMessage,
+  type RevocationReason,
+} from "../wire/bridge.ts";
 import { type NodeId, networkId } from "../wire/ids.ts";
+import type { LeaseField } from "../wire/lease-field.ts";
 import { encodeVirtualHeader, encodeVirtualPacket, PROTOCOL } from "../wire/virtual-packet.ts";
 import type { SizeMessage } from "./packet-sizes.ts";
 
@@ -19,10 +28,10 @@ export interface BridgeParts {
   readonly mtuBytes: number;
   readonly instance: Uint8Array;
   /** What a hello to this peer says about trust. */
-  consentTo(node: NodeId): { readonly consents: boolean; readonly epoch: number };
-  /** The peer, authenticated, said whether it consents. */
-  heardConsent(node: NodeId, consents: boolean, now: Instant): void;
-  heardRevoked(node: NodeId, now: Instant): void;
+  consentTo(node: NodeId, now: Instant): Pick<Hello, "consents" | "epoch" | "lease">;
+  /** The peer, authenticated, said whether it consents, and within which limits; undefined: it knows of none. */
+  heardConsent(node: NodeId, consents: boolean, lease: LeaseField | undefined, now: Instant): void;
+  heardRevoked(node: NodeId, reason: RevocationReason, now: Instant): void;
   heardRevokedAck(node: NodeId, now: Instant): void;
   /** The peer said something about the length of packets, or sent a part of one. */
   heardSize(link: Link, message: SizeMessage, now: Instant): DropReason | undefined;
@@ -39,6 +48,8 @@ interface PeerFacts {
   /** False: only what an earlier run says. */
   isObserved: boolean;
   hellosSent: number;
+  /** An unanswered row of hellos means a plain agent; false when they only tell news to a peer that is known. */
+  asksForKind: boolean;
 }
 
 export class BridgeConversation {
@@ -73,6 +84,7 @@ export class BridgeConversation {
   linkUp(link: Link, now: Instant): void {
     const facts = this.#facts(link.node);
     facts.hellosSent = 0;
+    facts.asksForKind = true;
     if (facts.kind === "pilot-tun") {
       facts.kind = "unknown";
       facts.isObserved = false;
@@ -83,20 +95,29 @@ export class BridgeConversation {
   helloDue(link: Link, now: Instant): void {
     const facts = this.#facts(link.node);
     const delayMs = HELLO_RETRY_MS[facts.hellosSent];
-    if (delayMs === undefined || this.#parts.plainOnly) return this.#setKind(link.node, "plain", now);
+    if (delayMs === undefined || this.#parts.plainOnly) {
+      if (facts.asksForKind) this.#setKind(link.node, "plain", now);
+      return;
+    }
     facts.hellosSent++;
-    this.send(link, this.#hello(link.node, "hello"));
+    this.send(link, this.#hello(link.node, "hello", now));
     link.schedule("hello-retry", after(now, delayMs));
   }
 
-  /** Our consent changed while the link is up: the peer should know before it asks. */
-  consentChanged(link: Link): void {
-    if (link.isUp) this.send(link, this.#hello(link.node, "hello"));
+  /** Our consent, or its limits, changed while the link is up: the peer should know before it asks. */
+  consentChanged(link: Link, now: Instant): void {
+    if (!link.isUp) return; // the next session begins with a hello
+    const facts = this.#facts(link.node);
+    if (facts.asksForKind && !facts.isObserved) this.send(link, this.#hello(link.node, "hello", now));
+    if (facts.kind !== "pilot-tun" || !facts.isObserved) return; // a row of hellos is under way, or nobody listens
+    facts.hellosSent = 0;
+    facts.asksForKind = false;
+    this.helloDue(link, now);
   }
 
   /** Tells the peer that it was revoked; repeated by the caller until acknowledged. */
-  sendRevoked(link: Link): boolean {
-    return this.send(link, { kind: "revoked", epoch: this.#parts.consentTo(link.node).epoch });
+  sendRevoked(link: Link, reason: RevocationReason, now: Instant): boolean {
+    return this.send(link, { kind: "revoked", epoch: this.#parts.consentTo(link.node, now).epoch, reason });
   }
 
   handle(link: Link, payload: Uint8Array, now: Instant): DropReason | undefined {
@@ -106,14 +127,14 @@ export class BridgeConversation {
     switch (message.kind) {
       case "hello":
         this.#heardHello(link, message, now);
-        this.send(link, this.#hello(link.node, "hello-ack"));
+        this.send(link, this.#hello(link.node, "hello-ack", now));
         return undefined;
       case "hello-ack":
         this.#heardHello(link, message, now);
         return undefined;
       case "revoked":
-        this.send(link, { kind: "revoked-ack", epoch: message.epoch });
-        this.#parts.heardRevoked(link.node, now);
+        this.send(link, { ...message, kind: "revoked-ack" });
+        this.#parts.heardRevoked(link.node, message.reason, now);
         return undefined;
       case "revoked-ack":
         this.#parts.heardRevokedAck(link.node, now);
@@ -133,7 +154,7 @@ export class BridgeConversation {
     this.#setKind(link.node, "pilot-tun", now);
     link.unschedule("hello-retry");
     this.#parts.heardSize(link, hello, now);
-    this.#parts.heardConsent(link.node, hello.consents, now);
+    this.#parts.heardConsent(link.node, hello.consents, hello.lease, now);
   }
 
   /** An inner packet of a peer that was not taken for a pilot-tun; false when this node wants none. */
@@ -152,15 +173,13 @@ export class BridgeConversation {
     this.#parts.kindChanged(node, now);
   }
 
-  #hello(node: NodeId, kind: "hello" | "hello-ack"): BridgeMessage {
-    const { consents, epoch } = this.#parts.consentTo(node);
+  #hello(node: NodeId, kind: "hello" | "hello-ack", now: Instant): BridgeMessage {
     return {
       kind,
-      consents,
+      ...this.#parts.consentTo(node, now),
       features: FEATURE.FRAGMENTS,
       mtu: this.#parts.mtuBytes,
       instance: this.#parts.instance,
-      epoch,
     };
   }
 
@@ -187,7 +206,7 @@ export class BridgeConversation {
     let facts = this.#peers.get(node);
     if (facts === undefined) {
       const kind = this.#kinds.get(node) === "plain" ? "plain" : "unknown";
-      facts = { kind, isObserved: false, hellosSent: 0 };
+      facts = { kind, isObserved: false, hellosSent: 0, asksForKind: true };
       this.#peers.set(node, facts);
     }
     return facts;

@@ -17,6 +17,7 @@ import type { EngineEvent, EngineParts } from "./engine-ports.ts";
 import type { Governor } from "./governor.ts";
 import type { Introductions } from "./introductions.ts";
 import type { KnownEndpoints } from "./known-endpoints.ts";
+import type { Leases } from "./leases.ts";
 import type { Networks } from "./networks.ts";
 import type { NodeStreams } from "./node-streams.ts";
 import type { PacketSizes } from "./packet-sizes.ts";
@@ -45,6 +46,7 @@ export interface ConsequencesParts extends Pick<EngineParts, "registry" | "beaco
   readonly refusals: Refusals;
   readonly drops: DropCounters;
   readonly governor: Governor;
+  readonly leases: Leases;
   emit(event: EngineEvent): void;
   transmit(transmit: Transmit): void;
 }
@@ -58,6 +60,7 @@ export class Consequences {
 
   /** Consequences of an input inside the engine, until nothing is left to do; bounded, each round consumes events. */
   settle(now: Instant): void {
+    this.#parts.leases.settle(now);
     this.#parts.plain.settle(now);
     const { registry, beacon } = this.#parts;
     for (let round = 0; round < MAX_SETTLE_ROUNDS; round++) {
@@ -77,6 +80,7 @@ export class Consequences {
       if (this.#parts.streams.settle(now)) idle = false;
       if (idle) break;
     }
+    this.#parts.leases.settle(now);
     this.#parts.beaconWay.settle(now);
     this.#collectOutputs();
   }

@@ -13,6 +13,7 @@ import { after, type Deadline, earlier, type Instant, type WallClock } from "../
 import type { Stream } from "../stream/stream.ts";
 import type { StreamEvent } from "../stream/stream-event.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
+import { askTextOf } from "../trust/trust-record.ts";
 import type { LocalIdentity } from "../tunnel/key-exchange.ts";
 import { encodeHandshake, type HandshakeMessage, handshakeSignedText, parseHandshake } from "../wire/handshake.ts";
 import { BACKBONE, type NodeId } from "../wire/ids.ts";
@@ -178,11 +179,12 @@ export class DirectHandshakes implements StreamOwner {
 
   #message(node: NodeId, word: DirectWord, now: Instant): Uint8Array {
     const { local, crypto, book } = this.#parts;
+    const record = word === "request" ? book.get(node) : undefined;
     return encodeHandshake({
       type: `handshake_${word}`,
       node: local.node,
       publicKey: local.publicKey,
-      justification: word === "request" ? (book.get(node)?.askReason ?? "") : "",
+      justification: record === undefined ? "" : askTextOf(record),
       signature: crypto.ed25519Sign(local.seed, utf8(handshakeSignedText(local.node, node))),
       reason: "",
       timestampS: Math.floor(this.#parts.wall(now) / 1000),

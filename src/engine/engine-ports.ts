@@ -5,6 +5,7 @@ import type { Instant } from "../base/instant.ts";
 import type { BeaconClient } from "../beacon/client.ts";
 import type { RegistryClient } from "../registry/client.ts";
 import type { NetworkEvent } from "../registry/network-commands.ts";
+import type { LeaseTime } from "../trust/lease.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
 import type { DataPlane } from "../tunnel/data-plane.ts";
 import type { PathKind } from "../tunnel/path.ts";
@@ -33,6 +34,8 @@ export interface EngineOptions {
   readonly kinds?: ReadonlyMap<NodeId, PeerKind>;
   /** Be a plain agent to every peer: say no hello, take no packets, speak streams, datagrams and pings alone. */
   readonly plainOnly?: boolean;
+  /** What the clock of leases shows at the start; 0 unless told. */
+  readonly leaseNow?: LeaseTime;
   /** Memberships from an earlier run. */
   readonly networks?: StoredNetworks;
 }

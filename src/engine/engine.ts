@@ -13,6 +13,7 @@ import { after, type Deadline, earlier, type Instant, type WallClock } from "../
 import { FlowTable } from "../policy/flow-table.ts";
 import { Policy } from "../policy/policy.ts";
 import { Routes } from "../routing/routes.ts";
+import type { LeaseTime } from "../trust/lease.ts";
 import { consents } from "../trust/trust-record.ts";
 import type { Link } from "../tunnel/link.ts";
 import { LinkTable, type Transmit } from "../tunnel/link-table.ts";
@@ -30,6 +31,7 @@ import { Inbound } from "./inbound.ts";
 import { Introductions } from "./introductions.ts";
 import { keyChangeProblem } from "./key-change.ts";
 import { KnownEndpoints } from "./known-endpoints.ts";
+import { Leases } from "./leases.ts";
 import { LinkHistory } from "./link-history.ts";
 import { Networks, NO_NETWORKS } from "./networks.ts";
 import { NodeStreams } from "./node-streams.ts";
@@ -53,6 +55,7 @@ export class Engine {
   readonly introductions: Introductions;
   readonly networks: Networks;
   readonly admission: Admission;
+  readonly leases: Leases;
   readonly paths: Paths;
   readonly sizes: PacketSizes;
   /** Local programs' connections with peers that are no pilot-tun; the edge lends it sockets. */
@@ -123,6 +126,11 @@ export class Engine {
       noRoute: (packet, at) => this.#refusals.noRoute(packet, at),
       prohibited: (packet, at) => this.#refusals.prohibited(packet, at),
     });
+    this.leases = new Leases(
+      { trust: parts.trust, links: this.#links, end: (node, how, at) => this.introductions.endLease(node, how, at) },
+      options.leaseNow ?? (0 as LeaseTime),
+      now,
+    );
     this.#bridge = this.#createBridge(parts.crypto.randomBytes(8));
     this.#notices = new RevocationNotices(parts.trust, this.#bridge);
     this.introductions = this.#createIntroductions();
@@ -138,7 +146,7 @@ export class Engine {
     const policy = new Policy();
     const governor = new Governor({ ...state, policy });
     const clocks = { wall: (at: Instant) => this.#wall(at), steadyS: (at: Instant) => this.steadyS(at) };
-    this.admission = new Admission({ ...parts, ...state, ...clocks, policy, governor });
+    this.admission = new Admission({ ...parts, ...state, ...clocks, policy, governor, leases: this.leases });
     this.plain = new PlainAgents({
       ...{ local: this.node, links: this.#links, streams: this.#streams, pings: this.#pings },
       admission: this.admission,
@@ -162,6 +170,7 @@ export class Engine {
       flows: this.#flows,
       admission: this.admission,
       governor,
+      leases: this.leases,
       links: this.#links,
       routes: this.routes,
       networks: this.networks,
@@ -203,15 +212,19 @@ export class Engine {
     });
     const ends = { links: this.#links, bridge: this.#bridge, pings: this.#pings, direct: this.#direct };
     const talk = { ...ends, notices: this.#notices, sizes: this.sizes, plain: this.plain, streams: this.#streams };
-    this.#parting = new Parting({ ...talk, refusals: this.#refusals, flows: this.#flows, history: this.#history });
+    const kept = { refusals: this.#refusals, flows: this.#flows, history: this.#history, leases: this.leases };
+    this.#parting = new Parting({ ...talk, ...kept });
     this.#consequences = new Consequences({
       ...{ ...talk, ...parts, refusals: this.#refusals, strangers: this.#strangers, drops: this.#drops, governor },
+      leases: this.leases,
       ...{ endpoints: this.#endpoints, introductions: this.introductions, networks: this.networks },
       ...{ paths: this.paths, beaconWay: this.beaconWay },
       emit: (event) => this.#events.push(event),
       transmit: (transmit) => this.#transmits.push(transmit),
     });
     this.introductions.resume(now);
+    this.leases.settle(now);
+    this.leases.handleTimeout(now); // what ended while this daemon did not run
   }
 
   // ---- inputs
@@ -243,11 +256,18 @@ export class Engine {
     this.#strangers.handleTimeout(now);
     this.networks.handleTimeout(now);
     this.admission.handleTimeout(now);
+    if (this.leases.handleTimeout(now)) this.#events.push({ kind: "trust-changed" });
     this.#streams.handleTimeout(now);
     this.#direct.handleTimeout(now);
     this.plain.handleTimeout(now);
     this.#parts.beacon?.handleTimeout(now);
     this.beaconWay.handleTimeout(now);
+    this.#settle(now);
+  }
+
+  /** The machine slept for so long, while `now` stood still. */
+  handleSleep(ms: number, now: Instant): void {
+    this.leases.handleSleep(ms);
     this.#settle(now);
   }
 
@@ -294,6 +314,7 @@ export class Engine {
 
   /** Says goodbye to nobody (`plain.close` did, to agents): peers find out by silence, or by our next start. Wipes all keys. */
   close(): void {
+    this.leases.close();
     for (const link of [...this.#links.links()]) this.#links.close(link.node);
   }
 
@@ -319,7 +340,7 @@ export class Engine {
   pollTimeout(): Deadline | undefined {
     let first = earlier(this.#links.pollTimeout(), this.#strangers.pollTimeout());
     first = earlier(first, earlier(this.networks.pollTimeout(), this.admission.pollTimeout()));
-    first = earlier(first, this.#streams.pollTimeout());
+    first = earlier(first, earlier(this.leases.pollTimeout(), this.#streams.pollTimeout()));
     first = earlier(first, this.#direct.pollTimeout());
     first = earlier(first, this.plain.pollTimeout());
     first = earlier(first, this.beaconWay.pollTimeout());
@@ -393,12 +414,13 @@ export class Engine {
       local: this.#options.node,
       mtuBytes: this.#options.mtuBytes,
       instance,
-      consentTo: (node) => {
+      consentTo: (node, now) => {
         const record = this.#parts.trust.get(node);
-        return { consents: record !== undefined && consents(record), epoch: record?.epoch ?? 0 };
+        const consented = record !== undefined && consents(record);
+        return { consents: consented, epoch: record?.epoch ?? 0, lease: this.leases.fieldFor(node, now) };
       },
-      heardConsent: (node, consented, now) => this.introductions.heardConsent(node, consented, now),
-      heardRevoked: (node, now) => this.introductions.heardRevoke(node, now),
+      heardConsent: (node, consented, lease, now) => this.introductions.heardConsent(node, consented, lease, now),
+      heardRevoked: (node, reason, now) => this.introductions.heardTakenBack(node, reason, now),
       heardRevokedAck: (node, now) => this.#revocationHeard(node, now),
       heardSize: (link, message, now) => this.sizes.handleMessage(link, message, now),
       plainOnly: this.#options.plainOnly ?? false,
@@ -441,10 +463,12 @@ export class Engine {
       closeLink: (node, now) => this.#parting.closeLink(node, now),
       connectLink: (node, now) => this.#links.get(node)?.connect(now),
       located: (node, endpoint, lan, now) => this.paths.handleResolved(node, endpoint, lan, now),
-      cutFlows: (node, now) => this.#parting.cutFlows(node, this.steadyS(now), now),
-      consentChanged: (node) => {
+      leases: this.leases,
+      leasesChanged: (now) => this.admission.leasesChanged(now),
+      cutFlows: (node, why, now) => this.#parting.cutFlows(node, why, this.steadyS(now), now),
+      consentChanged: (node, now) => {
         const link = this.#links.get(node);
-        if (link !== undefined) this.#bridge.consentChanged(link);
+        if (link !== undefined) this.#bridge.consentChanged(link, now);
       },
       sayDirectly: (node, word, now) => this.#direct.say(node, word, this.#links.get(node)?.isUp ?? false, now),
       notifyRevoked: (node, now) => this.#parting.notifyRevoked(node, now),

@@ -18,6 +18,7 @@ import { IPV6, IPV6_HEADER_BYTES, NEXT_HEADER } from "../wire/ipv6.ts";
 import { clampMss, MIN_TCP_HEADER_BYTES, TCP, TCP_FLAG } from "../wire/tcp.ts";
 import type { Admission } from "./admission.ts";
 import type { Governor } from "./governor.ts";
+import type { Leases } from "./leases.ts";
 import type { Networks } from "./networks.ts";
 import type { PacketSizes } from "./packet-sizes.ts";
 import { MODE, type PlainAgents } from "./plain/plain-agents.ts";
@@ -27,6 +28,7 @@ export interface InboundParts {
   readonly flows: FlowTable;
   readonly admission: Admission;
   readonly governor: Governor;
+  readonly leases: Leases;
   readonly links: LinkTable;
   readonly routes: Routes;
   readonly networks: Networks;
@@ -131,7 +133,7 @@ export class Inbound {
     nextSequence: number,
     now: Instant,
   ): DropReason | undefined {
-    const { flows, trust, admission, governor } = this.#parts;
+    const { flows, trust, admission, governor, leases } = this.#parts;
     const nowS = this.#nowS;
     if (length < IPV6_HEADER_BYTES) return "malformed-packet";
     if (length > this.#parts.mtuBytes) return "too-big";
@@ -160,6 +162,7 @@ export class Inbound {
       const beyond = governor.passIn(flow, link, totalBytes, now);
       if (beyond !== undefined) return beyond;
     }
+    if (!leases.spend(link.index, totalBytes)) return "lease-ended";
     flows.noteReceived(flow, totalBytes, nowS);
     if (shape === SHAPE.FIRST_FRAGMENT) admission.noteFirstFragment(this.#arena, offset, length, SIDE, key, flow, nowS);
     if (this.#arena[offset + IPV6.NEXT_HEADER] === NEXT_HEADER.TCP) {
@@ -182,6 +185,7 @@ export class Inbound {
     if (!routes.isLocal(this.#arena, offset + 24)) return "wrong-destination";
     const state = trust.stateOf(link.node);
     if (state === "revoked" || state === "revoked-by-peer") return "revoked";
+    if (state === "lease-ended") return "lease-ended";
     if (state !== "mutual") return "not-trusted";
     if (this.#parts.networks.admits(this.#arena, offset + 8, offset + 24, link.node, now) !== "yes")
       return "not-member";

@@ -12,10 +12,15 @@ import { after, type Instant, type WallClock } from "../base/instant.ts";
 import type { Flow } from "../policy/flow-table.ts";
 import type { RegistryClient } from "../registry/client.ts";
 import type { RegistryEvent } from "../registry/events.ts";
+import type { LeaseEnd } from "../trust/lease.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
 import type { TrustRecord, TrustState } from "../trust/trust-record.ts";
 import * as statement from "../trust/trust-record.ts";
+import { NO_TERMS, parseAskText, type Terms } from "../wire/ask-text.ts";
+import type { RevocationReason } from "../wire/bridge.ts";
 import type { NetworkId, NodeId } from "../wire/ids.ts";
+import type { LeaseField } from "../wire/lease-field.ts";
+import type { Leases } from "./leases.ts";
 
 export interface IntroductionParts {
   readonly book: TrustBook;
@@ -28,9 +33,12 @@ export interface IntroductionParts {
   /** The registry says where the peer may be. */
   located(node: NodeId, endpoint: Endpoint | undefined, lan: readonly Endpoint[], now: Instant): void;
   /** Ends all flows of the peer; those that were alive. */
-  cutFlows(node: NodeId, now: Instant): readonly Flow[];
-  /** Our consent changed: a peer whose link is up hears it at once. */
-  consentChanged(node: NodeId): void;
+  cutFlows(node: NodeId, why: "no-consent" | "lease-ended", now: Instant): readonly Flow[];
+  readonly leases: Leases;
+  /** Other flows may begin than before: those that may not go on any more end. */
+  leasesChanged(now: Instant): void;
+  /** Our consent, or its limits, changed: a peer whose link is up hears it at once. */
+  consentChanged(node: NodeId, now: Instant): void;
   /** Says the same on port 444 as soon as there is a link: plain agents hear it nowhere else. */
   sayDirectly(node: NodeId, word: DirectWord, now: Instant): void;
   /** Tells a revoked peer so, until it acknowledges. */
@@ -68,7 +76,7 @@ export class Introductions {
   /** The registry took us (again): repeat what it may not have heard, ask what we do not know. */
   registered(now: Instant): void {
     for (const record of this.#parts.book.records()) {
-      if (record.state === "asked") this.#askThroughRegistry(record, now);
+      if (record.state === "asked" || hasOpenAsk(record)) this.#askThroughRegistry(record, now);
       if (record.state === "mutual") this.#parts.registry.resolve(record.node);
       const isNameless = record.state === "mutual" && record.hostname === undefined;
       if (isNameless || (record.state !== "none" && record.publicKey === undefined))
@@ -77,10 +85,12 @@ export class Introductions {
   }
 
   /** Each returns the record as it is afterwards; undefined when the operator's word has nothing to act on. */
-  ask(node: NodeId, reason: string, now: Instant): TrustRecord | undefined {
+  ask(node: NodeId, reason: string, now: Instant, terms: Terms = NO_TERMS): TrustRecord | undefined {
+    const { leases, wall } = this.#parts;
+    leases.release(node);
     const known = this.#record(node, now);
     const record = known && this.#withOfferedKey(known, now);
-    return record && this.#apply(record, statement.ask(record, reason, this.#parts.wall(now)), now);
+    return record && this.#apply(record, statement.ask(record, reason, wall(now), terms, leases.time(now)), now);
   }
 
   /**
@@ -96,9 +106,12 @@ export class Introductions {
     return { ...record, publicKey: offered, revocationUntold: false };
   }
 
-  approve(node: NodeId, now: Instant): TrustRecord | undefined {
-    const record = this.#parts.book.get(node);
-    const approved = record && statement.approve(record, this.#parts.wall(now));
+  /** `named`: limits beyond those that the peer asked for. */
+  approve(node: NodeId, now: Instant, named: Terms = NO_TERMS): TrustRecord | undefined {
+    const { book, leases, wall } = this.#parts;
+    leases.release(node);
+    const record = book.get(node);
+    const approved = record && statement.approve(record, wall(now), named, leases.time(now));
     return record && approved && this.#apply(record, approved, now);
   }
 
@@ -116,9 +129,16 @@ export class Introductions {
     if (record === undefined) return undefined;
     const revoked = statement.revoke(record, this.#parts.wall(now));
     this.#parts.book.put(revoked); // first of all: from here on no packet passes
-    const cut = this.#parts.cutFlows(node, now);
+    const cut = this.#parts.cutFlows(node, "no-consent", now);
     this.#consequences(record, revoked, now);
     return { record: revoked, cut };
+  }
+
+  /** The time or the bytes of a lease are used up. */
+  endLease(node: NodeId, how: LeaseEnd, now: Instant): void {
+    this.#parts.leases.release(node);
+    const record = this.#parts.book.get(node);
+    if (record !== undefined) this.#apply(record, statement.endLease(record, how, this.#parts.wall(now)), now);
   }
 
   /** Somebody who says he is the peer has another key: perhaps it changed. Anybody can say so, so rarely looked up. */
@@ -129,13 +149,13 @@ export class Introductions {
   }
 
   /** What the peer itself said, on port 444 or in the session: authenticated. */
-  heardRequest(node: NodeId, reason: string, now: Instant): void {
-    this.#heardRequest(node, { reason, at: this.#parts.wall(now) }, now);
+  heardRequest(node: NodeId, text: string, now: Instant): void {
+    this.#heardRequest(node, text, this.#parts.wall(now), now);
   }
 
   heardAccept(node: NodeId, now: Instant): void {
     const record = this.#parts.book.get(node);
-    if (record) this.#apply(record, statement.heardAccept(record, undefined, this.#parts.wall(now)), now);
+    if (record) this.#apply(record, this.#accepted(record, undefined, now), now);
   }
 
   heardReject(node: NodeId, now: Instant): void {
@@ -148,18 +168,46 @@ export class Introductions {
     if (record) this.#apply(record, statement.heardRevoke(record, this.#parts.wall(now)), now);
   }
 
-  /** A hello: with our open ask, the peer's consent is its approval; without its consent nothing is mutual. */
-  heardConsent(node: NodeId, consents: boolean, now: Instant): void {
+  /** In the session the peer says that it consents no longer, and why. */
+  heardTakenBack(node: NodeId, reason: RevocationReason, now: Instant): void {
+    if (reason === "revoked") return this.heardRevoke(node, now);
+    this.#parts.leases.release(node);
     const record = this.#parts.book.get(node);
     if (record === undefined) return;
-    const wall = this.#parts.wall(now);
-    const next = consents ? statement.heardAccept(record, undefined, wall) : statement.heardNoConsent(record, wall);
-    this.#apply(record, next, now);
+    const end = reason === "lease-bytes" ? "bytes" : "time";
+    const next = this.#apply(record, statement.heardLeaseEnd(record, end, this.#parts.wall(now)), now);
+    // Both sides saw the end by themselves: nothing is left to say.
+    if (record.state === "lease-ended" && next.state === "lease-ended") this.#parts.closeLink(node, now);
+  }
+
+  /**
+   * A hello: with our open ask, the peer's consent is its approval; without its consent nothing is mutual. `lease`: the limits
+   * of its consent; undefined when it knows of none.
+   */
+  heardConsent(node: NodeId, consents: boolean, lease: LeaseField | undefined, now: Instant): void {
+    const record = this.#parts.book.get(node);
+    if (record === undefined) return;
+    if (!consents) return void this.#apply(record, statement.heardNoConsent(record, this.#parts.wall(now)), now);
+    this.#apply(record, this.#accepted(record, undefined, now), now);
+    if (lease !== undefined) this.#heardLimits(node, lease, now);
+  }
+
+  #heardLimits(node: NodeId, lease: LeaseField, now: Instant): void {
+    const { book, leases } = this.#parts;
+    leases.release(node);
+    const record = book.get(node);
+    if (record === undefined) return;
+    const limits = leases.limitsIn(lease, now);
+    this.#apply(record, statement.heardLimits(record, limits, lease.answers, leases.time(now)), now);
+  }
+
+  #accepted(record: TrustRecord, madeAt: WallClock | undefined, now: Instant): TrustRecord {
+    return statement.heardAccept(record, madeAt, this.#parts.wall(now), this.#parts.leases.time(now));
   }
 
   heardRevocationAck(node: NodeId, now: Instant): void {
     const record = this.#parts.book.get(node);
-    if (record?.state !== "revoked") return;
+    if (record?.state !== "revoked" && record?.state !== "lease-ended") return;
     this.#parts.book.put(statement.revocationTold(record));
     this.#parts.closeLink(node, now);
   }
@@ -167,7 +215,7 @@ export class Introductions {
   handleRegistry(event: RegistryEvent, now: Instant): void {
     switch (event.kind) {
       case "handshake-request":
-        return this.#heardRequest(event.from, { reason: event.reason, at: event.at }, now);
+        return this.#heardRequest(event.from, event.reason, event.at, now);
       case "handshake-response":
         return this.#heardResponse(event.from, event.accepted, event.at, now);
       case "looked-up":
@@ -180,13 +228,17 @@ export class Introductions {
     }
   }
 
-  #heardRequest(node: NodeId, request: statement.TrustRequest, now: Instant): void {
+  #heardRequest(node: NodeId, text: string, at: WallClock, now: Instant): void {
     const record = this.#record(node, now);
     if (record === undefined) return;
     if (record.publicKey === undefined || record.hostname === undefined) this.#parts.registry.lookup(node);
-    // It asks though we hold it for a friend: it lost our answer, or its memory.
-    if (record.state === "mutual") this.#answer(node, now);
-    this.#approveMember(this.#apply(record, statement.heardRequest(record, request, this.#parts.wall(now)), now), now);
+    const { terms, serial, purpose: reason } = parseAskText(text);
+    const request = terms === undefined ? { reason, at } : { reason, at, terms, serial };
+    const { wall, leases } = this.#parts;
+    const next = this.#apply(record, statement.heardRequest(record, request, wall(now), leases.time(now)), now);
+    // It asks for what it has: it lost our answer, or its memory.
+    if (record.state === "mutual" && next === record) this.#answer(node, now);
+    this.#approveMember(next, now);
   }
 
   /** Memberships changed, or more is known of them: consents that they stood for begin and end. */
@@ -208,8 +260,8 @@ export class Introductions {
     const withdrawn = statement.withdrawMember(record, this.#parts.wall(now));
     this.#parts.book.put(withdrawn);
     if (withdrawn.state === record.state) return;
-    this.#parts.cutFlows(record.node, now);
-    this.#parts.consentChanged(record.node);
+    this.#parts.cutFlows(record.node, "no-consent", now);
+    this.#parts.consentChanged(record.node, now);
     this.#parts.registry.revokeTrust(record.node);
     this.#parts.closeLink(record.node, now);
   }
@@ -217,9 +269,8 @@ export class Introductions {
   #heardResponse(node: NodeId, accepted: boolean, at: WallClock, now: Instant): void {
     const record = this.#parts.book.get(node);
     if (record === undefined) return;
-    const wall = this.#parts.wall(now);
-    const next = accepted ? statement.heardAccept(record, at, wall) : statement.heardReject(record, wall);
-    this.#apply(record, next, now);
+    const rejected = () => statement.heardReject(record, this.#parts.wall(now));
+    this.#apply(record, accepted ? this.#accepted(record, at, now) : rejected(), now);
   }
 
   #lookedUp(event: Extract<RegistryEvent, { kind: "looked-up" }>, now: Instant): void {
@@ -244,18 +295,34 @@ export class Introductions {
   #apply(before: TrustRecord, next: TrustRecord, now: Instant): TrustRecord {
     if (next === before && this.#parts.book.get(next.node) !== undefined) return next;
     this.#parts.book.put(next);
-    if (next.state !== before.state) {
-      if (before.state === "mutual") this.#parts.cutFlows(next.node, now);
-      this.#consequences(before, next, now);
+    if (next.state === before.state) {
+      if (next.state === "mutual") this.#termsChanged(before, next, now);
+      return next;
     }
+    const why = next.state === "lease-ended" ? "lease-ended" : "no-consent";
+    if (before.state === "mutual") this.#parts.cutFlows(next.node, why, now);
+    this.#consequences(before, next, now);
     return next;
+  }
+
+  /** Trust stays, within other limits; or other limits were asked for. */
+  #termsChanged(before: TrustRecord, record: TrustRecord, now: Instant): void {
+    const { node } = record;
+    if (!statement.allowsTheSame(before, record)) this.#parts.leasesChanged(now);
+    if (record.lease !== before.lease) this.#parts.consentChanged(node, now);
+    if (before.request !== undefined && record.request === undefined && record.lease !== before.lease) {
+      this.#answer(node, now);
+    }
+    if (record.ask === before.ask || !hasOpenAsk(record)) return;
+    this.#askThroughRegistry(record, now);
+    this.#parts.sayDirectly(node, "request", now);
   }
 
   #consequences(before: TrustRecord, record: TrustRecord, now: Instant): void {
     const { node } = record;
     switch (record.state) {
       case "asked":
-        if (before.state === "mutual") return this.#parts.consentChanged(node);
+        if (before.state === "mutual") return this.#parts.consentChanged(node, now);
         this.#openLink(record, now);
         this.#askThroughRegistry(record, now);
         this.#parts.sayDirectly(node, "request", now);
@@ -264,13 +331,18 @@ export class Introductions {
         this.#openLink(record, now);
         if (before.state !== "asked" || before.request !== undefined) this.#answer(node, now);
         else this.#parts.registry.reportTrust(node);
-        this.#parts.consentChanged(node);
+        this.#parts.consentChanged(node, now);
         this.#parts.registry.lookup(node); // its host name is told only to those it trusts
         this.#reach(node, now);
         return;
       case "revoked":
         this.#parts.registry.revokeTrust(node);
         if (hadContact(before.state)) this.#parts.notifyRevoked(node, now);
+        return;
+      case "lease-ended":
+        if (!record.revocationUntold) return this.#parts.closeLink(node, now);
+        this.#parts.registry.revokeTrust(node);
+        this.#parts.notifyRevoked(node, now);
         return;
       case "revoked-by-peer":
       case "none":
@@ -288,7 +360,7 @@ export class Introductions {
   }
 
   #askThroughRegistry(record: TrustRecord, now: Instant): void {
-    this.#parts.registry.requestHandshake(record.node, record.askReason);
+    this.#parts.registry.requestHandshake(record.node, statement.askTextOf(record));
     this.#parts.registry.expectHandshakes(after(now, EXPECT_ANSWER_MS));
     if (record.publicKey === undefined) this.#parts.registry.lookup(record.node);
   }
@@ -305,7 +377,12 @@ export class Introductions {
 }
 
 function needsLink(record: TrustRecord): boolean {
-  return statement.consents(record) || (record.state === "revoked" && record.revocationUntold);
+  return statement.consents(record) || statement.mustBeTold(record);
+}
+
+/** Trust is mutual, and the peer has not answered an ask for other limits. */
+function hasOpenAsk({ state, ask }: TrustRecord): boolean {
+  return state === "mutual" && ask?.isAnswered === false;
 }
 
 function hadContact(state: TrustState): boolean {

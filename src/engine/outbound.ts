@@ -18,6 +18,7 @@ import { IPV6, IPV6_HEADER_BYTES, NEXT_HEADER } from "../wire/ipv6.ts";
 import { clampMss, MIN_TCP_HEADER_BYTES, TCP, TCP_FLAG } from "../wire/tcp.ts";
 import type { Admission } from "./admission.ts";
 import type { Governor } from "./governor.ts";
+import type { Leases } from "./leases.ts";
 import type { Networks } from "./networks.ts";
 import type { PacketSizes } from "./packet-sizes.ts";
 import { MODE, type PlainAgents } from "./plain/plain-agents.ts";
@@ -29,6 +30,7 @@ export interface OutboundParts {
   readonly flows: FlowTable;
   readonly admission: Admission;
   readonly governor: Governor;
+  readonly leases: Leases;
   readonly links: LinkTable;
   readonly routes: Routes;
   readonly networks: Networks;
@@ -69,7 +71,7 @@ export class Outbound {
   }
 
   #decideOne(row: number, now: Instant, nowS: number): DropReason | undefined {
-    const { flows, links, trust, admission, governor } = this.#parts;
+    const { flows, links, trust, admission, governor, leases, refusals } = this.#parts;
     const offset = this.#rows[row + OUT.OFFSET]!;
     const length = this.#rows[row + OUT.LENGTH]!;
 
@@ -102,6 +104,10 @@ export class Outbound {
       ? governor.passOut(flow, this.#arena.subarray(offset, offset + length), bytes, now)
       : undefined;
     if (beyond !== undefined) return beyond;
+    if (!leases.spend(flows.linkOf(flow), bytes)) {
+      refusals.leaseEnded(this.#arena.subarray(offset, offset + length), now);
+      return "lease-ended";
+    }
     const way = isGoverned ? governor.wayOf(flow) : undefined;
     const link = flows.noteSent(flow, bytes, nowS);
     if (shape === SHAPE.FIRST_FRAGMENT) admission.noteFirstFragment(this.#arena, offset, length, SIDE, key, flow, nowS);
@@ -183,6 +189,10 @@ export class Outbound {
       this.#parts.refuseStranger(packet, node, now);
       return "not-trusted";
     }
+    if (state === "lease-ended") {
+      refusals.leaseEnded(packet, now);
+      return "lease-ended";
+    }
     if (state !== "mutual") {
       refusals.prohibited(packet, now);
       return state === "revoked" || state === "revoked-by-peer" ? "revoked" : "not-trusted";
@@ -252,7 +262,7 @@ export class Outbound {
   }
 
   /** Turned around, and what a later reset of the program must carry is kept. */
-  #sendToProgram(row: number, offset: number, binding: NatBinding, nowS: number): undefined {
+  #sendToProgram(row: number, offset: number, binding: NatBinding, nowS: number): DropReason | undefined {
     const packet = this.#packetOf(row);
     this.#parts.plain.turnAround(packet.bytes, binding, packet.csumStart !== 0);
     this.#rows[row + OUT.KEY_SLOT] = LOOPBACK;

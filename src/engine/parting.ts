@@ -2,9 +2,11 @@
 import type { Instant } from "../base/instant.ts";
 import type { Flow, FlowTable } from "../policy/flow-table.ts";
 import type { LinkTable } from "../tunnel/link-table.ts";
+import { UNREACHABLE } from "../wire/icmpv6.ts";
 import type { NodeId } from "../wire/ids.ts";
 import type { BridgeConversation } from "./bridge-conversation.ts";
 import type { DirectHandshakes } from "./direct-handshakes.ts";
+import type { Leases } from "./leases.ts";
 import type { LinkHistory } from "./link-history.ts";
 import type { NodeStreams } from "./node-streams.ts";
 import type { PacketSizes } from "./packet-sizes.ts";
@@ -16,6 +18,7 @@ import type { RevocationNotices } from "./revocation-notices.ts";
 export interface PartingParts {
   readonly links: LinkTable;
   readonly flows: FlowTable;
+  readonly leases: Leases;
   readonly history: LinkHistory;
   readonly bridge: BridgeConversation;
   readonly pings: Pings;
@@ -47,6 +50,7 @@ export class Parting {
   closeLink(node: NodeId, now: Instant): void {
     const link = this.#parts.links.get(node);
     if (link === undefined) return;
+    this.#parts.leases.release(node);
     this.#parts.history.keep(link);
     this.#parts.sizes.forget(link);
     this.#parts.plain.linkClosed(link);
@@ -58,12 +62,12 @@ export class Parting {
     this.#parts.streams.resetNode(node, now);
   }
 
-  /** Ends what is open with the peer, and tells the local programs; the flows that were. */
-  cutFlows(node: NodeId, nowS: number, now: Instant): Flow[] {
+  /** Ends what is open with the peer, and tells the local programs; the flows that were. `nowS`: the time of flows. */
+  cutFlows(node: NodeId, why: "no-consent" | "lease-ended", nowS: number, now: Instant): Flow[] {
     const link = this.#parts.links.get(node);
     if (link === undefined) return [];
     const flows = this.#parts.flows.cut(link.index, nowS);
-    this.#parts.refusals.cut(flows);
+    this.#parts.refusals.cut(flows, why === "lease-ended" ? UNREACHABLE.REJECT_ROUTE : UNREACHABLE.PROHIBITED);
     this.#parts.plain.cut(node, now);
     return flows;
   }

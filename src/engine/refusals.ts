@@ -48,6 +48,12 @@ export class Refusals {
     this.#unreachable(packet, UNREACHABLE.PROHIBITED, now);
   }
 
+  /** The lease under which it could go is over. */
+  leaseEnded(packet: Uint8Array, now: Instant): void {
+    if (this.#resetOpenConnection(packet, now)) return;
+    this.#unreachable(packet, UNREACHABLE.REJECT_ROUTE, now);
+  }
+
   /** It may not go now, but may soon: what is open stays open. */
   barred(packet: Uint8Array, now: Instant): void {
     this.#unreachable(packet, UNREACHABLE.PROHIBITED, now);
@@ -59,11 +65,11 @@ export class Refusals {
   }
 
   /** Ends the local side of flows that were cut; programs learn it now, not by their next packet. */
-  cut(flows: readonly Flow[]): void {
+  cut(flows: readonly Flow[], code: number = UNREACHABLE.PROHIBITED): void {
     for (const flow of flows) {
       this.#cut.push(flow);
       if (flow.protocol === NEXT_HEADER.TCP && flow.synSent === undefined) this.#resetFlow(flow);
-      else this.#tellOfCut(flow);
+      else this.#tellOfCut(flow, code);
     }
   }
 
@@ -121,12 +127,12 @@ export class Refusals {
   }
 
   /** An error about the packet that the program could have sent last: its kernel finds the socket by what is quoted. */
-  #tellOfCut(flow: Flow): void {
+  #tellOfCut(flow: Flow, code: number): void {
     const ends = { source: this.#address(flow.local), destination: this.#address(flow.remote) };
     const ports = { sourcePort: flow.localPort, destinationPort: flow.remotePort };
     const offending = sampleOf(flow, ends, ports);
     if (offending === undefined) return;
-    this.#push(encodeUnreachable({ source: this.#source, offending, code: UNREACHABLE.PROHIBITED }));
+    this.#push(encodeUnreachable({ source: this.#source, offending, code }));
   }
 
   #address(tail: Uint8Array): Uint8Array {

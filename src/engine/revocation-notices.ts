@@ -1,11 +1,13 @@
 /**
- * Tells a revoked peer that it was revoked, so that its programs learn it now and not by silence: inside the session, and
+ * Tells a peer that it was revoked, or that its lease is over, so that its programs learn it now and not by silence: inside the session, and
  * on port 444 for a plain agent. Repeated with growing pauses until acknowledged; a peer that is away hears it when it
  * next comes with a key exchange. Once it has acknowledged, the link closes and the node is silent to it.
  */
 import { after, type Instant } from "../base/instant.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
+import { mustBeTold, type TrustRecord } from "../trust/trust-record.ts";
 import type { Link } from "../tunnel/link.ts";
+import type { RevocationReason } from "../wire/bridge.ts";
 import type { NodeId } from "../wire/ids.ts";
 import type { BridgeConversation } from "./bridge-conversation.ts";
 
@@ -23,11 +25,11 @@ export class RevocationNotices {
   /** A new session with a peer that may not know yet, or time to say it again. */
   send(link: Link, now: Instant): void {
     const record = this.#book.get(link.node);
-    if (record?.state !== "revoked" || !record.revocationUntold || !link.isUp) return;
+    if (record === undefined || !mustBeTold(record) || !link.isUp) return;
     const sent = this.#sent.get(link.node) ?? 0;
     if (sent >= MAX_NOTICES) return; // the next session starts over
     this.#sent.set(link.node, sent + 1);
-    this.#bridge.sendRevoked(link);
+    this.#bridge.sendRevoked(link, reasonOf(record), now);
     link.schedule("notice-retry", after(now, FIRST_PAUSE_MS * 2 ** sent));
   }
 
@@ -35,6 +37,11 @@ export class RevocationNotices {
   reset(node: NodeId): void {
     this.#sent.delete(node);
   }
+}
+
+function reasonOf({ state, leaseEnd }: TrustRecord): RevocationReason {
+  if (state !== "lease-ended") return "revoked";
+  return leaseEnd === "bytes" ? "lease-bytes" : "lease-time";
 }
 
 const FIRST_PAUSE_MS = 200;

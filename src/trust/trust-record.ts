@@ -9,15 +9,44 @@
  *                      └───────────────► mutual ◄─────────┘
  *   any ── revoke ──► revoked ── ask, approve ──► asked / mutual
  *   asked, pending, mutual ── the peer revokes ──► revoked-by-peer ── request ──► pending;  ask ──► asked
+ *   asked, mutual ── a lease is over, here or there ──► lease-ended ── ask, approve ──► asked / mutual
+ *
+ * Consent may have limits (lease.ts). A request that waits beside `mutual` asks for others.
  */
 import type { WallClock } from "../base/instant.ts";
+import { formatAskText, isLimited, NO_TERMS, type Terms } from "../wire/ask-text.ts";
 import type { NetworkId, NodeId } from "../wire/ids.ts";
+import {
+  effective,
+  grant,
+  type Lease,
+  type LeaseEnd,
+  type LeaseTime,
+  type Limits,
+  leaseOfAsk,
+  sameScope,
+  saysTheSame,
+} from "./lease.ts";
 
-export type TrustState = "none" | "asked" | "pending" | "mutual" | "revoked" | "revoked-by-peer";
+export type TrustState = "none" | "asked" | "pending" | "mutual" | "revoked" | "revoked-by-peer" | "lease-ended";
 
 export interface TrustRequest {
+  /** In the peer's words, without the terms. */
   readonly reason: string;
   readonly at: WallClock;
+  /** Absent: it asks for everything, for good. */
+  readonly terms?: Terms | undefined;
+  /** The peer's number of this ask; absent without terms. */
+  readonly serial?: number | undefined;
+}
+
+/** An ask of ours with terms. */
+export interface OwnAsk {
+  readonly terms: Terms;
+  /** Rises with each ask of this peer. */
+  readonly serial: number;
+  /** The peer has answered it: a later one takes its place, a copy of the answer means nothing. */
+  readonly isAnswered: boolean;
 }
 
 export interface TrustRecord {
@@ -41,6 +70,14 @@ export interface TrustRecord {
    * membership. Absent when an operator consented to this very peer.
    */
   readonly consentNetwork?: NetworkId | undefined;
+  /** The last ask with terms. Absent: none was made. */
+  readonly ask?: OwnAsk | undefined;
+  /** The limits of this side's consent; absent: none. */
+  readonly lease?: Lease | undefined;
+  /** Those of the peer's consent, as the peer last said; absent: none. */
+  readonly peerLease?: Limits | undefined;
+  /** Beside `lease-ended`: what was used up. */
+  readonly leaseEnd?: LeaseEnd | undefined;
 }
 
 export function emptyRecord(node: NodeId, now: WallClock): TrustRecord {
@@ -62,24 +99,73 @@ export function consents(record: TrustRecord): boolean {
   return record.state === "asked" || record.state === "mutual";
 }
 
-/** The operator asks. A request that already waits makes it mutual at once. */
-export function ask(record: TrustRecord, reason: string, now: WallClock): TrustRecord {
-  if (record.state === "mutual") return record.consentNetwork === undefined ? record : consentedInPerson(record);
-  const answersRequest = record.state === "pending";
-  return {
-    ...consentedInPerson(record),
-    state: answersRequest ? "mutual" : "asked",
-    since: now,
-    askReason: reason,
-    request: undefined,
-    revocationUntold: false,
-  };
+/** Whether the same flows may begin under both records; their states are not looked at. */
+export function allowsTheSame(before: TrustRecord, record: TrustRecord): boolean {
+  return sameScope(effective(before.lease, before.peerLease), effective(record.lease, record.peerLease));
 }
 
-/** The operator approves a waiting request; undefined when none waits. */
-export function approve(record: TrustRecord, now: WallClock): TrustRecord | undefined {
-  if (record.request === undefined) return undefined;
-  return { ...consentedInPerson(record), state: "mutual", since: now, request: undefined, revocationUntold: false };
+/** What a request of ours says: the words of the operator, behind the terms of an ask that is open. */
+export function askTextOf({ ask, askReason }: TrustRecord): string {
+  if (ask === undefined || ask.isAnswered) return askReason;
+  return formatAskText({ terms: ask.terms, serial: ask.serial, purpose: askReason });
+}
+
+/** This side took its consent back, and the peer has not heard of it. */
+export function mustBeTold({ state, revocationUntold }: TrustRecord): boolean {
+  return (state === "revoked" || state === "lease-ended") && revocationUntold;
+}
+
+/**
+ * The operator asks. A request that already waits is answered by that, and trust mutual at once; the request goes on
+ * waiting when the ask has terms, for those let the peer begin nothing. With trust mutual an ask is for other terms.
+ */
+export function ask(
+  record: TrustRecord,
+  reason: string,
+  now: WallClock,
+  terms: Terms = NO_TERMS,
+  leaseNow: LeaseTime = LEASE_BEGIN,
+): TrustRecord {
+  const own = isLimited(terms) ? { terms, serial: (record.ask?.serial ?? 0) + 1, isAnswered: false } : undefined;
+  if (record.state === "mutual") {
+    const known = record.consentNetwork === undefined ? record : consentedInPerson(record);
+    return own === undefined ? known : { ...known, askReason: reason, ask: own };
+  }
+  const asked: TrustRecord = {
+    ...withoutLease(consentedInPerson(record)),
+    ask: own ?? (record.ask && { ...record.ask, isAnswered: true }),
+    askReason: reason,
+    since: now,
+    revocationUntold: false,
+  };
+  if (record.request === undefined || record.state !== "pending")
+    return { ...asked, state: "asked", request: undefined };
+  return bothAsked(asked, record.request, leaseNow);
+}
+
+/**
+ * The operator approves a waiting request, with what he names beyond what was asked for; or, without one, names other
+ * limits for a trust that is mutual. Undefined when there is nothing to approve.
+ */
+export function approve(
+  record: TrustRecord,
+  now: WallClock,
+  named: Terms = NO_TERMS,
+  leaseNow: LeaseTime = LEASE_BEGIN,
+): TrustRecord | undefined {
+  const { request } = record;
+  const isMutual = record.state === "mutual";
+  if (request === undefined && !(isMutual && isLimited(named))) return undefined;
+  const before = isMutual ? record : withoutLease(record);
+  const answers = request?.serial ?? before.lease?.answers ?? 0;
+  return {
+    ...consentedInPerson(before),
+    state: "mutual",
+    since: isMutual ? record.since : now,
+    request: undefined,
+    revocationUntold: false,
+    lease: grant(before.lease, request?.terms ?? NO_TERMS, named, answers, leaseNow),
+  };
 }
 
 /**
@@ -98,39 +184,64 @@ export function withdrawMember(record: TrustRecord, now: WallClock): TrustRecord
   return consents(record) ? { ...next, state: "none", since: now } : next;
 }
 
+/** What was agreed on is over; what was asked keeps its number. */
+function withoutLease(record: TrustRecord): TrustRecord {
+  const { lease: _lease, peerLease: _peerLease, leaseEnd: _leaseEnd, ...rest } = record;
+  return rest;
+}
+
+/** The peer consents to our open ask: its terms begin. */
+function answered(record: TrustRecord, leaseNow: LeaseTime): TrustRecord {
+  if (record.ask === undefined || record.ask.isAnswered) return record;
+  return { ...record, ask: { ...record.ask, isAnswered: true }, lease: leaseOfAsk(record.ask.terms, leaseNow) };
+}
+
 function consentedInPerson(record: TrustRecord): TrustRecord {
   return record.consentNetwork === undefined ? record : { ...record, consentNetwork: undefined };
 }
 
-/** The operator refuses a waiting request; undefined when none waits. A tombstone stays. */
+/** The operator refuses a waiting request; undefined when none waits. A tombstone stays, and so does trust. */
 export function deny(record: TrustRecord, now: WallClock): TrustRecord | undefined {
   if (record.request === undefined) return undefined;
-  if (record.state === "revoked") return { ...record, request: undefined };
+  if (record.state !== "pending") return { ...record, request: undefined };
   return { ...record, state: "none", since: now, request: undefined };
 }
 
 /** The operator revokes: the tombstone. */
 export function revoke(record: TrustRecord, now: WallClock): TrustRecord {
   return {
-    ...consentedInPerson(record),
+    ...withoutLease(consentedInPerson(record)),
     state: "revoked",
     epoch: record.epoch + 1,
     since: now,
     request: undefined,
-    revocationUntold: record.state !== "none",
+    revocationUntold: record.state === "lease-ended" ? record.revocationUntold : record.state !== "none",
   };
 }
 
+/** The lease that holds between the two is over. The peer hears of it like of a revocation, with this reason. */
+export function endLease(record: TrustRecord, end: LeaseEnd, now: WallClock): TrustRecord {
+  if (record.state !== "mutual") return record;
+  return { ...ended(record, end, now), epoch: record.epoch + 1, revocationUntold: true };
+}
+
 /** The peer asks us, directly or through the registry. */
-export function heardRequest(record: TrustRecord, request: TrustRequest, now: WallClock): TrustRecord {
+export function heardRequest(
+  record: TrustRecord,
+  request: TrustRequest,
+  now: WallClock,
+  leaseNow: LeaseTime = LEASE_BEGIN,
+): TrustRecord {
   switch (record.state) {
-    case "asked": // both asked: both consent
-      return { ...record, state: "mutual", since: now, request: undefined };
+    case "asked":
+      return { ...bothAsked(record, request, leaseNow), since: now };
     case "mutual":
-      return record;
+      return isNewAsk(record, request) ? { ...record, request } : record;
     case "revoked":
       // A request made before the revocation is an old one that comes late or again.
       return request.at <= record.since ? record : { ...record, request };
+    case "lease-ended":
+      return request.serial === undefined || isNewAsk(record, request) ? { ...record, request } : record;
     case "pending":
       return { ...record, request };
     case "none":
@@ -140,13 +251,49 @@ export function heardRequest(record: TrustRecord, request: TrustRequest, now: Wa
 }
 
 /**
+ * Both consent: an ask without terms grants what the other asks for, and no more. One with terms grants nothing, so the
+ * other's request goes on waiting.
+ */
+function bothAsked(record: TrustRecord, request: TrustRequest, leaseNow: LeaseTime): TrustRecord {
+  const isOpen = record.ask !== undefined && !record.ask.isAnswered;
+  if (isOpen) return { ...answered(record, leaseNow), state: "mutual", request };
+  const lease = grant(undefined, request.terms ?? NO_TERMS, NO_TERMS, request.serial ?? 0, leaseNow);
+  return { ...record, state: "mutual", request: undefined, lease };
+}
+
+/** Requests come twice, and late; one with terms that was not answered yet wants others than those that hold. */
+function isNewAsk(record: TrustRecord, request: TrustRequest): boolean {
+  return request.serial !== undefined && request.serial !== record.lease?.answers;
+}
+
+/**
  * The peer accepts. Only an open ask of ours gives this a meaning; `madeAt` (when known) must not lie before it, so that
  * an approval of an earlier ask, still queued somewhere, restores nothing.
  */
-export function heardAccept(record: TrustRecord, madeAt: WallClock | undefined, now: WallClock): TrustRecord {
+export function heardAccept(
+  record: TrustRecord,
+  madeAt: WallClock | undefined,
+  now: WallClock,
+  leaseNow: LeaseTime = LEASE_BEGIN,
+): TrustRecord {
   if (record.state !== "asked") return record;
   if (madeAt !== undefined && madeAt < record.since - CLOCK_SKEW_MS) return record;
-  return { ...record, state: "mutual", since: now };
+  return { ...answered(record, leaseNow), state: "mutual", since: now };
+}
+
+/**
+ * The peer, in the session, says what the limits of its consent are, and which ask of ours they answer (0: none). Undefined:
+ * it sets none. Its answer to our last ask puts that ask's terms in the place of those that held.
+ */
+export function heardLimits(
+  record: TrustRecord,
+  limits: Limits | undefined,
+  answers: number,
+  leaseNow: LeaseTime,
+): TrustRecord {
+  if (record.state !== "mutual") return record;
+  const next = answers !== 0 && answers === record.ask?.serial ? answered(record, leaseNow) : record;
+  return saysTheSame(next.peerLease, limits) ? next : { ...next, peerLease: limits };
 }
 
 export function heardReject(record: TrustRecord, now: WallClock): TrustRecord {
@@ -159,13 +306,30 @@ export function heardRevoke(record: TrustRecord, now: WallClock): TrustRecord {
     case "asked":
     case "pending":
     case "mutual":
-      return { ...record, state: "revoked-by-peer", since: now, request: undefined };
+    case "lease-ended":
+      return { ...record, state: "revoked-by-peer", since: now, request: undefined, revocationUntold: false };
     case "revoked":
       return { ...record, revocationUntold: false };
     case "none":
     case "revoked-by-peer":
       return record;
   }
+}
+
+/** The lease is over over there: then it is here, and the peer need not be told. */
+export function heardLeaseEnd(record: TrustRecord, end: LeaseEnd, now: WallClock): TrustRecord {
+  switch (record.state) {
+    case "asked": // it had said just before that it consents no longer; a new ask has no lease
+      return record.lease === undefined && record.peerLease === undefined ? record : ended(record, end, now);
+    case "mutual":
+      return ended(record, end, now);
+    default:
+      return revocationTold(record);
+  }
+}
+
+function ended(record: TrustRecord, end: LeaseEnd, now: WallClock): TrustRecord {
+  return { ...record, state: "lease-ended", leaseEnd: end, since: now, revocationUntold: false };
 }
 
 /**
@@ -180,5 +344,6 @@ export function revocationTold(record: TrustRecord): TrustRecord {
   return record.revocationUntold ? { ...record, revocationUntold: false } : record;
 }
 
+const LEASE_BEGIN = 0 as LeaseTime;
 /** Registries stamp in whole seconds of their own clock. */
 const CLOCK_SKEW_MS = 60_000;

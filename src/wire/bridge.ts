@@ -5,6 +5,7 @@
  * Bytes after the known fields are ignored, so that later versions can append.
  */
 import { readU16, readU32, writeU16, writeU32 } from "../base/bytes.ts";
+import { encodeLeaseField, type LeaseField, parseLeaseField } from "./lease-field.ts";
 import { PORT } from "./virtual-packet.ts";
 
 /** 41 is the IP protocol number of "IPv6 inside something" (RFC 4213). */
@@ -24,6 +25,8 @@ export type BridgeMessage = Hello | Revocation | MtuMessage | FragmentMessage;
 export const FEATURE = {
   /** The sender puts fragments together. */
   FRAGMENTS: 0x00000001,
+  /** The sender keeps to leases, and this hello tells the limits of its consent. */
+  LEASES: 0x00000002,
 } as const;
 
 export interface Hello {
@@ -39,13 +42,21 @@ export interface Hello {
   readonly instance: Uint8Array;
   /** The sender's trust epoch for the receiver; see `trust/`. */
   readonly epoch: number;
+  /** There when `features` say so: the limits of the sender's consent. */
+  readonly lease?: LeaseField | undefined;
 }
 
 export interface Revocation {
   readonly kind: "revoked" | "revoked-ack";
   /** Epoch of the sender's tombstone; the ack repeats it. */
   readonly epoch: number;
+  /** Of `revoked`; a reason that is not known means the first. */
+  readonly reason: RevocationReason;
 }
+
+/** An operator's word, or the time or the bytes of a lease that are used up. */
+export const REVOCATION_REASONS = ["revoked", "lease-time", "lease-bytes"] as const;
+export type RevocationReason = (typeof REVOCATION_REASONS)[number];
 
 export interface MtuMessage {
   readonly kind: "mtu-probe" | "mtu-answer";
@@ -119,11 +130,13 @@ export function parseBridgeMessage(payload: Uint8Array): BridgeMessage | Unknown
 }
 
 function encodeHello(hello: Hello): Uint8Array {
-  const bytes = new Uint8Array(HELLO_BYTES);
+  const lease = hello.lease === undefined ? undefined : encodeLeaseField(hello.lease);
+  const bytes = new Uint8Array(HELLO_BYTES + (lease?.length ?? 0));
+  if (lease !== undefined) bytes.set(lease, HELLO_BYTES);
   bytes[0] = hello.kind === "hello" ? TYPE.HELLO : TYPE.HELLO_ACK;
   bytes[1] = VERSION;
   writeU16(bytes, 2, hello.consents ? CONSENTS : 0);
-  writeU32(bytes, 4, hello.features);
+  writeU32(bytes, 4, lease === undefined ? hello.features : hello.features | FEATURE.LEASES);
   writeU16(bytes, 8, hello.mtu);
   bytes.set(hello.instance.subarray(0, INSTANCE_BYTES), 10);
   writeU32(bytes, 18, hello.epoch);
@@ -134,8 +147,12 @@ function parseHello(bytes: Uint8Array, kind: Hello["kind"]): Hello | UnknownBrid
   if (bytes.length < HELLO_BYTES) return undefined;
   // Another version gives these fields another meaning; additions do not change the version.
   if (bytes[1] !== VERSION) return { kind: "unknown", type: bytes[0]! };
+  const hasLease = (readU32(bytes, 4) & FEATURE.LEASES) !== 0;
+  const lease = hasLease ? parseLeaseField(bytes, HELLO_BYTES) : undefined;
+  if (hasLease && lease === undefined) return undefined;
   return {
     kind,
+    lease,
     consents: (readU16(bytes, 2) & CONSENTS) !== 0,
     features: readU32(bytes, 4),
     mtu: readU16(bytes, 8),
@@ -147,12 +164,14 @@ function parseHello(bytes: Uint8Array, kind: Hello["kind"]): Hello | UnknownBrid
 function encodeRevocation(message: Revocation): Uint8Array {
   const bytes = new Uint8Array(REVOCATION_BYTES);
   bytes[0] = message.kind === "revoked" ? TYPE.REVOKED : TYPE.REVOKED_ACK;
+  bytes[1] = REVOCATION_REASONS.indexOf(message.reason);
   writeU32(bytes, 4, message.epoch);
   return bytes;
 }
 
 function parseRevocation(bytes: Uint8Array, kind: Revocation["kind"]): Revocation | undefined {
-  return bytes.length < REVOCATION_BYTES ? undefined : { kind, epoch: readU32(bytes, 4) };
+  if (bytes.length < REVOCATION_BYTES) return undefined;
+  return { kind, epoch: readU32(bytes, 4), reason: REVOCATION_REASONS[bytes[1]!] ?? "revoked" };
 }
 
 /** A probe is filled with zeros up to the size it asks about. */

@@ -9,6 +9,7 @@ import type { Environment, StopSignal } from "../../src/cli/context.ts";
 import { run } from "../../src/cli/program.ts";
 import type {
   ControlBackend,
+  LeaseStatus,
   NetcheckReply,
   PeerIdentity,
   PeerStatus,
@@ -50,6 +51,7 @@ export const BOB_STATUS: PeerStatus = {
   kind: "pilot-tun",
   mtuBytes: 1360,
   pathMtuBytes: 1500,
+  lease: null,
   note: "",
 };
 
@@ -68,6 +70,7 @@ export const NAMELESS_STATUS: PeerStatus = {
   kind: "unknown",
   mtuBytes: null,
   pathMtuBytes: null,
+  lease: null,
   note: "asked 3m ago",
 };
 
@@ -154,7 +157,7 @@ export function fakeBackend(replace: Partial<ControlBackend> = {}): ControlBacke
     }),
     netcheck: async () => NETCHECK,
     trace: async () => TRACE,
-    whois: async () => ({ ...BOB, fingerprint: "SHA256:abc", trust: "mutual", self: false }),
+    whois: async () => ({ ...BOB, fingerprint: "SHA256:abc", trust: "mutual", lease: LEASE, self: false }),
     trust: fakeTrust(),
     network: fakeNetworks(),
     policy: fakePolicy(),
@@ -177,18 +180,34 @@ export function fakeBackend(replace: Partial<ControlBackend> = {}): ControlBacke
   };
 }
 
+export const LEASE: LeaseStatus = {
+  inward: ["tcp/443", "udp/53"],
+  outward: [],
+  endsInS: 7_140,
+  leftBytes: 48_000_000,
+  endedBy: null,
+};
+
 export function fakeTrust(replace: Partial<TrustBackend> = {}): TrustBackend {
   return {
-    ask: async () => ({ peer: BOB, trust: "asked", delivered: "registry" }),
+    ask: async () => ({ peer: BOB, trust: "asked", lease: null, delivered: "registry" }),
     pending: async () => ({
-      requests: [{ ...BOB, reason: "nightly backup", askedAgoS: 20, fingerprint: "SHA256:abc" }],
+      requests: [
+        {
+          ...BOB,
+          reason: "nightly backup",
+          ...{ ports: ["tcp/443", "udp/53"], forS: 7_200, maxBytes: 50_000_000 },
+          askedAgoS: 20,
+          fingerprint: "SHA256:abc",
+        },
+      ],
     }),
-    approve: async () => ({ peer: BOB, trust: "mutual" }),
-    deny: async () => ({ peer: BOB, trust: "none" }),
+    approve: async () => ({ peer: BOB, trust: "mutual", lease: LEASE }),
+    deny: async () => ({ peer: BOB, trust: "none", lease: null }),
     ls: async () => ({
       entries: [
-        { ...BOB, trust: "mutual", sinceS: 20, epoch: 0, fingerprint: "SHA256:abc" },
-        { ...NAMELESS, trust: "revoked", sinceS: 4000, epoch: 2, fingerprint: null },
+        { ...BOB, trust: "mutual", lease: LEASE, sinceS: 20, epoch: 0, fingerprint: "SHA256:abc" },
+        { ...NAMELESS, trust: "revoked", lease: null, sinceS: 4000, epoch: 2, fingerprint: null },
       ],
     }),
     revoke: async () => ({

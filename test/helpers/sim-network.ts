@@ -14,6 +14,7 @@ import { BeaconServer } from "../../src/rendezvous/beacon.ts";
 import { MemoryStore } from "../../src/rendezvous/memory-store.ts";
 import { RegistryServer } from "../../src/rendezvous/registry.ts";
 import { Conversation } from "../../src/rendezvous/request-context.ts";
+import type { LeaseTime } from "../../src/trust/lease.ts";
 import { TrustBook } from "../../src/trust/trust-book.ts";
 import type { StagedPacket } from "../../src/tunnel/data-plane.ts";
 import { PortableCrypto } from "../../src/tunnel/portable-crypto.ts";
@@ -83,6 +84,11 @@ export class SimNetwork {
 
   get wall(): WallClock {
     return (this.#nowMs + this.wallOffsetMs) as WallClock;
+  }
+
+  /** What the clock of leases shows on every machine here: it knows nothing of the wall clock. */
+  get leaseNow(): LeaseTime {
+    return this.#nowMs as LeaseTime;
   }
 
   addNode(name: string): SimNode {
@@ -240,6 +246,7 @@ export class SimNode {
         beaconEndpoint: BEACON,
         endpoints: this.#endpoints,
         networks: this.networks,
+        leaseNow: this.#network.leaseNow,
       },
       {
         crypto,

@@ -39,10 +39,12 @@ import { encodeHandshake, HANDSHAKE_TYPES, type HandshakeMessage, parseHandshake
 import { encodeEcho, encodeUnreachable, mayAnswerWithError, parseEcho } from "../../src/wire/icmpv6.ts";
 import { networkId, nodeId } from "../../src/wire/ids.ts";
 import { emptyParsedPacket, parsePacket } from "../../src/wire/ipv6.ts";
+import { parseLeaseField } from "../../src/wire/lease-field.ts";
 import { encodeSack, looksLikeSack, parseSack } from "../../src/wire/stream-sack.ts";
 import { clampMss, encodeReset } from "../../src/wire/tcp.ts";
 import { encodeUdpPacket, parseUdpPacket } from "../../src/wire/udp.ts";
 import { encodeVirtualPacket, parseVirtualPacket, type VirtualPacket } from "../../src/wire/virtual-packet.ts";
+import { bridgeMessage } from "../helpers/bridge-messages.ts";
 import { guarded, unguarded } from "../helpers/guarded-bytes.ts";
 
 const u16 = fc.integer({ min: 0, max: 0xffff });
@@ -64,23 +66,6 @@ const virtualPacket: fc.Arbitrary<VirtualPacket> = fc.record({
   window: u16,
   payload,
 });
-
-const bridgeMessage: fc.Arbitrary<BridgeMessage> = fc.oneof(
-  fc.record({
-    kind: fc.constantFrom("hello" as const, "hello-ack" as const),
-    consents: fc.boolean(),
-    features: u32,
-    mtu: u16,
-    instance: bytes(8),
-    epoch: u32,
-  }),
-  fc.record({ kind: fc.constantFrom("revoked" as const, "revoked-ack" as const), epoch: u32 }),
-  fc.record({
-    kind: fc.constantFrom("mtu-probe" as const, "mtu-answer" as const),
-    size: fc.integer({ min: 0, max: 1500 }),
-    id: u32,
-  }),
-);
 
 /** A fragment's bytes run to the end of the payload: nothing can be appended, and what is shorter is another. */
 const fragment: fc.Arbitrary<BridgeMessage> = fc.record({
@@ -431,6 +416,7 @@ describe("no parser throws or reads outside", () => {
     ["parsePils", parsePils],
     ["parseVirtualPacket", parseVirtualPacket],
     ["parseBridgeMessage", parseBridgeMessage],
+    ["parseLeaseField", (bytes: Uint8Array) => parseLeaseField(bytes, 0)],
     ["parseSack", parseSack],
     ["parseAddressBytes", (input) => parseAddressBytes(DEFAULT_OVERLAY_PREFIX, input)],
     ["parsePacket", (input) => parsePacket(input, 0, input.length, into)],

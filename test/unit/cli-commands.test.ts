@@ -172,6 +172,7 @@ describe("whois", () => {
         "node      7",
         "key       SHA256:abc",
         "trust     mutual",
+        "lease     in tcp/443 udp/53, out nothing, 1 h 59 min left, 45.8 MiB left",
       ),
     );
   });

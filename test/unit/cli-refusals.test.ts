@@ -81,7 +81,7 @@ describe("wrong usage", () => {
     [["status", "--control", ""], "--control needs a path"],
     [["ping", "bob", "--count", "0"], '--count "0" is not a whole number'],
     [["ping", "bob", "--interval", "-1"], '--interval "-1" is not a time'],
-    [["trust", "ask", "bob", "--reason", "x".repeat(513)], "--reason has 513 characters"],
+    [["trust", "ask", "bob", "--reason", "x".repeat(513)], "--purpose has 513 characters"],
   ])("%j ends with 2 and says what is wrong", async (argv, message) => {
     const ran = await runAlone(...argv);
     expect(ran.code).toBe(2);

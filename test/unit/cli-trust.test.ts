@@ -20,18 +20,38 @@ describe("trust ask", () => {
     expect(await answerOf(["ask", "bob"])).toBe(
       "asked bob.pilot through the registry; trust is asked until it answers\n",
     );
-    const ask: TrustBackend["ask"] = async () => ({ peer: BOB, trust: "mutual", delivered: "direct" });
+    const ask: TrustBackend["ask"] = async () => ({ peer: BOB, trust: "mutual", lease: null, delivered: "direct" });
     expect(await answerOf(["ask", "bob"], { ask })).toBe("bob.pilot had consented already: trust is mutual\n");
   });
 
-  it("hands over the reason", async () => {
-    let seen: unknown;
+  it("hands over the purpose, the ports, the time and the bytes", async () => {
+    const seen: unknown[] = [];
     const ask: TrustBackend["ask"] = async (request) => {
-      seen = request;
+      seen.push(request);
       return fakeTrust().ask(request, never);
     };
     await answerOf(["ask", "bob", "--reason", "nightly backup"], { ask });
-    expect(seen).toEqual({ peer: "bob", reason: "nightly backup" });
+    const limits = ["--ports", "tcp/443, udp/53", "--for", "2h", "--max", "50MB"];
+    await answerOf(["ask", "bob", ...limits, "--purpose", "invoice check"], { ask });
+    expect(seen).toEqual([
+      { peer: "bob", reason: "nightly backup" },
+      { peer: "bob", ports: "tcp/443,udp/53", forMs: 7_200_000, maxBytes: 50_000_000, reason: "invoice check" },
+    ]);
+  });
+
+  it.each([
+    ["--ports", "tcp/70000"],
+    ["--ports", "http"],
+    ["--for", "2"],
+    ["--for", "9999d"],
+    ["--max", "50"],
+    ["--max", "1mb"],
+  ])("refuses %s %s", async (...option) => {
+    for (const verb of ["ask", "approve"]) {
+      const { code, err } = await runCli(["trust", verb, "bob", ...option]);
+      expect(code).toBe(2);
+      expect(err).toContain(`error: ${option[0]} "${option[1]}" is not`);
+    }
   });
 });
 
@@ -39,17 +59,34 @@ describe("trust pending", () => {
   it("lists who asked and why", async () => {
     expect(await answerOf(["pending"])).toBe(
       lines(
-        "PEER       ADDRESS            ASKED     KEY         REASON",
-        "bob.pilot  fd50:494c:4f54::7  20 s ago  SHA256:abc  nightly backup",
+        "PEER       ADDRESS            ASKED     KEY         FOR                                  REASON",
+        "bob.pilot  fd50:494c:4f54::7  20 s ago  SHA256:abc  tcp/443 udp/53, 2 h 0 min, 47.7 MiB  nightly backup",
       ),
     );
     expect(await answerOf(["pending"], { pending: async () => ({ requests: [] }) })).toBe("(none)\n");
   });
 });
 
+describe("trust approve", () => {
+  it("hands over the limits", async () => {
+    let seen: unknown;
+    const approve: TrustBackend["approve"] = async (request) => {
+      seen = request;
+      return fakeTrust().approve(request, never);
+    };
+    await answerOf(["approve", "bob", "--for", "2h", "--ports", "tcp/443,udp/53", "--max", "1GiB"], { approve });
+    expect(seen).toEqual({ peer: "bob", ports: "tcp/443,udp/53", forMs: 7_200_000, maxBytes: 2 ** 30 });
+  });
+});
+
 describe("trust approve and deny", () => {
   it("say what trust became", async () => {
-    expect(await answerOf(["approve", "bob"])).toBe("approved bob.pilot: trust is mutual\n");
+    expect(await answerOf(["approve", "bob"])).toBe(
+      lines(
+        "approved bob.pilot: trust is mutual",
+        "lease: in tcp/443 udp/53, out nothing, 1 h 59 min left, 45.8 MiB left",
+      ),
+    );
     expect(await answerOf(["deny", "bob"])).toBe("denied bob.pilot: trust is none\n");
   });
 });
@@ -58,11 +95,13 @@ describe("trust ls", () => {
   it("lists every record, tombstones too", async () => {
     expect(await answerOf(["ls"])).toBe(
       lines(
-        "PEER              ADDRESS            TRUST    SINCE          EPOCH  KEY",
-        "bob.pilot         fd50:494c:4f54::7  mutual   20 s ago       0      SHA256:abc",
-        "0:0000.0000.0009  fd50:494c:4f54::9  revoked  1 h 6 min ago  2      -",
+        "PEER              ADDRESS            TRUST    SINCE          EPOCH  KEY         LEASE",
+        "bob.pilot         fd50:494c:4f54::7  mutual   20 s ago       0      SHA256:abc  " +
+          "in tcp/443 udp/53, out nothing, 1 h 59 min left, 45.8 MiB left",
+        "0:0000.0000.0009  fd50:494c:4f54::9  revoked  1 h 6 min ago  2      -           -",
       ),
     );
+    expect(await answerOf(["list"])).toBe(await answerOf(["ls"]));
     expect(await answerOf(["ls"], { ls: async () => ({ entries: [] }) })).toBe("(none)\n");
   });
 });

@@ -21,10 +21,40 @@ const HELLO_BODY = {
 const LAYOUTS: readonly (readonly [BridgeMessage, string])[] = [
   [{ kind: "hello", ...HELLO_BODY }, "01 01 0001 01020304 0550 a0a1a2a3a4a5a6a7 00000009"],
   [{ kind: "hello-ack", ...HELLO_BODY, consents: false }, "02 01 0000 01020304 0550 a0a1a2a3a4a5a6a7 00000009"],
-  [{ kind: "revoked", epoch: 0xfffffffe }, "03 000000 fffffffe"],
+  [{ kind: "revoked", epoch: 0xfffffffe, reason: "revoked" }, "03 00 0000 fffffffe"],
+  [{ kind: "revoked", epoch: 2, reason: "lease-time" }, "03 01 0000 00000002"],
+  [{ kind: "revoked", epoch: 2, reason: "lease-bytes" }, "03 02 0000 00000002"],
+  [
+    {
+      kind: "hello",
+      ...HELLO_BODY,
+      features: 3,
+      lease: {
+        forReceiver: [
+          { protocol: 6, first: 443, last: 443 },
+          { protocol: 17, first: 53, last: 60 },
+        ],
+        forSender: [],
+        leftMs: 7_200_000,
+        leftBytes: 2 ** 32 + 1,
+        answers: 12,
+      },
+    },
+    "01 01 0001 00000003 0550 a0a1a2a3a4a5a6a7 00000009" +
+      "0f 02 00 00 0000000c 00000000006ddd00 0000000100000001 06 01bb 01bb 11 0035 003c",
+  ],
+  [
+    {
+      kind: "hello-ack",
+      ...HELLO_BODY,
+      features: 2,
+      lease: { forReceiver: undefined, forSender: undefined, leftMs: undefined, leftBytes: undefined, answers: 0 },
+    },
+    "02 01 0001 00000002 0550 a0a1a2a3a4a5a6a7 00000009 00 00 00 00 00000000 0000000000000000 0000000000000000",
+  ],
   [{ kind: "mtu-probe", size: 12, id: 0xdeadbeef }, "05 00 000c deadbeef 00000000"],
   [{ kind: "mtu-answer", size: 1360, id: 0xdeadbeef }, "06 00 0550 deadbeef"],
-  [{ kind: "revoked-ack", epoch: 3 }, "07 000000 00000003"],
+  [{ kind: "revoked-ack", epoch: 3, reason: "revoked" }, "07 000000 00000003"],
   [
     { kind: "fragment", id: 0xdeadbeef, offset: 0x0480, more: true, bytes: hex("60aabb") },
     "08 01 0480 deadbeef 60aabb",
@@ -49,11 +79,23 @@ describe("bridge messages", () => {
   });
 
   it("reserved bits and bytes are not looked at", () => {
-    expect(parseBridgeMessage(hex("03 ffffff 00000001"))).toEqual({ kind: "revoked", epoch: 1 });
+    expect(parseBridgeMessage(hex("03 00ffff 00000001"))).toEqual({ kind: "revoked", epoch: 1, reason: "revoked" });
+    expect(parseBridgeMessage(hex("03 ff0000 00000001"))).toEqual({ kind: "revoked", epoch: 1, reason: "revoked" });
     const hello = encodeBridgeMessage({ kind: "hello", ...HELLO_BODY, consents: false });
     hello[2] = 0xff;
     hello[3] = 0xfe;
     expect(parseBridgeMessage(hello)).toMatchObject({ consents: false });
+  });
+
+  it("a hello that promises limits and does not tell them whole is malformed", () => {
+    const [, layout] = LAYOUTS.find(([{ kind }, text]) => kind === "hello" && text.includes("01bb"))!;
+    const whole = hex(layout);
+    for (let length = 22; length < whole.length; length++) {
+      expect(parseBridgeMessage(whole.subarray(0, length)), String(length)).toBeUndefined();
+    }
+    const strange = whole.slice();
+    strange[46] = 99; // a protocol that no lease names
+    expect(parseBridgeMessage(strange)).toBeUndefined();
   });
 
   it("a probe that claims more than arrived is malformed", () => {
