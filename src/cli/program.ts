@@ -18,6 +18,7 @@ import { parseGlobalOptions } from "./parse-options.ts";
 import { declarePeers } from "./peers.ts";
 import { declarePing } from "./ping.ts";
 import { declarePolicy } from "./policy.ts";
+import { declareReference } from "./reference.ts";
 import { refuse } from "./refusal.ts";
 import { declareRendezvous } from "./rendezvous.ts";
 import { declaredOptions } from "./settings.ts";
@@ -50,6 +51,7 @@ const COMMANDS: readonly Declare[] = [
   declareId,
   declareDeregister,
   declareRendezvous,
+  declareReference,
   declareVersion,
 ];
 

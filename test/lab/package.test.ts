@@ -1,0 +1,123 @@
+/** The Debian package: the same bytes each time, and in a bare Debian what an operator does with it. */
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { Lab } from "../helpers/lab.ts";
+
+const ROOT = fileURLToPath(new URL("../../", import.meta.url));
+
+let folder: string;
+let debian: string;
+let lab: Lab;
+
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), "package-"));
+  debian = join(folder, "debian");
+  lab = await Lab.create("package", { hosts: ["a"] });
+  build("one");
+  // From where apt of this machine takes the release that this machine runs.
+  const [mirror, release] = execute("apt-get", ["indextargets", "--format", "$(SITE) $(RELEASE)"]).split(/\s/);
+  execute("debootstrap", ["--variant=minbase", "--include=iproute2,procps", release!, debian, mirror!], 300_000);
+  for (const path of ["proc", "dev/net"]) mkdirSync(join(debian, path), { recursive: true });
+  execute("mount", ["-t", "proc", "proc", join(debian, "proc")]);
+  if (!existsSync(join(debian, "dev/net/tun")))
+    execute("mknod", ["-m", "666", join(debian, "dev/net/tun"), "c", "10", "200"]);
+}, 420_000);
+
+afterAll(async () => {
+  await lab?.close();
+  if (existsSync(join(debian, "proc/self"))) execute("umount", [join(debian, "proc")]);
+  rmSync(folder, { recursive: true, force: true });
+});
+
+function execute(program: string, words: readonly string[], timeout = 120_000): string {
+  return execFileSync(program, words, { encoding: "utf8", timeout, stdio: ["ignore", "pipe", "pipe"] });
+}
+
+/** The package of this name's folder. */
+function build(name: string, ...words: string[]): string {
+  const out = join(folder, name);
+  execute(join(ROOT, "scripts/package"), ["--out", out, ...words]);
+  return join(out, readdirSync(out)[0]!);
+}
+
+function inside(...words: string[]): string {
+  return execute("chroot", [debian, ...words]);
+}
+
+function dpkg(...words: string[]): string {
+  return inside("env", "DEBIAN_FRONTEND=noninteractive", "dpkg", ...words);
+}
+
+function install(path: string): void {
+  execute("cp", [path, join(debian, "pilot-tun.deb")]);
+  dpkg("-i", "/pilot-tun.deb");
+}
+
+/** The installed daemon, with the installed rendezvous, until it is ready; what it says of itself. */
+async function runInstalled(): Promise<{ address: string }> {
+  const rendezvous = lab.spawn(lab.rendezvousHost, "chroot", [debian, "pilot-tun", "rendezvous", ...RENDEZVOUS()]);
+  await rendezvous.waitForLine(/^rendezvous ready/, 20_000);
+  const where = ["--registry", lab.registry, "--beacon", lab.beacon];
+  const daemon = lab.spawn("a", "chroot", [debian, "pilot-tun", "--json", "up", ...where]);
+  const ready = JSON.parse(await daemon.waitForLine(/^\{/, 20_000, "stdout"));
+  const { code } = await lab.exec("a", "ping", ["-6", "-c", "1", ready.address]);
+  expect(code).toBe(0);
+  await daemon.stop();
+  await rendezvous.stop();
+  return ready;
+}
+
+const RENDEZVOUS = () => ["--registry", lab.registry, "--beacon", lab.beacon];
+
+describe("the package", () => {
+  it("has the same bytes when it is built again", () => {
+    const sums = [join(folder, "one", readdirSync(join(folder, "one"))[0]!), build("two")].map(
+      (path) => execute("sha256sum", [path]).split(" ")[0],
+    );
+    expect(sums[0]).toBe(sums[1]);
+  });
+
+  it("installs in a bare Debian without compiler, npm and node, and runs there", async () => {
+    for (const absent of ["cc", "npm", "node"]) expect(() => inside("which", absent)).toThrow();
+    install(join(folder, "one", readdirSync(join(folder, "one"))[0]!));
+    expect(inside("pilot-tun", "version")).toMatch(/^pilot-tun \d/);
+    expect(inside("getent", "group", "pilot-admin")).toMatch(/^pilot-admin:/);
+    expect(inside("stat", "-c", "%U:%G %a", "/etc/pilot-tun")).toBe("root:pilot-tun 775\n");
+    await runInstalled();
+  }, 120_000);
+
+  it("keeps identity and address over an upgrade", async () => {
+    const before = await runInstalled();
+    install(build("later", "--version", "0.99.0"));
+    expect(dpkg("-s", "pilot-tun")).toContain("Version: 0.99.0");
+    expect((await runInstalled()).address).toBe(before.address);
+  }, 120_000);
+
+  it("brings units, manual, completions, licences and the example, which is good", () => {
+    for (const path of [
+      "usr/lib/systemd/system/pilot-tun@.service",
+      "usr/share/man/man8/pilot-tun.8.gz",
+      "usr/share/bash-completion/completions/pilot-tun",
+      "usr/lib/pilot-tun/node_modules/ws/LICENSE",
+      "usr/lib/pilot-tun/bin/LICENSE.node",
+    ]) {
+      expect([path, existsSync(join(debian, path))]).toEqual([path, true]);
+    }
+    inside("pilot-tun", "up", "--check", "--config", "/usr/share/doc/pilot-tun/examples/config.toml");
+  });
+
+  it("leaves the state when it is removed, and nothing when it is purged", () => {
+    dpkg("-r", "pilot-tun");
+    expect(existsSync(join(debian, "usr/lib/pilot-tun"))).toBe(false);
+    expect(existsSync(join(debian, "var/lib/pilot-tun/identity.json"))).toBe(true);
+    dpkg("-P", "pilot-tun");
+    for (const path of ["var/lib/pilot-tun", "var/lib/pilot-rendezvous", "etc/pilot-tun"]) {
+      expect([path, existsSync(join(debian, path))]).toEqual([path, false]);
+    }
+    expect(() => inside("getent", "passwd", "pilot-tun")).toThrow();
+  });
+});
