@@ -9,7 +9,7 @@ export const declareNetcheck: Declare = (program, perform) => {
     .description("what the network lets through: UDP, NAT, registry, beacon, the way around blocked UDP")
     .addHelpText(
       "after",
-      `\nNAT behaviour is in the words of RFC 4787; it is unknown with a beacon that has no second port.\n${examples("pilot-tun netcheck", "pilot-tun netcheck --json | jq .udp.out")}`,
+      `\nNAT behaviour is in the words of RFC 4787; it is unknown with a beacon that has no further ports.\n${examples("pilot-tun netcheck", "pilot-tun netcheck --json | jq .udp.out")}`,
     )
     .action(perform(netcheck));
 };
@@ -60,7 +60,7 @@ function fallback({ fallback: found }: NetcheckReply): Cell {
 }
 
 function clock(skewMs: number | null): Cell {
-  if (skewMs === null) return "not compared yet: the registry tells its time with the first heartbeat";
+  if (skewMs === null) return "not compared: the registry has not told its time";
   if (Math.abs(skewMs) < TOLERATED_MS) return "agrees with the registry's";
   const text = `${(Math.abs(skewMs) / 1000).toFixed(0)} s ${skewMs > 0 ? "ahead of" : "behind"} the registry's`;
   return { text, colour: "yellow" };

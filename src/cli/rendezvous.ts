@@ -21,7 +21,10 @@ export const declareRendezvous: Declare = (program, perform) => {
     .option("--check", "only check the options and the configuration file")
     .option("--registry <ADDR:PORT>", "address of this machine for the registry (TCP)")
     .option("--beacon <ADDR:PORT>", "address of this machine for the beacon (UDP)")
-    .option("--beacon-probe <ADDR:PORT>", "second address or port (UDP), by which netcheck sees what a NAT does")
+    .option(
+      "--beacon-probe <ADDR:PORT[,ADDR:PORT]>",
+      "further ports (UDP), by which netcheck sees what a NAT does: one on the beacon's address, one on another",
+    )
     .option("--compat <ADDR:PORT>", "address for nodes whose network blocks UDP (TLS, usually port 443)")
     .option("--tls-cert <FILE>", "certificate, with its chain, in PEM form")
     .option("--tls-key <FILE>", "its private key")
@@ -43,7 +46,7 @@ export interface RendezvousOptions {
   readonly registry: Endpoint;
   readonly beacon: Endpoint;
   readonly stateDir: string;
-  readonly beaconProbe?: Endpoint;
+  readonly beaconProbe?: readonly Endpoint[];
   readonly compat?: Endpoint;
   readonly tls?: TlsOptions;
   readonly registryTlsOnly: boolean;
@@ -139,9 +142,7 @@ export function parseRendezvousOptions(
   const admin = checked.take(parsePath("--admin", raw.admin ?? defaultAdminPath(options.stateDir)), "");
   const relayMbit = checked.take(parseWhole("--relay-limit", raw.relayLimit ?? 10_000, 1, 1_000_000), 1);
   const beaconProbe =
-    raw.beaconProbe === undefined
-      ? {}
-      : { beaconProbe: checked.take(parseBindAddress("--beacon-probe", raw.beaconProbe), UNBOUND) };
+    raw.beaconProbe === undefined ? {} : { beaconProbe: checked.take(parseProbePorts(raw.beaconProbe), []) };
   const compat = raw.compat === undefined ? undefined : checked.take(parseBindAddress("--compat", raw.compat), UNBOUND);
   const tls = checked.take(parseTls(raw, options.stateDir, [options.registry, options.beacon, compat]), undefined);
   const registryTlsOnly = raw.registryTlsOnly === true;
@@ -159,6 +160,18 @@ export function parseRendezvousOptions(
     ...(compat === undefined ? {} : { compat }),
     ...(tls === undefined ? {} : { tls }),
   };
+}
+
+function parseProbePorts(text: unknown): Parsed<readonly Endpoint[]> {
+  const ports: Endpoint[] = [];
+  for (const part of String(text).split(",")) {
+    const parsed = parseBindAddress("--beacon-probe", part);
+    if (!("value" in parsed)) return parsed;
+    ports.push(parsed.value);
+  }
+  if (ports.length <= MAX_PROBE_PORTS) return { value: ports };
+  const hint = "Name one on the beacon's address and one on another.";
+  return { problem: usageProblem(`--beacon-probe names ${ports.length} ports`, hint) };
 }
 
 /** A fifth of a second's bytes at once, and never less than a few superdatagrams. */
@@ -194,5 +207,7 @@ function tlsProblem(message: string): Parsed<never> {
   return { problem: usageProblem(message, "Give --tls-cert FILE --tls-key FILE, or --tls-self-signed.") };
 }
 
+/** There is no third question to ask. */
+const MAX_PROBE_PORTS = 2;
 /** Stands in for a value that was refused; nothing is started with it. */
 const UNBOUND: Endpoint = { address: "", port: 0 };

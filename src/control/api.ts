@@ -217,11 +217,12 @@ export interface PingReply {
 }
 
 /**
- * RFC 4787 §4.1 and §5. A beacon's second port tells them apart only so far: on the same address it cannot tell
- * endpoint-independent from address-dependent, on another address it cannot tell the two stricter ones apart.
+ * RFC 4787 §4.1 and §5. A beacon with two further ports tells the three apart. With one only so far: on the same address it
+ * cannot tell endpoint-independent from address-dependent, on another address not the two stricter ones.
  */
 export type NatBehaviour =
   | "endpoint-independent"
+  | "address-dependent"
   | "endpoint-independent-or-address-dependent"
   | "address-dependent-or-stricter"
   | "address-and-port-dependent"
@@ -260,7 +261,7 @@ export interface NetcheckReply {
   readonly fallback: Reachability & { readonly proxy: string | null };
   /** What the daemon uses now. */
   readonly transport: "udp" | "tcp";
-  /** This machine's clock minus the registry's, which tells whole seconds; null before its first heartbeat. */
+  /** This machine's clock minus the registry's, which tells whole seconds; null when it never answered. */
   readonly clockSkewMs: number | null;
 }
 

@@ -82,6 +82,7 @@ export class Backend implements ControlBackend {
   readonly audit: AuditBackend;
   readonly #parts: BackendParts;
   readonly #pongs = new Waiters<number, number>();
+  readonly #beaconMtus = new Waiters<"beacon", number | undefined>();
   readonly #names = new Waiters<string, NodeId | undefined>();
   #driver!: Driver;
   onFatal: (error: Error) => void = () => {};
@@ -124,6 +125,9 @@ export class Backend implements ControlBackend {
   handleEvent(event: EngineEvent): void {
     const { memory, engine } = this.#parts;
     switch (event.kind) {
+      case "beacon-mtu":
+        this.#beaconMtus.settle("beacon", event.bytes);
+        return;
       case "pong":
         this.#pongs.settle(event.pong.sequence, event.pong.rttMs);
         return;
@@ -234,7 +238,13 @@ export class Backend implements ControlBackend {
     const { registry, beacon, compat } = options;
     const { transport } = engine.beaconWay;
     const found = { registry, beacon, compat, beaconEndpoint, transport };
-    const reply = await netcheck({ ...found, client, crypto, mtuToBeacon: null }, signal);
+    const measureMtu = async (abort: AbortSignal): Promise<number | null> => {
+      const measured = this.#beaconMtus.wait("beacon", MTU_PATIENCE_MS, abort);
+      this.#driver.input((at) => engine.measureBeaconMtu(at));
+      return (await measured) ?? null;
+    };
+    const askTime = () => this.#driver.input(() => client.heartbeatNow());
+    const reply = await netcheck({ ...found, client, crypto, measureMtu, askTime }, signal);
     if (!reply.udp.out) this.#driver.input((at) => engine.beaconWay.handleSuspicion(at));
     return reply;
   }
@@ -467,6 +477,7 @@ function sleep(ms: number): Promise<void> {
 
 /** Every way round the world answers within this time. */
 const TRACE_MS = 1_000;
+const MTU_PATIENCE_MS = 10_000;
 const NAME_PATIENCE_MS = 5_000;
 const KEY_POLL_MS = 5;
 const PING_INTERVAL_MS = 1_000;

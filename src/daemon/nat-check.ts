@@ -1,7 +1,7 @@
 /**
  * What the NAT in front of this node does, in the words of RFC 4787: how it maps (§4.1), what it filters (§5), whether
- * it hairpins (§6). Mapping and filtering take a beacon with a second port; with others they stay unknown. A beacon whose
- * second port is on the same address cannot tell endpoint-independent from address-dependent, and that is what is said.
+ * it hairpins (§6). Mapping and filtering take a beacon with further ports, on its own address and on another, each of
+ * which names the next; with only one of them less can be told, and that is what is said.
  */
 import { networkInterfaces } from "node:os";
 import { equalBytes } from "../base/bytes.ts";
@@ -22,7 +22,7 @@ export interface NatReport {
 
 export async function checkNat(beacon: Endpoint, crypto: Crypto, signal: AbortSignal): Promise<NatReport> {
   const family = beacon.address.includes(":") ? "IPv6" : "IPv4";
-  const probes = await Promise.all([UdpProbe.open(family), UdpProbe.open(family)]);
+  const probes = await Promise.all([UdpProbe.open(family), UdpProbe.open(family), UdpProbe.open(family)]);
   try {
     return await check(beacon, probes, crypto, signal);
   } finally {
@@ -32,7 +32,7 @@ export async function checkNat(beacon: Endpoint, crypto: Crypto, signal: AbortSi
 
 async function check(
   beacon: Endpoint,
-  [probe, second]: readonly [UdpProbe, UdpProbe],
+  [probe, caller, called]: readonly [UdpProbe, UdpProbe, UdpProbe],
   crypto: Crypto,
   signal: AbortSignal,
 ): Promise<NatReport> {
@@ -40,14 +40,55 @@ async function check(
   if (first === undefined) return { observed: undefined, latencyMs: undefined, nat: UNKNOWN_NAT };
   const { observed, latencyMs } = first;
   if (isOwn(observed, probe.port)) return { observed, latencyMs, nat: NO_NAT };
-  const token = crypto.randomBytes(PROBE_TOKEN_BYTES);
-  const hairpin = await hears(second, probe, observed, token, signal);
-  const other = await otherPort(probe, beacon, token, signal);
-  if (other === undefined) return { observed, latencyMs, nat: { ...UNKNOWN_NAT, present: true, hairpin } };
-  // In this order: asking the other port opens the NAT for its answers.
-  const filtering = await checkFiltering(probe, beacon, other, crypto, signal);
-  const mapping = await checkMapping(probe, beacon, other, observed, signal);
+  const [found, hairpin] = await Promise.all([
+    askAround(probe, beacon, observed, crypto, signal),
+    hairpins(caller, called, beacon, crypto, signal),
+  ]);
+  const { filtering, mapping } = { filtering: behaviour(found.filtering), mapping: behaviour(found.mapping) };
   return { observed, latencyMs, nat: { present: true, mapping, filtering, hairpin } };
+}
+
+/** What was found with a port on an address that was written to before, and with one on another address. */
+interface Findings {
+  near?: boolean;
+  far?: boolean;
+}
+
+/**
+ * Goes from port to port. At each, in this order, for asking a port opens the NAT to it: does something come in from
+ * there, unasked? Is the mapping towards it the same?
+ */
+async function askAround(
+  probe: UdpProbe,
+  beacon: Endpoint,
+  observed: Endpoint,
+  crypto: Crypto,
+  signal: AbortSignal,
+): Promise<{ filtering: Findings; mapping: Findings }> {
+  const filtering: Findings = {};
+  const mapping: Findings = {};
+  let asked = beacon;
+  for (let port = 0; port < MAX_PORTS; port++) {
+    const next = await otherPort(probe, asked, crypto.randomBytes(PROBE_TOKEN_BYTES), signal);
+    if (next === undefined) break;
+    const where = next.address === beacon.address ? "near" : "far";
+    const request = { fromOther: true, token: crypto.randomBytes(PROBE_TOKEN_BYTES) };
+    // Who keeps out the nearer keeps out the farther.
+    if (filtering.near !== false) filtering[where] = (await askProbe(probe, asked, request, signal)) !== undefined;
+    const seen = (await discover(probe, next, signal))?.observed;
+    if (seen === undefined) break;
+    mapping[where] = sameEndpoint(seen, observed);
+    asked = next;
+  }
+  return { filtering, mapping };
+}
+
+/** The words for it; `near` and `far` say that an endpoint there is treated like one that was written to. */
+export function behaviour({ near, far }: Findings): NatBehaviour {
+  if (far === true) return "endpoint-independent";
+  if (near === false) return "address-and-port-dependent";
+  if (near === true) return far === false ? "address-dependent" : "endpoint-independent-or-address-dependent";
+  return far === false ? "address-dependent-or-stricter" : "unknown";
 }
 
 async function discover(probe: UdpProbe, beacon: Endpoint, signal: AbortSignal) {
@@ -71,34 +112,6 @@ async function otherPort(
     : { address: heard.other.address ?? beacon.address, port: heard.other.port };
 }
 
-/** An answer that comes from an endpoint we never wrote to got past the filter. */
-async function checkFiltering(
-  probe: UdpProbe,
-  beacon: Endpoint,
-  other: Endpoint,
-  crypto: Crypto,
-  signal: AbortSignal,
-): Promise<NatBehaviour> {
-  const token = crypto.randomBytes(PROBE_TOKEN_BYTES);
-  const passed = (await askProbe(probe, beacon, { fromOther: true, token }, signal)) !== undefined;
-  if (other.address !== beacon.address) return passed ? "endpoint-independent" : "address-dependent-or-stricter";
-  return passed ? "endpoint-independent-or-address-dependent" : "address-and-port-dependent";
-}
-
-async function checkMapping(
-  probe: UdpProbe,
-  beacon: Endpoint,
-  other: Endpoint,
-  observed: Endpoint,
-  signal: AbortSignal,
-): Promise<NatBehaviour> {
-  const seen = (await discover(probe, other, signal))?.observed;
-  if (seen === undefined) return "unknown";
-  const isSame = sameEndpoint(seen, observed);
-  if (other.address !== beacon.address) return isSame ? "endpoint-independent" : "address-dependent-or-stricter";
-  return isSame ? "endpoint-independent-or-address-dependent" : "address-and-port-dependent";
-}
-
 async function askProbe(
   probe: UdpProbe,
   beacon: Endpoint,
@@ -113,15 +126,17 @@ async function askProbe(
   return heard === undefined ? undefined : parseProbeAnswer(heard.datagram);
 }
 
-/** Whether what one socket sends to the other's outside endpoint comes back in. */
-async function hears(
+/** Whether what one socket sends to the other's outside endpoint comes back in; null: that endpoint is not known. */
+async function hairpins(
   from: UdpProbe,
   to: UdpProbe,
-  outside: Endpoint,
-  token: Uint8Array,
+  beacon: Endpoint,
+  crypto: Crypto,
   signal: AbortSignal,
-): Promise<boolean> {
-  const question = encodeProbe({ fromOther: false, token });
+): Promise<boolean | null> {
+  const outside = (await discover(to, beacon, signal))?.observed;
+  if (outside === undefined) return null;
+  const question = encodeProbe({ fromOther: false, token: crypto.randomBytes(PROBE_TOKEN_BYTES) });
   const timer = setInterval(() => from.send(outside, question), HAIRPIN_MS);
   from.send(outside, question);
   const heard = await to.ask(outside, new Uint8Array(0), (datagram) => equalBytes(datagram, question), signal);
@@ -134,6 +149,8 @@ function isOwn(endpoint: Endpoint, port: number): boolean {
   return Object.values(networkInterfaces()).some((list) => list?.some(({ address }) => address === endpoint.address));
 }
 
+/** One on the beacon's address, one on another. */
+const MAX_PORTS = 2;
 const HAIRPIN_MS = 300;
 const UNKNOWN_NAT: NetcheckReply["nat"] = { present: null, mapping: "unknown", filtering: "unknown", hairpin: null };
 const NO_NAT: NetcheckReply["nat"] = { present: false, mapping: "none", filtering: "unknown", hairpin: null };

@@ -1,5 +1,6 @@
 /** What this machine's network lets through, looked at anew: the answer to "why is it slow, or not there at all". */
 import { connect as tcpConnect } from "node:net";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Crypto } from "../base/crypto.ts";
 import { type Endpoint, formatEndpoint } from "../base/endpoint.ts";
 import type { NetcheckReply, Reachability } from "../control/api.ts";
@@ -19,25 +20,29 @@ export interface NetcheckParts {
   readonly beaconEndpoint: Endpoint | undefined;
   readonly compat: CompatTarget | undefined;
   readonly transport: "udp" | "tcp";
-  readonly client: Pick<RegistryClient, "serverTime">;
-  /** Largest datagram that is known to reach the beacon. */
-  readonly mtuToBeacon: number | null;
+  readonly client: Pick<RegistryClient, "serverTime" | "state">;
+  /** Has the registry asked for its time. */
+  askTime(): void;
+  /** The largest datagram that reaches the beacon, in IP bytes; null when none comes back. */
+  measureMtu(signal: AbortSignal): Promise<number | null>;
 }
 
 export async function netcheck(parts: NetcheckParts, caller: AbortSignal): Promise<NetcheckReply> {
   const signal = AbortSignal.any([caller, AbortSignal.timeout(CHECK_MS)]);
   const { beaconEndpoint, crypto } = parts;
-  const [udp, registry, fallback] = await Promise.all([
+  const [udp, toBeacon, registry, fallback, clockSkewMs] = await Promise.all([
     beaconEndpoint === undefined ? undefined : checkNat(beaconEndpoint, crypto, signal),
+    parts.measureMtu(signal),
     checkRegistry(parts.registry, signal),
     checkFallback(parts.compat, signal),
+    checkClock(parts, signal),
   ]);
   const isOut = udp?.observed !== undefined;
   const noAnswer = beaconEndpoint === undefined ? "its name does not resolve" : "no answer over UDP";
   return {
     udp: { out: isOut, endpoint: udp?.observed === undefined ? null : formatEndpoint(udp.observed) },
     nat: udp?.nat ?? { present: null, mapping: "unknown", filtering: "unknown", hairpin: null },
-    mtu: { toBeacon: parts.mtuToBeacon },
+    mtu: { toBeacon: isOut ? toBeacon : null },
     registry,
     beacon: {
       address: written(parts.beacon),
@@ -47,7 +52,7 @@ export async function netcheck(parts: NetcheckParts, caller: AbortSignal): Promi
     },
     fallback,
     transport: parts.transport,
-    clockSkewMs: clockSkew(parts.client),
+    clockSkewMs,
   };
 }
 
@@ -90,6 +95,17 @@ async function reached(address: string, startedAt: number, attempt: () => Promis
   }
 }
 
+/** By what the registry says now, or by what it said last if it does not answer. */
+async function checkClock({ client, askTime }: NetcheckParts, signal: AbortSignal): Promise<number | null> {
+  const before = client.serverTime?.at;
+  const giveUpAt = now() + CLOCK_PATIENCE_MS;
+  if (client.state === "ok") askTime();
+  while (client.state === "ok" && client.serverTime?.at === before && now() < giveUpAt && !signal.aborted) {
+    await sleep(CLOCK_POLL_MS);
+  }
+  return clockSkew(client);
+}
+
 /** The registry names whole seconds: half of one is added, and a skew below one second means nothing. */
 function clockSkew(client: NetcheckParts["client"]): number | null {
   const heard = client.serverTime;
@@ -107,3 +123,5 @@ function rounded(ms: number | undefined): number | null {
 }
 
 const CHECK_MS = 12_000;
+const CLOCK_PATIENCE_MS = 2_000;
+const CLOCK_POLL_MS = 10;

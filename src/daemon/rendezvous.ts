@@ -43,8 +43,8 @@ export interface RendezvousOptions {
   readonly connectionLimits?: Partial<FrameServerLimits>;
   /** Unix socket for health, metrics and backups. */
   readonly admin?: string;
-  /** A second port of the beacon, by which nodes see what their NAT does. */
-  readonly beaconProbe?: Endpoint;
+  /** Further ports of the beacon, by which nodes see what their NAT does. */
+  readonly beaconProbe?: readonly Endpoint[];
   /** Where nodes come whose network blocks UDP; needs `tls`. */
   readonly compat?: Endpoint;
   readonly tls?: TlsSource;
@@ -107,7 +107,7 @@ async function openSockets(options: RendezvousOptions, store: SqliteStore): Prom
     await beacon.close();
     throw cause;
   }
-  const probes = options.beaconProbe === undefined ? undefined : new BeaconProbePort(options.beaconProbe);
+  const probes = BeaconProbePort.chain(options.beaconProbe ?? []);
   let compat: CompatListener | undefined;
   let compatEndpoint: Endpoint | undefined;
   try {

@@ -17,6 +17,8 @@ export interface DatagramParts {
   beaconEndpoint(): Endpoint | undefined;
   /** A key exchange by another key than the pinned one: only a lookup tells whether the node's key changed. */
   wrongKey(node: NodeId, now: Instant): void;
+  /** A punch frame that came through the relay: perhaps an echo of ours. */
+  heardEcho(frame: Uint8Array, now: Instant): void;
   /** A datagram of a beacon's kind that came straight from `source`. */
   heardBeacon(datagram: Uint8Array, source: Endpoint, now: Instant): void;
 }
@@ -45,6 +47,7 @@ export class Datagrams {
       case "pilt":
         return "plaintext-refused";
       case "pilp":
+        if (relayed) this.#parts.heardEcho(datagram, now);
         return undefined; // a punch opens the way by its mere arrival
       case "unknown":
         return datagram.length < 4 ? "datagram-too-short" : "unknown-magic";

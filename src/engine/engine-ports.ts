@@ -56,6 +56,8 @@ export type EngineEvent =
   | NetworkEvent
   /** A connection to the beacon shall be open, or not. */
   | { readonly kind: "beacon-tcp"; readonly wanted: boolean }
+  /** What was found of the way to the beacon: IP bytes that pass; undefined when nothing came back. */
+  | { readonly kind: "beacon-mtu"; readonly bytes: number | undefined }
   | { readonly kind: "pong"; readonly pong: Pong }
   | { readonly kind: "revocation-acknowledged"; readonly node: NodeId }
   | {

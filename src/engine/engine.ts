@@ -20,6 +20,7 @@ import { LinkTable, type Transmit } from "../tunnel/link-table.ts";
 import { encodeAddressBytes } from "../wire/address.ts";
 import { type NetworkId, type NodeId, networkId } from "../wire/ids.ts";
 import { Admission } from "./admission.ts";
+import { BeaconMtu } from "./beacon-mtu.ts";
 import { BeaconWay } from "./beacon-way.ts";
 import { BridgeConversation, bridgeHeader, type PeerKind } from "./bridge-conversation.ts";
 import { Consequences } from "./consequences.ts";
@@ -62,6 +63,7 @@ export class Engine {
   readonly plain: PlainAgents;
   /** UDP or TCP to the beacon; the edge reports what became of the connection. */
   readonly beaconWay: BeaconWay;
+  readonly #beaconMtu: BeaconMtu;
   readonly #options: EngineOptions;
   readonly #parts: EngineParts;
   readonly #links: LinkTable;
@@ -109,6 +111,13 @@ export class Engine {
       now,
     );
     this.beaconWay = this.#createBeaconWay(now);
+    this.#beaconMtu = new BeaconMtu({
+      crypto: parts.crypto,
+      local: options.node,
+      beacon: () => this.paths.beaconEndpoint,
+      transmit: (transmit) => this.#transmits.push(transmit),
+      measured: (bytes) => this.#events.push({ kind: "beacon-mtu", bytes }),
+    });
     this.#links = new LinkTable({
       crypto: parts.crypto,
       dataPlane: parts.dataPlane,
@@ -193,6 +202,7 @@ export class Engine {
       beacon: parts.beacon,
       beaconEndpoint: () => this.paths.beaconEndpoint,
       wrongKey: (node, at) => this.introductions.heardWrongKey(node, at),
+      heardEcho: (frame, at) => this.#beaconMtu.handleFrame(frame, at),
       heardBeacon: (datagram, source, at) => this.beaconWay.handleDatagram(datagram, source, at),
     });
     this.#history = new LinkHistory({
@@ -262,6 +272,7 @@ export class Engine {
     this.plain.handleTimeout(now);
     this.#parts.beacon?.handleTimeout(now);
     this.beaconWay.handleTimeout(now);
+    this.#beaconMtu.handleTimeout(now);
     this.#settle(now);
   }
 
@@ -290,6 +301,13 @@ export class Engine {
   /** Tries every way to a peer, for `trace`; the outcome is in `link(node).path`. */
   probeEveryWay(node: NodeId, now: Instant): void {
     this.#links.get(node)?.probeEveryWay(now);
+    this.#settle(now);
+  }
+
+  /** Finds how large a datagram to the beacon may be: the event `beacon-mtu`. */
+  measureBeaconMtu(now: Instant): void {
+    this.#parts.beacon?.suspect(now); // after a change of our NAT mapping nothing comes back until the beacon knows
+    this.#beaconMtu.measure(now);
     this.#settle(now);
   }
 
@@ -343,7 +361,7 @@ export class Engine {
     first = earlier(first, earlier(this.leases.pollTimeout(), this.#streams.pollTimeout()));
     first = earlier(first, this.#direct.pollTimeout());
     first = earlier(first, this.plain.pollTimeout());
-    first = earlier(first, this.beaconWay.pollTimeout());
+    first = earlier(first, earlier(this.beaconWay.pollTimeout(), this.#beaconMtu.pollTimeout()));
     return earlier(first, this.#parts.beacon?.pollTimeout());
   }
 

@@ -15,6 +15,7 @@ import type { Link } from "../tunnel/link.ts";
 import { MtuSearch, PLATEAUS } from "../tunnel/mtu-search.ts";
 import { RELAY_PREFIX_BYTES } from "../wire/beacon.ts";
 import { BRIDGE_OVERHEAD_BYTES, type BridgeMessage, FEATURE } from "../wire/bridge.ts";
+import { underlayHeaderBytes } from "../wire/underlay-address.ts";
 
 export interface PathMtuParts {
   /** Of this node's interface. */
@@ -217,8 +218,7 @@ export class PathMtus {
   #overheadBytes(link: Link): number {
     const { isRelayed, direct } = link.path;
     const endpoint = isRelayed ? this.#parts.relay() : direct;
-    const ip = endpoint?.address.includes(":") ? IPV6_HEADER_BYTES : IPV4_HEADER_BYTES;
-    return BRIDGE_OVERHEAD_BYTES + (isRelayed ? RELAY_PREFIX_BYTES : 0) + UDP_HEADER_BYTES + ip;
+    return BRIDGE_OVERHEAD_BYTES + (isRelayed ? RELAY_PREFIX_BYTES : 0) + underlayHeaderBytes(endpoint);
   }
 
   /** A new port at the same address is no other path. */
@@ -247,9 +247,6 @@ function newPath(now: Instant, link: Link): PeerPath {
 }
 
 const MIN_MTU_BYTES = 1_280; // RFC 8200 §5
-const IPV4_HEADER_BYTES = 20;
-const IPV6_HEADER_BYTES = 40;
-const UDP_HEADER_BYTES = 8;
 
 /** How long a probe's answer may take: three round trips, within reason. */
 const DEFAULT_RTT_MS = 100;

@@ -238,6 +238,11 @@ export class RegistryClient {
     this.#enqueue({ kind: "deregister" });
   }
 
+  /** Has the next heartbeat sent now: it brings the registry's time. */
+  heartbeatNow(): void {
+    this.#heartbeatAt = this.#now;
+  }
+
   /** Asks for waiting handshakes now. */
   pollHandshakes(): void {
     this.#pollAt = this.#now;

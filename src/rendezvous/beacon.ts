@@ -96,7 +96,7 @@ export interface BeaconCounters {
 export class BeaconServer {
   readonly counters: BeaconCounters = { ...NO_COUNTS };
   readonly ledger = new RelayLedger();
-  /** Set by who has a second port: what this port answers, if it is the one to answer. */
+  /** Set by who has further ports: what this port answers, if it is the one to answer. */
   answerProbe: ((request: ProbeRequest, source: Endpoint) => Uint8Array | undefined) | undefined;
   readonly #frameLimits: SourceLimits;
   readonly #byteLimits: SourceLimits;

@@ -1,10 +1,10 @@
 /**
- * Two messages of ours beside the beacon's: a node asks what its NAT does, a beacon with a second port answers from
- * either. Other beacons drop the request, so that silence means "cannot tell". A request is never shorter than its
- * answer, which therefore amplifies nothing.
+ * Two messages of ours beside the beacon's: a node asks what its NAT does, and a beacon with further ports, of which each
+ * names the next, answers from one of them. Other beacons drop the request, so that silence means "cannot tell". A request
+ * is never shorter than its answer, which therefore amplifies nothing.
  *
- *   probe         0c | flags 1 | token 8 | zeros up to 48 bytes     flag 1: answer from the other port
- *   probe answer  0d | flags 1 | token 8 | observed | other          flag 1: this is the other port
+ *   probe         0c | flags 1 | token 8 | zeros up to 48 bytes     flag 1: answer from the port that the asked one names
+ *   probe answer  0d | flags 1 | token 8 | observed | other          flag 1: this is the port that the asked one names
  *
  * `observed` and `other` are length 1 (4 or 16), address, port 2. `other` has length 0 when it is the address that was
  * written to, and port 0 when there is no other port.
@@ -20,7 +20,7 @@ const PROBE_BYTES = 48;
 const FLAG_OTHER = 1;
 
 export interface ProbeRequest {
-  /** Answer from the other port. */
+  /** Answer from the port that the asked one names, if it names one. */
   readonly fromOther: boolean;
   readonly token: Uint8Array;
 }

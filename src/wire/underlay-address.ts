@@ -44,6 +44,15 @@ export function splitHostPort(text: string): HostPort | undefined {
   return port > 65535 ? undefined : { host: match[1] ?? match[2]!, port };
 }
 
+/** What IP and UDP headers cost a datagram to there; those of IPv4 as long as nobody knows where. */
+export function underlayHeaderBytes(to: Endpoint | undefined): number {
+  return (to?.address.includes(":") ? IPV6_HEADER_BYTES : IPV4_HEADER_BYTES) + UDP_HEADER_BYTES;
+}
+
+const IPV4_HEADER_BYTES = 20;
+const IPV6_HEADER_BYTES = 40;
+const UDP_HEADER_BYTES = 8;
+
 /** `global` is what the whole internet can reach; every other scope ends at some border. */
 export type IpScope = "global" | "private" | "link-local" | "loopback" | "unspecified" | "multicast";
 

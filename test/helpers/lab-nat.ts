@@ -46,6 +46,8 @@ export class LabNat {
 
   async create(kind: NatKind): Promise<void> {
     await this.#run("sysctl", "-q", "-w", "net.ipv4.ip_forward=1");
+    // Where that module is there, translation would happen between the bridge's ports; where not, there is nothing to set.
+    await this.#lab.exec(this.#router, "sysctl", ["-q", "-w", "net.bridge.bridge-nf-call-iptables=0"]);
     await this.#run("ip", "link", "add", "lan0", "address", `02:00:00:00:78:0${this.#subnet}`, "type", "bridge");
     await this.#run("ip", "addr", "add", `192.168.${this.#subnet}.1/24`, "dev", "lan0");
     await this.#run("ip", "link", "set", "dev", "lan0", "up");
@@ -68,11 +70,26 @@ export class LabNat {
   }
 
   /** Also forgets every mapping, as a router does that restarts. */
-  async become(kind: NatKind): Promise<void> {
+  async become(kind: NatKind, { hairpins = false } = {}): Promise<void> {
     this.#kind = kind;
-    const rules = `flush ruleset\n${ruleset(kind, `192.168.${this.#subnet}.2`)}`;
+    const turnRound = hairpins ? this.#turnRound() : "";
+    const rules = `flush ruleset\n${ruleset(kind, `192.168.${this.#subnet}.2`)}\n${turnRound}`;
     await checked(this.#lab.exec(this.#router, "nft", ["-f", "-"], { input: rules }));
     await this.forget();
+  }
+
+  /** What the host sends to the router's outside comes back in from there (RFC 4787 §6). */
+  #turnRound(): string {
+    const inside = `192.168.${this.#subnet}.2`;
+    return `
+      table ip hairpin {
+        chain prerouting { type nat hook prerouting priority dstnat - 1
+          iifname "lan0" ip daddr ${this.outside} meta l4proto udp dnat to ${inside}
+        }
+        chain postrouting { type nat hook postrouting priority srcnat - 1
+          oifname "lan0" ip saddr ${inside} snat to ${this.outside}
+        }
+      }`;
   }
 
   async forget(): Promise<void> {

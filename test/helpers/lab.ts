@@ -138,10 +138,10 @@ export class Lab {
   }
 
   /** Called again after it was stopped, it goes on with the same state. */
-  async startRendezvous(extraArgs: readonly string[] = []): Promise<LabProcess> {
+  async startRendezvous(extraArgs: readonly string[] = [], options: SpawnOptions = {}): Promise<LabProcess> {
     const args = ["rendezvous", "--registry", this.registry, "--beacon", this.beacon];
     const state = ["--state", this.#subfolder("rendezvous")];
-    this.#rendezvous = this.spawn(this.rendezvousHost, LAUNCHER, [...args, ...state, ...extraArgs]);
+    this.#rendezvous = this.spawn(this.rendezvousHost, LAUNCHER, [...args, ...state, ...extraArgs], options);
     await this.#rendezvous.waitForLine(/ready/, READY_TIMEOUT_MS, "stdout");
     return this.#rendezvous;
   }

@@ -38,6 +38,49 @@ describe("a path that carries full packets", () => {
   });
 });
 
+describe("the way to the beacon", () => {
+  const measured = (network: SimNetwork, node: SimNode, limitMs: number) => {
+    node.command((engine, now) => engine.measureBeaconMtu(now));
+    const found = () => node.events.flatMap((event) => (event.kind === "beacon-mtu" ? [event] : []));
+    network.runUntil(() => found().length > 0, limitMs);
+    return found().map(({ bytes }) => bytes);
+  };
+
+  it.each([1500, 1492, 1400, 1300, 1280, 1001, 576])("of %d bytes is measured exactly", (mtu) => {
+    const network = new SimNetwork(1);
+    network.tap = carries(() => mtu);
+    const a = network.addNode("a");
+    network.run(500);
+    expect(measured(network, a, mtu === 1500 ? 50 : 6_000)).toEqual([mtu]);
+  });
+
+  it("is measured over a network that loses a tenth", () => {
+    const network = new SimNetwork(3);
+    network.tap = carries(() => 1400);
+    const a = network.addNode("a");
+    network.run(500);
+    network.conditions.loss = 0.1;
+    const [bytes] = measured(network, a, 6_000);
+    expect(bytes).toBeGreaterThan(1280);
+    expect(bytes).toBeLessThanOrEqual(1400);
+  });
+
+  it("is unknown when nothing comes back, whatever others send", () => {
+    const network = new SimNetwork(1);
+    const a = network.addNode("a");
+    const c = network.addNode("c");
+    network.run(500);
+    network.tap = (flight) => (flight.from === a.endpoint ? undefined : flight);
+    c.command((engine, now) => engine.measureBeaconMtu(now));
+    const forged = network.captured.findLast(({ from }) => from === c.endpoint)!.bytes.slice();
+    forged.set(forged.subarray(5, 9), 1);
+    new DataView(forged.buffer).setUint32(5, a.node);
+    const inject = () => network.send(c.endpoint, { address: "192.0.2.1", port: 9001 }, forged);
+    for (const at of [10, 300, 900]) network.after(at, inject);
+    expect(measured(network, a, 6_000)).toEqual([undefined]);
+  });
+});
+
 describe("a narrow path", () => {
   it.each([1400, 1280, 1100, 1006, 900, 576])("of %d bytes is measured within three seconds", (mtu) => {
     const { network, a, b } = pair(() => mtu);

@@ -336,10 +336,18 @@ describe("rendezvous with TLS", () => {
   const parse = (more: object) => parseRendezvousOptions({ ...raw, ...more });
 
   it("takes a certificate from files, or makes one for the addresses it is bound to", () => {
-    const files = { compat: "192.0.2.1:443", tlsCert: "/c.pem", tlsKey: "/k.pem", beaconProbe: "192.0.2.2:9002" };
+    const files = {
+      compat: "192.0.2.1:443",
+      tlsCert: "/c.pem",
+      tlsKey: "/k.pem",
+      beaconProbe: "192.0.2.1:9002,192.0.2.2:9002",
+    };
     expect(parse(files)).toMatchObject({
       compat: { address: "192.0.2.1", port: 443 },
-      beaconProbe: { address: "192.0.2.2", port: 9002 },
+      beaconProbe: [
+        { address: "192.0.2.1", port: 9002 },
+        { address: "192.0.2.2", port: 9002 },
+      ],
       tls: { kind: "files", certFile: "/c.pem", keyFile: "/k.pem" },
     });
     expect(parse({ compat: "192.0.2.1:443", tlsSelfSigned: true }).tls).toEqual({
