@@ -125,7 +125,7 @@ describe("two nodes behind routers", () => {
 
   it("have traffic again within 2 s when a router forgets its mappings and gives others, whoever sends", () => {
     for (const who of ["both", "a", "b"] as const) {
-      for (const later of [0, 300, 700, 1_100]) {
+      for (const later of [0, 700]) {
         const both = pair("port-dependent", "port-dependent", later + 1);
         untilBothHear(both, 1_000);
         const tellMs = traffic(both, who, 3_000 + later);
