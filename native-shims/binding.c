@@ -12,6 +12,7 @@
 #include "call.h"
 #include "host.h"
 #include "loop.h"
+#include "owners.h"
 #include "plane.h"
 #include "relay.h"
 
@@ -478,5 +479,5 @@ NAPI_MODULE_INIT() {
         napi_set_named_property(env, exports, FUNCTIONS[i].name, function) != napi_ok)
       return NULL;
   }
-  return relay_export(env, exports) && host_export(env, exports) ? exports : NULL;
+  return relay_export(env, exports) && host_export(env, exports) && owners_export(env, exports) ? exports : NULL;
 }

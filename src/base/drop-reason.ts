@@ -41,6 +41,8 @@ export const DROP_REASONS = [
   "policy",
   /** The peer holds so many flows that its next would push out those of others. */
   "flow-limit",
+  /** So many flows wait to hear whose socket theirs is that no other can. */
+  "owner-queue-full",
   /** Beyond the rate that its rule grants. */
   "over-limit",
   /** The bytes that its rule grants in a time are used up. */

@@ -44,7 +44,7 @@ async function reload(context: Context): Promise<ExitCode> {
 }
 
 function reloadLines({ applied, needRestart, policy }: ReloadReply): string[] {
-  const lines = [`policy: ${counted(policy.rules, "rule")}, ${counted(policy.cut.length, "flow")} cut`];
+  const lines = [`policy: ${counted(policy.rules, "rule")}, ${counted(policy.cutFlows, "flow")} cut`];
   lines.push(applied.length === 0 ? "settings: nothing to change" : `settings: ${applied.join(", ")} changed`);
   if (needRestart.length > 0) lines.push(`wait for the next start: ${needRestart.join(", ")}`);
   return lines;

@@ -1,13 +1,13 @@
 /** `pilot-tun flows`: what passes at this moment, and by which rule; `--kill` ends one. */
 import { EXIT, type ExitCode, SCHEMA } from "../control/api.ts";
-import type { FlowStatus } from "../control/policy-api.ts";
+import type { FlowStatus, ProgramStatus } from "../control/policy-api.ts";
 import { type Context, type Declare, examples, type Input } from "./context.ts";
-import { bytes, type Cell, duration, jsonLine, peerName, printable, table, UNKNOWN } from "./format.ts";
+import { bytes, type Cell, counted, duration, jsonLine, peerName, printable, table, UNKNOWN } from "./format.ts";
 
 export const declareFlows: Declare = (program, perform) => {
   program
     .command("flows")
-    .description("what passes now: peer, ports, the rule that lets it")
+    .description("what passes now: peer, ports, program, the rule that lets it, age, bytes")
     .option("--watch", "go on and print what begins and ends")
     .option("--kill <ID>", "end one flow; it may begin again if the policy allows")
     .addHelpText(
@@ -26,7 +26,11 @@ async function flows(context: Context, input: Input): Promise<ExitCode> {
   }
   if (input.options.watch === true) return await watch(context);
   const reply = await context.call("flows", {});
-  context.answer(reply, () => (reply.flows.length === 0 ? ["(none)"] : flowLines(reply.flows, context)));
+  context.answer(reply, () => {
+    return reply.flows.length === 0
+      ? ["(none)"]
+      : [...flowLines(reply.flows, context), ...more(reply.flows, reply.total)];
+  });
   return EXIT.ok;
 }
 
@@ -34,7 +38,22 @@ export function flowLines(list: readonly FlowStatus[], context: Context): string
   return table([COLUMNS, ...list.map(row)], context.paint);
 }
 
-const COLUMNS = ["ID", "PROTO", "DIR", "LOCAL", "PEER", "RULE", "AGE", "IDLE", "TX", "RX"];
+/** What a change has cut; nothing when it cut nothing. */
+export function cutLines(
+  { cut, cutFlows }: { readonly cut: readonly FlowStatus[]; readonly cutFlows: number },
+  context: Context,
+): string[] {
+  if (cutFlows === 0) return [];
+  return [`cut ${counted(cutFlows, "flow")}:`, ...flowLines(cut, context), ...more(cut, cutFlows)];
+}
+
+/** That the list is not all there is. */
+export function more(list: readonly FlowStatus[], total: number | null): string[] {
+  const left = (total ?? 0) - list.length;
+  return left > 0 ? [`… and ${left} more`] : [];
+}
+
+const COLUMNS = ["ID", "PROTO", "DIR", "LOCAL", "PEER", "PROGRAM", "RULE", "AGE", "IDLE", "TX", "RX"];
 
 function row(flow: FlowStatus): Cell[] {
   const peer = flow.remotePort === null ? peerName(flow.peer) : `${peerName(flow.peer)}:${flow.remotePort}`;
@@ -44,12 +63,20 @@ function row(flow: FlowStatus): Cell[] {
     flow.direction,
     flow.localPort === null ? UNKNOWN : `:${flow.localPort}`,
     peer,
+    printable(programText(flow.program)),
     flow.rule === null ? UNKNOWN : printable(`${flow.rule.file}:${flow.rule.line}`),
     duration(flow.ageS),
     duration(flow.idleS),
     bytes(flow.txBytes),
     bytes(flow.rxBytes),
   ];
+}
+
+/** `curl[4711] backup.service`, or what little is known. */
+function programText(program: ProgramStatus | null): string {
+  if (program === null) return UNKNOWN;
+  if (program.pid === null) return `uid ${program.uid}`;
+  return `${program.name}[${program.pid}]${program.unit === null ? "" : ` ${program.unit}`}`;
 }
 
 /** One line for each that begins or ends, until interrupted. */

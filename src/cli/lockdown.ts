@@ -2,8 +2,8 @@
 import { EXIT, type ExitCode } from "../control/api.ts";
 import { MAX_LOCKDOWN_MS } from "../control/policy-api.ts";
 import { type Context, type Declare, examples, type Input } from "./context.ts";
-import { flowLines } from "./flows.ts";
-import { counted, duration, peerName } from "./format.ts";
+import { cutLines } from "./flows.ts";
+import { duration, peerName } from "./format.ts";
 import { parseSpan } from "./span.ts";
 
 export const declareLockdown: Declare = (program, perform) => {
@@ -26,7 +26,7 @@ async function lockdown(context: Context, { options }: Input): Promise<ExitCode>
     const { except: peers, endsInS } = reply.lockdown;
     const who = peers.length === 0 ? "nothing passes" : `nothing passes except with ${peers.map(peerName).join(", ")}`;
     const lines = [`locked down: ${who}, ${endsInS === null ? "until lifted" : `for ${duration(endsInS)}`}`];
-    if (reply.cut.length > 0) lines.push(`cut ${counted(reply.cut.length, "flow")}:`, ...flowLines(reply.cut, context));
+    lines.push(...cutLines(reply, context));
     return lines;
   });
   return EXIT.ok;

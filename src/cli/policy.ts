@@ -1,14 +1,17 @@
 /** `pilot-tun policy …`: what may pass: look at it, try it, put it in force, take it back. */
 import { resolve } from "node:path";
-import { EXIT, type ExitCode } from "../control/api.ts";
+import { PilotError } from "../base/pilot-error.ts";
+import { EXIT, type ExitCode, SCHEMA, type Sealed } from "../control/api.ts";
+import { instancePaths } from "../control/instance.ts";
 import {
   MAX_CONFIRM_MS,
   type PolicyChangeReply,
   type PolicyCheckReply,
+  type PolicyCheckRequest,
   type PolicyShowReply,
 } from "../control/policy-api.ts";
 import { type Context, type Declare, examples, type Input } from "./context.ts";
-import { flowLines } from "./flows.ts";
+import { cutLines, flowLines, more } from "./flows.ts";
 import { counted, duration, peerName, printable, table } from "./format.ts";
 import { parseSpan } from "./span.ts";
 
@@ -72,9 +75,21 @@ function showLines(reply: PolicyShowReply, context: Context): string[] {
 
 async function check(context: Context, input: Input): Promise<ExitCode> {
   const file = input.args[0];
-  const reply = await context.call("policy/check", file === undefined ? {} : { path: resolve(file) });
+  const reply = await checked(context, file === undefined ? {} : { path: resolve(file) });
   context.answer(reply, () => checkLines(reply, context));
   return reply.mistakes.length + reply.failedTests.length === 0 ? EXIT.ok : EXIT.failed;
+}
+
+/** By the daemon, which knows peers and flows; while none runs, by this program. */
+async function checked(context: Context, request: PolicyCheckRequest): Promise<Sealed<PolicyCheckReply>> {
+  try {
+    return await context.call("policy/check", request);
+  } catch (error) {
+    if (!(error instanceof PilotError) || error.code !== "not_running") throw error;
+  }
+  const { checkWithoutDaemon } = await import("../daemon/policy-check.ts");
+  const { policy } = instancePaths(context.options.instance);
+  return { schema: SCHEMA, ...checkWithoutDaemon(request.path, policy) };
 }
 
 function checkLines(reply: PolicyCheckReply, context: Context): string[] {
@@ -86,8 +101,10 @@ function checkLines(reply: PolicyCheckReply, context: Context): string[] {
     lines.push(printable(`${file}:${line}: the test fails: ${text} (${why})`));
   }
   if (lines.length === 0) lines.push(`${counted(reply.rules, "rule")}, ${counted(reply.tests, "test")}: all is well`);
-  if (reply.wouldCut.length > 0) {
-    lines.push(`would cut ${counted(reply.wouldCut.length, "live flow")}:`, ...flowLines(reply.wouldCut, context));
+  if (reply.wouldCut === null) lines.push("no daemon runs: nothing was compared with peers and live flows");
+  else if (reply.wouldCut.length > 0) {
+    const flows = [...flowLines(reply.wouldCut, context), ...more(reply.wouldCut, reply.wouldCutFlows)];
+    lines.push(`would cut ${counted(reply.wouldCutFlows ?? 0, "live flow")}:`, ...flows);
   }
   return lines;
 }
@@ -102,7 +119,7 @@ async function apply(context: Context, input: Input): Promise<ExitCode> {
 function changed(context: Context, reply: PolicyChangeReply): ExitCode {
   context.answer(reply, () => {
     const lines = [`in force: ${counted(reply.rules, "rule")}`];
-    if (reply.cut.length > 0) lines.push(`cut ${counted(reply.cut.length, "flow")}:`, ...flowLines(reply.cut, context));
+    lines.push(...cutLines(reply, context));
     if (reply.confirmWithinS !== null) {
       lines.push(`taken back in ${duration(reply.confirmWithinS)} unless you run: pilot-tun policy confirm`);
     }

@@ -60,8 +60,10 @@ export interface PolicyCheckReply {
   readonly tests: number;
   readonly mistakes: readonly PolicyMistake[];
   readonly failedTests: readonly FailedTest[];
-  /** Live flows that would end; empty while there are mistakes. */
-  readonly wouldCut: readonly FlowStatus[];
+  /** Live flows that would end, the first MAX_LISTED_CUTS; none while there are mistakes, null when no daemon runs. */
+  readonly wouldCut: readonly FlowStatus[] | null;
+  /** How many they are; null when no daemon runs. */
+  readonly wouldCutFlows: number | null;
 }
 
 export interface RuleStatus extends PolicyPlace {
@@ -91,7 +93,9 @@ export const MAX_CONFIRM_MS = 3_600_000;
 
 export interface PolicyChangeReply {
   readonly rules: number;
+  /** The first MAX_LISTED_CUTS. */
   readonly cut: readonly FlowStatus[];
+  readonly cutFlows: number;
   readonly confirmWithinS: number | null;
 }
 
@@ -113,11 +117,30 @@ export interface FlowStatus {
   readonly txBytes: number;
   /** The same from the peer. */
   readonly rxBytes: number;
+  /** Who owns the local socket; null when nobody knows: it is closed, in another network namespace, or the kernel's. */
+  readonly program: ProgramStatus | null;
+}
+
+export interface ProgramStatus {
+  /** Of the socket's user. */
+  readonly uid: number;
+  /** Of the youngest process that holds the socket; null when none can be seen. */
+  readonly pid: number | null;
+  /** As the kernel calls it. */
+  readonly name: string | null;
+  /** Of the system's service manager; null when it runs in none. */
+  readonly unit: string | null;
 }
 
 export interface FlowsReply {
+  /** Those that had a packet last, at most MAX_LISTED_FLOWS. */
   readonly flows: readonly FlowStatus[];
+  readonly total: number;
 }
+
+/** What a reply and a person can take. */
+export const MAX_LISTED_FLOWS = 10_000;
+export const MAX_LISTED_CUTS = 1_000;
 
 export interface FlowKillRequest {
   readonly id: string;
@@ -146,7 +169,9 @@ export interface LockdownStatus {
 
 export interface LockdownReply {
   readonly lockdown: LockdownStatus | null;
+  /** The first MAX_LISTED_CUTS. */
   readonly cut: readonly FlowStatus[];
+  readonly cutFlows: number;
 }
 
 export interface WhyRequest {

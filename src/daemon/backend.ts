@@ -47,6 +47,7 @@ import type { NodeMemory } from "./node-memory.ts";
 import type { OverlayInterface } from "./overlay-interface.ts";
 import { nodeInText } from "./peer-text.ts";
 import { PolicyRequests } from "./policy-requests.ts";
+import { SocketOwners } from "./socket-owners.ts";
 import { traceReply } from "./trace.ts";
 import { transportProblems } from "./transport-problems.ts";
 import type { TrustFile } from "./trust-file.ts";
@@ -81,6 +82,7 @@ export class Backend implements ControlBackend {
   readonly config: Configuration;
   readonly audit: AuditBackend;
   readonly #parts: BackendParts;
+  readonly #owners: SocketOwners;
   readonly #pongs = new Waiters<number, number>();
   readonly #beaconMtus = new Waiters<"beacon", number | undefined>();
   readonly #names = new Waiters<string, NodeId | undefined>();
@@ -94,8 +96,12 @@ export class Backend implements ControlBackend {
       find: (text: string, signal: AbortSignal) => this.#findOther(text, signal),
       identity: (node: NodeId) => this.#identity(node),
     };
+    this.#owners = new SocketOwners({
+      interfaceName: parts.options.tun,
+      answer: (id, owner) => ways.input((at) => parts.engine.answerOwner(id, owner, at)),
+    });
     this.network = new NetworkRequests({ ...parts, ...ways });
-    this.policy = new PolicyRequests({ ...parts, ...ways, policyFile: parts.options.policy });
+    this.policy = new PolicyRequests({ ...parts, ...ways, owners: this.#owners, policyFile: parts.options.policy });
     this.trust = new TrustRequests({ ...parts, ...ways });
     this.audit = { flush: async (_request, signal) => await demandAudit(parts.auditLog).flush(signal) };
     this.config = new Configuration({
@@ -149,6 +155,11 @@ export class Backend implements ControlBackend {
         return;
       case "network":
         this.network.answered(event);
+        return;
+      case "owner-wanted":
+        return this.#owners.handleQuestion(event.question);
+      case "tags-changed":
+        this.#keep(() => memory.rememberTags(engine.gate.tags.toStored()));
         return;
       case "networks-changed":
         this.#keep(() => memory.rememberNetworks(engine.networks.toStored()));

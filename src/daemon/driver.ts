@@ -46,6 +46,22 @@ export class Driver {
   /** Must be called after every input that did not come through the driver itself (commands, registry). */
   drain(): void {
     if (this.#stopped) return;
+    do this.#drainOutputs();
+    while (this.#takeHeld());
+    this.#arm();
+  }
+
+  /** Packets that waited for an answer are looked at again; false when there are none. */
+  #takeHeld(): boolean {
+    const packets = this.#engine.takeHeld();
+    if (packets.length === 0) return false;
+    const count = this.#plane.putTunPackets(packets);
+    this.#engine.handleTunBatch(count, this.#clock());
+    this.#plane.sealAndSend(count);
+    return true;
+  }
+
+  #drainOutputs(): void {
     const engine = this.#engine;
     for (let out = engine.pollTransmit(); out !== undefined; out = engine.pollTransmit()) {
       this.#plane.sendDatagram(out.to, out.datagram, out.mayBreak);
@@ -59,7 +75,6 @@ export class Driver {
       this.#hooks.handleEvent(event);
     this.#hooks.pumpRegistry();
     this.#hooks.pumpPlain();
-    this.#arm();
   }
 
   /** An input from outside the packet path: `act` runs with a fresh clock, then everything is drained. */

@@ -1,10 +1,13 @@
 /** Flows as the local API shows them. */
 import type { PeerIdentity } from "../control/api.ts";
-import type { FlowStatus } from "../control/policy-api.ts";
+import type { FlowStatus, ProgramStatus } from "../control/policy-api.ts";
 import type { Engine } from "../engine/engine.ts";
 import { now } from "../io/clock.ts";
 import type { Flow } from "../policy/flow-table.ts";
+import { type SocketOwner, unitOf } from "../policy/socket-owner.ts";
+import type { OverlayPrefix } from "../wire/address.ts";
 import type { NodeId } from "../wire/ids.ts";
+import type { FlowPlace } from "./socket-owners.ts";
 
 export interface FlowStatusParts {
   readonly engine: Engine;
@@ -34,6 +37,35 @@ function flowStatus(flow: Flow, peer: PeerIdentity, engine: Engine, nowS: number
     idleS: Math.max(0, nowS - flow.lastSeenS),
     txBytes: flow.sentBytes,
     rxBytes: flow.receivedBytes,
+    program: programStatus(flow.owner),
+  };
+}
+
+/** Of several programs that hold a socket the youngest: a worker, not who started it. */
+function programStatus(owner: SocketOwner | undefined): ProgramStatus | null {
+  if (owner === undefined) return null;
+  const [program] = [...owner.programs].sort((a, b) => b.pid - a.pid);
+  const known = program && { pid: program.pid, name: program.name, unit: unitOf(program.cgroup) ?? null };
+  return { uid: owner.uid, ...(known ?? { pid: null, name: null, unit: null }) };
+}
+
+/** Where the local end of a flow is to be looked for. */
+export function placeOf(flow: Flow, prefix: OverlayPrefix): FlowPlace {
+  const address = (tail: Uint8Array) => {
+    const bytes = new Uint8Array(16);
+    bytes.set(prefix.bytes.subarray(0, 4));
+    bytes.set(tail, 4);
+    return bytes;
+  };
+  const isEcho = flow.protocol === 58;
+  return {
+    protocol: flow.protocol,
+    local: address(flow.local),
+    remote: address(flow.remote),
+    // The "ports" of an echo are its identifier alone.
+    localPort: isEcho ? flow.remotePort : flow.localPort,
+    remotePort: isEcho ? 0 : flow.remotePort,
+    direction: flow.beganRemotely ? "in" : "out",
   };
 }
 

@@ -5,6 +5,7 @@
 import type { Endpoint } from "../base/endpoint.ts";
 import type { PeerKind } from "../engine/bridge-conversation.ts";
 import { NO_NETWORKS, type StoredNetworks } from "../engine/networks.ts";
+import type { StoredTags } from "../engine/peer-tags.ts";
 import type { Problem, StateDirectory } from "../io/state-directory.ts";
 import { type NodeId, nodeId } from "../wire/ids.ts";
 
@@ -79,6 +80,15 @@ export class NodeMemory {
     if (JSON.stringify(this.networks) !== JSON.stringify(networks)) this.#save({ ...this.#stored, networks });
   }
 
+  /** What peers called themselves when they were last asked about. */
+  get tags(): StoredTags {
+    return this.#stored.tags ?? [];
+  }
+
+  rememberTags(tags: StoredTags): void {
+    if (JSON.stringify(this.tags) !== JSON.stringify(tags)) this.#save({ ...this.#stored, tags });
+  }
+
   nodeNamed(name: string): NodeId | undefined {
     const entry = this.#stored.names.find((known) => known.name === name);
     return entry && nodeId(entry.node);
@@ -107,6 +117,8 @@ interface StoredNode {
   readonly names: readonly { readonly name: string; readonly node: number }[];
   /** Absent in files of earlier versions. */
   readonly networks?: StoredNetworks;
+  /** Absent in files of earlier versions. */
+  readonly tags?: StoredTags;
 }
 
 function parseStored(json: unknown): StoredNode | undefined {
@@ -116,6 +128,7 @@ function parseStored(json: unknown): StoredNode | undefined {
   if (stored.hostname !== null && typeof stored.hostname !== "string") return undefined;
   if (stored.port !== null && !isPort(stored.port)) return undefined;
   if (stored.networks !== undefined && !areNetworks(stored.networks)) return undefined;
+  if (stored.tags !== undefined && !areTags(stored.tags)) return undefined;
   const sound =
     stored.endpoints.every(
       (entry) => isNodeNumber(entry?.node) && typeof entry.address === "string" && isPort(entry.port),
@@ -134,6 +147,14 @@ function areNetworks(stored: Partial<StoredNetworks> | null): boolean {
   return (
     lists.every((list) => Array.isArray(list) && list.every(isPort)) && // 1 to 65,535, as ports are
     stored.peers.every((peer) => isNodeNumber(peer.node))
+  );
+}
+
+function areTags(stored: unknown): boolean {
+  const isText = (tag: unknown) => typeof tag === "string";
+  return (
+    Array.isArray(stored) &&
+    stored.every((entry) => isNodeNumber(entry?.node) && Array.isArray(entry.tags) && entry.tags.every(isText))
   );
 }
 

@@ -45,6 +45,14 @@ export function writePolicyFile(file: string, { text, writtenAt }: PolicySource)
   }
 }
 
+export function missingPolicy(path: string): PilotError {
+  return new PilotError(
+    "policy_missing",
+    `There is no policy at ${path}`,
+    "Write one. To let trusted peers do everything: allow in any from trusted, and allow out any to trusted.",
+  );
+}
+
 function readSource(path: string): PolicySource | undefined {
   try {
     const { mtimeMs, mode, size } = statSync(path);

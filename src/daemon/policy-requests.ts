@@ -6,36 +6,39 @@
 import type { Instant, WallClock } from "../base/instant.ts";
 import { PilotError } from "../base/pilot-error.ts";
 import type { PeerIdentity } from "../control/api.ts";
-import type {
-  FlowKillReply,
-  FlowKillRequest,
-  FlowStatus,
-  FlowsReply,
-  LockdownReply,
-  LockdownRequest,
-  LockdownStatus,
-  PolicyApplyRequest,
-  PolicyBackend,
-  PolicyChangeReply,
-  PolicyCheckReply,
-  PolicyCheckRequest,
-  PolicyShowReply,
-  WhyReply,
-  WhyRequest,
+import {
+  type FlowKillReply,
+  type FlowKillRequest,
+  type FlowStatus,
+  type FlowsReply,
+  type LockdownReply,
+  type LockdownRequest,
+  type LockdownStatus,
+  MAX_LISTED_CUTS,
+  MAX_LISTED_FLOWS,
+  type PolicyApplyRequest,
+  type PolicyBackend,
+  type PolicyChangeReply,
+  type PolicyCheckReply,
+  type PolicyCheckRequest,
+  type PolicyShowReply,
+  type WhyReply,
+  type WhyRequest,
 } from "../control/policy-api.ts";
 import type { Engine } from "../engine/engine.ts";
 import { now, wallNow } from "../io/clock.ts";
 import type { StateDirectory } from "../io/state-directory.ts";
-import { failedTests, type PeerFacts } from "../policy/evaluate.ts";
+import type { PeerFacts } from "../policy/evaluate.ts";
 import type { Flow } from "../policy/flow-table.ts";
-import { type ParsedPolicy, type PolicySource, parsePolicy } from "../policy/parse-policy.ts";
+import type { PolicySource } from "../policy/parse-policy.ts";
 import { type Lockdown, Policy } from "../policy/policy.ts";
 import type { Rule, Selector } from "../policy/rule.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
 import { type NodeId, nodeId } from "../wire/ids.ts";
-import { readAccounts } from "./accounts.ts";
-import { flowStatuses } from "./flow-status.ts";
-import { readCandidate, readPolicyFiles, writePolicyFile } from "./policy-files.ts";
+import { flowStatuses, placeOf } from "./flow-status.ts";
+import { checkPolicy, checkReply, sourcesToCheck } from "./policy-check.ts";
+import { missingPolicy, readCandidate, readPolicyFiles, writePolicyFile } from "./policy-files.ts";
+import type { SocketOwners } from "./socket-owners.ts";
 import { explain } from "./why.ts";
 
 export interface PolicyRequestParts {
@@ -43,6 +46,7 @@ export interface PolicyRequestParts {
   readonly engine: Engine;
   readonly book: TrustBook;
   readonly state: Pick<StateDirectory, "load" | "save">;
+  readonly owners: Pick<SocketOwners, "find">;
   input<T>(act: (at: Instant) => T): T;
   find(text: string, signal: AbortSignal): Promise<NodeId>;
   identity(node: NodeId): PeerIdentity;
@@ -69,8 +73,8 @@ export class PolicyRequests implements PolicyBackend {
   start(): void {
     const { policyFile, engine, state } = this.#parts;
     const sources = readPolicyFiles(policyFile.path);
-    if (sources === undefined && policyFile.mustExist) throw missing(policyFile.path);
-    if (sources !== undefined) engine.admission.replaceRules(this.#accept(parsePolicy(sources, readAccounts())), now());
+    if (sources === undefined && policyFile.mustExist) throw missingPolicy(policyFile.path);
+    if (sources !== undefined) engine.admission.replaceRules(this.#accept(sources), now());
     const stored = state.load("lockdown.json", parseLockdown);
     if (stored.problem !== undefined) engine.problems.set(stored.problem.code, stored.problem);
     // A record of a lockdown that cannot be read was one: it stays until lifted.
@@ -86,19 +90,13 @@ export class PolicyRequests implements PolicyBackend {
 
   async check({ path }: PolicyCheckRequest): Promise<PolicyCheckReply> {
     const { policyFile, engine } = this.#parts;
-    const sources = path === undefined ? readPolicyFiles(policyFile.path) : readCandidate(path, policyFile.path);
-    if (sources === undefined) throw missing(policyFile.path);
-    const parsed = parsePolicy(sources, readAccounts());
-    const isSound = parsed.problems.length === 0;
+    const checked = checkPolicy(sourcesToCheck(path, policyFile.path), (selector) => this.#peerOf(selector));
+    if (checked.parsed.problems.length > 0) return checkReply(checked, { wouldCut: [], wouldCutFlows: 0 });
+    await this.#learnOwnersFor(checked.parsed.rules);
     const candidate = new Policy();
-    candidate.replace(parsed.rules, wallNow());
-    return {
-      rules: parsed.rules.length,
-      tests: parsed.tests.length,
-      mistakes: parsed.problems.map((problem) => ({ ...problem })),
-      failedTests: isSound ? this.#failedTests(parsed) : [],
-      wouldCut: isSound ? this.#statusOf(engine.admission.preview(candidate, now())) : [],
-    };
+    candidate.replace(checked.parsed.rules, wallNow());
+    const cut = engine.admission.preview(candidate, now());
+    return checkReply(checked, { wouldCut: this.#listed(cut), wouldCutFlows: cut.length });
   }
 
   async show(): Promise<PolicyShowReply> {
@@ -123,7 +121,8 @@ export class PolicyRequests implements PolicyBackend {
     const { policyFile, engine } = this.#parts;
     if (this.#trial !== undefined) throw trialRuns();
     const sources = readCandidate(path, policyFile.path);
-    const rules = this.#accept(parsePolicy(sources, readAccounts()));
+    const rules = this.#accept(sources);
+    await this.#learnOwnersFor(rules);
     const before = engine.admission.policy.rules;
     const kept = path === policyFile.path ? undefined : sources[0];
     // The file first: what is in force without being kept would be gone at the next start.
@@ -139,7 +138,12 @@ export class PolicyRequests implements PolicyBackend {
     const trial = this.#demandTrial();
     this.#keep(trial.kept);
     this.close();
-    return { rules: this.#parts.engine.admission.policy.rules?.length ?? 0, cut: [], confirmWithinS: null };
+    return {
+      rules: this.#parts.engine.admission.policy.rules?.length ?? 0,
+      cut: [],
+      cutFlows: 0,
+      confirmWithinS: null,
+    };
   }
 
   async rollback(): Promise<PolicyChangeReply> {
@@ -152,13 +156,18 @@ export class PolicyRequests implements PolicyBackend {
     if (this.#trial !== undefined) throw trialRuns();
     const sources = readPolicyFiles(policyFile.path);
     // Files that are gone must not open what they closed.
-    if (sources === undefined && engine.admission.policy.rules !== undefined) throw missing(policyFile.path);
-    if (sources === undefined) return { rules: 0, cut: [], confirmWithinS: null };
-    return this.#replace(this.#accept(parsePolicy(sources, readAccounts())));
+    if (sources === undefined && engine.admission.policy.rules !== undefined) throw missingPolicy(policyFile.path);
+    if (sources === undefined) return { rules: 0, cut: [], cutFlows: 0, confirmWithinS: null };
+    const rules = this.#accept(sources);
+    await this.#learnOwnersFor(rules);
+    return this.#replace(rules);
   }
 
   async flows(): Promise<FlowsReply> {
-    return { flows: this.#statusOf(this.#parts.engine.admission.list(now())) };
+    const listed = () => mostRecent(this.#parts.engine.admission.list(now()));
+    await this.#learnOwners(listed());
+    const total = this.#parts.engine.admission.list(now()).length;
+    return { flows: this.#statusOf(listed()), total };
   }
 
   async kill({ id }: FlowKillRequest): Promise<FlowKillReply> {
@@ -177,7 +186,8 @@ export class PolicyRequests implements PolicyBackend {
     const lockdown: Lockdown | undefined = request.on ? { except, since, until } : undefined;
     const cut = this.#parts.input((at) => engine.admission.setLockdown(lockdown, at));
     state.save("lockdown.json", lockdown === undefined ? { version: 1 } : { version: 1, ...lockdown });
-    return { lockdown: lockdown === undefined ? null : this.#lockdownStatus(lockdown), cut: this.#statusOf(cut) };
+    const status = lockdown === undefined ? null : this.#lockdownStatus(lockdown);
+    return { lockdown: status, cut: this.#listed(cut), cutFlows: cut.length };
   }
 
   async why(request: WhyRequest, signal: AbortSignal): Promise<WhyReply> {
@@ -187,16 +197,13 @@ export class PolicyRequests implements PolicyBackend {
   // ---- inside
 
   /** Rules without a mistake; throws PilotError `policy_invalid` with all there is. */
-  #accept(parsed: ParsedPolicy): readonly Rule[] {
+  #accept(sources: readonly PolicySource[]): readonly Rule[] {
+    const { parsed, failedTests } = checkPolicy(sources, (selector) => this.#peerOf(selector));
     const mistakes = parsed.problems.map(
       ({ file, line, column, message, hint }) => `${file}:${line}:${column}: ${message}. ${hint}`,
     );
-    for (const { owner, peer, source } of parsed.rules) {
-      if (owner === undefined && peer.kind !== "tag") continue;
-      mistakes.push(`${source.file}:${source.line}: programs and tags are not known yet: no rule may name them`);
-    }
     if (mistakes.length > 0) throw invalid(mistakes);
-    const failed = this.#failedTests(parsed).map(({ file, line, text, decidedBy }) => {
+    const failed = failedTests.map(({ file, line, text, decidedBy }) => {
       const why =
         decidedBy === null ? "no rule matches" : `${decidedBy.file}:${decidedBy.line} decides: ${decidedBy.text}`;
       return `${file}:${line}: the test fails: ${text} (${why})`;
@@ -205,14 +212,20 @@ export class PolicyRequests implements PolicyBackend {
     return parsed.rules;
   }
 
-  #failedTests({ rules, tests }: ParsedPolicy): PolicyCheckReply["failedTests"] {
-    const failed = failedTests(rules, tests, (selector) => this.#peerOf(selector), wallNow());
-    return failed.map(({ test, rule }) => ({
-      file: test.source.file,
-      line: test.source.line,
-      text: test.text,
-      decidedBy: rule === undefined ? null : { file: rule.source.file, line: rule.source.line, text: rule.text },
-    }));
+  /** Live flows are judged again by rules about programs: that needs to be known of those that began without. */
+  async #learnOwnersFor(rules: readonly Rule[]): Promise<void> {
+    const { admission } = this.#parts.engine;
+    if (rules.some((rule) => rule.owner !== undefined)) await this.#learnOwners(admission.list(now()));
+  }
+
+  async #learnOwners(flows: readonly Flow[]): Promise<void> {
+    const { engine, owners } = this.#parts;
+    const unknown = flows.filter((flow) => flow.owner?.programs[0] === undefined);
+    const found = await owners.find(unknown.map((flow) => placeOf(flow, engine.prefix)));
+    unknown.forEach((flow, index) => {
+      const owner = found[index];
+      if (owner !== undefined) engine.admission.noteOwner(flow, owner);
+    });
   }
 
   /** The trusted peer that a test speaks of. */
@@ -225,7 +238,7 @@ export class PolicyRequests implements PolicyBackend {
         (selector.kind === "name" && record?.hostname === selector.name) ||
         (selector.kind === "address" && selector.address.node === node) ||
         (selector.kind === "key" && selector.fingerprint === fingerprint);
-      if (isMeant) return { node, name: record?.hostname, fingerprint, tags: [] };
+      if (isMeant) return { node, name: record?.hostname, fingerprint, tags: engine.gate.tags.of(node) };
     }
     return undefined;
   }
@@ -233,7 +246,7 @@ export class PolicyRequests implements PolicyBackend {
   #replace(rules: readonly Rule[] | undefined): PolicyChangeReply {
     const { engine, input } = this.#parts;
     const cut = input((at) => engine.admission.replaceRules(rules, at));
-    return { rules: rules?.length ?? 0, cut: this.#statusOf(cut), confirmWithinS: null };
+    return { rules: rules?.length ?? 0, cut: this.#listed(cut), cutFlows: cut.length, confirmWithinS: null };
   }
 
   #takeBack(): PolicyChangeReply {
@@ -268,6 +281,10 @@ export class PolicyRequests implements PolicyBackend {
     };
   }
 
+  #listed(cut: readonly Flow[]): FlowStatus[] {
+    return this.#statusOf(cut.slice(0, MAX_LISTED_CUTS));
+  }
+
   #statusOf(flows: readonly Flow[]): FlowStatus[] {
     return flowStatuses(flows, this.#parts);
   }
@@ -284,18 +301,15 @@ function parseLockdown(json: unknown): { lockdown: Lockdown | undefined } | unde
   return { lockdown: { except: except.map(nodeId), since: since as WallClock, until: until as WallClock | undefined } };
 }
 
+function mostRecent(flows: Flow[]): Flow[] {
+  if (flows.length <= MAX_LISTED_FLOWS) return flows;
+  return flows.sort((a, b) => b.lastSeenS - a.lastSeenS).slice(0, MAX_LISTED_FLOWS);
+}
+
 function invalid(mistakes: readonly string[]): PilotError {
   const more = mistakes.length > SHOWN_MISTAKES ? `\n… and ${mistakes.length - SHOWN_MISTAKES} more` : "";
   const message = `The policy is not put in force:\n${mistakes.slice(0, SHOWN_MISTAKES).join("\n")}${more}`;
   return new PilotError("policy_invalid", message, "Mend the lines named; pilot-tun policy check FILE shows them all.");
-}
-
-function missing(path: string): PilotError {
-  return new PilotError(
-    "policy_missing",
-    `There is no policy at ${path}`,
-    "Write one. To let trusted peers do everything: allow in any from trusted, and allow out any to trusted.",
-  );
 }
 
 function trialRuns(): PilotError {

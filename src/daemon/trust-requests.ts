@@ -2,6 +2,7 @@
 import type { Instant } from "../base/instant.ts";
 import { PilotError } from "../base/pilot-error.ts";
 import type { PeerIdentity, PeerRequest } from "../control/api.ts";
+import { MAX_LISTED_CUTS } from "../control/policy-api.ts";
 import type {
   RevokeReply,
   TrustApproveRequest,
@@ -116,12 +117,12 @@ export class TrustRequests implements TrustBackend {
     const outcome = this.#parts.input((at) => engine.introductions.revoke(node, at));
     const elapsedMs = now() - startedAt;
     if (outcome === undefined) throw bookFull();
-    const cut = flowStatuses(outcome.cut, this.#parts);
+    const cut = flowStatuses(outcome.cut.slice(0, MAX_LISTED_CUTS), this.#parts);
     const toldAt = wasUp ? await acknowledged : undefined;
     return {
       peer: this.#parts.identity(node),
       epoch: outcome.record.epoch,
-      cutFlows: cut.length,
+      cutFlows: outcome.cut.length,
       cut,
       elapsedMs,
       peerTold: toldAt !== undefined ? "acknowledged" : wasUp ? "sent" : "unreachable",

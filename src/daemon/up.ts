@@ -104,6 +104,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
       plainOnly: options.plainOnly,
       networks: memory.networks,
       leaseNow: trust.leaseNow(),
+      tags: memory.tags,
     },
     {
       crypto,

@@ -14,7 +14,7 @@ import type { BeaconWay } from "./beacon-way.ts";
 import type { BridgeConversation } from "./bridge-conversation.ts";
 import type { DirectHandshakes } from "./direct-handshakes.ts";
 import type { EngineEvent, EngineParts } from "./engine-ports.ts";
-import type { Governor } from "./governor.ts";
+import type { Gate } from "./gate.ts";
 import type { Introductions } from "./introductions.ts";
 import type { KnownEndpoints } from "./known-endpoints.ts";
 import type { Leases } from "./leases.ts";
@@ -45,7 +45,7 @@ export interface ConsequencesParts extends Pick<EngineParts, "registry" | "beaco
   readonly streams: NodeStreams;
   readonly refusals: Refusals;
   readonly drops: DropCounters;
-  readonly governor: Governor;
+  readonly gate: Gate;
   readonly leases: Leases;
   emit(event: EngineEvent): void;
   transmit(transmit: Transmit): void;
@@ -99,6 +99,10 @@ export class Consequences {
     for (let pong = this.#parts.pings.pollPong(); pong !== undefined; pong = this.#parts.pings.pollPong()) {
       this.#parts.emit({ kind: "pong", pong });
     }
+    const { owners } = this.#parts.gate;
+    for (let question = owners.pollQuestion(); question !== undefined; question = owners.pollQuestion()) {
+      this.#parts.emit({ kind: "owner-wanted", question });
+    }
     if (this.#parts.trust.takeChanged()) this.#parts.emit({ kind: "trust-changed" });
   }
 
@@ -147,7 +151,7 @@ export class Consequences {
         return;
       case "barred":
         this.#parts.drops.count("wrong-path");
-        this.#parts.governor.refuseDetour(link, event.packet.bytes, now);
+        this.#parts.gate.governor.refuseDetour(link, event.packet.bytes, now);
         return;
     }
   }
@@ -165,6 +169,7 @@ export class Consequences {
   #handleRegistryEvent(event: RegistryEvent, now: Instant): void {
     if (event.kind === "registered") this.#parts.introductions.registered(now);
     this.#parts.networks.handleRegistry(event, now);
+    this.#parts.gate.handleRegistry(event, now);
     if (event.kind === "network") this.#parts.emit(event);
     this.#parts.strangers.handleRegistry(event, now);
     if (event.kind === "hostname") {

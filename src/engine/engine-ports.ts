@@ -13,6 +13,8 @@ import type { OverlayPrefix } from "../wire/address.ts";
 import type { NodeId } from "../wire/ids.ts";
 import type { PeerKind } from "./bridge-conversation.ts";
 import type { StoredNetworks } from "./networks.ts";
+import type { OwnerQuestion } from "./owner-questions.ts";
+import type { StoredTags } from "./peer-tags.ts";
 import type { Pong } from "./pings.ts";
 
 export interface EngineOptions {
@@ -38,6 +40,8 @@ export interface EngineOptions {
   readonly leaseNow?: LeaseTime;
   /** Memberships from an earlier run. */
   readonly networks?: StoredNetworks;
+  /** Tags of peers from an earlier run. */
+  readonly tags?: StoredTags;
 }
 
 export interface EngineParts {
@@ -49,6 +53,9 @@ export interface EngineParts {
 }
 
 export type EngineEvent =
+  /** Whose local socket has this flow? The answer goes to `answerOwner`. */
+  | { readonly kind: "owner-wanted"; readonly question: OwnerQuestion }
+  | { readonly kind: "tags-changed" }
   | { readonly kind: "trust-changed" }
   | { readonly kind: "endpoints-changed" }
   | { readonly kind: "kinds-changed" }

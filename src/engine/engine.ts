@@ -11,15 +11,16 @@ import { DropCounters, type DropReason } from "../base/drop-reason.ts";
 import type { Endpoint, LocalAddress } from "../base/endpoint.ts";
 import { after, type Deadline, earlier, type Instant, type WallClock } from "../base/instant.ts";
 import { FlowTable } from "../policy/flow-table.ts";
-import { Policy } from "../policy/policy.ts";
+import type { SocketOwner } from "../policy/socket-owner.ts";
 import { Routes } from "../routing/routes.ts";
 import type { LeaseTime } from "../trust/lease.ts";
 import { consents } from "../trust/trust-record.ts";
+import type { StagedPacket } from "../tunnel/data-plane.ts";
 import type { Link } from "../tunnel/link.ts";
 import { LinkTable, type Transmit } from "../tunnel/link-table.ts";
-import { encodeAddressBytes } from "../wire/address.ts";
+import { encodeAddressBytes, type OverlayPrefix } from "../wire/address.ts";
 import { type NetworkId, type NodeId, networkId } from "../wire/ids.ts";
-import { Admission } from "./admission.ts";
+import type { Admission } from "./admission.ts";
 import { BeaconMtu } from "./beacon-mtu.ts";
 import { BeaconWay } from "./beacon-way.ts";
 import { BridgeConversation, bridgeHeader, type PeerKind } from "./bridge-conversation.ts";
@@ -27,7 +28,7 @@ import { Consequences } from "./consequences.ts";
 import { Datagrams } from "./datagrams.ts";
 import { DirectHandshakes } from "./direct-handshakes.ts";
 import type { EngineEvent, EngineOptions, EngineParts, LinkFacts } from "./engine-ports.ts";
-import { Governor } from "./governor.ts";
+import { Gate } from "./gate.ts";
 import { Inbound } from "./inbound.ts";
 import { Introductions } from "./introductions.ts";
 import { keyChangeProblem } from "./key-change.ts";
@@ -52,10 +53,12 @@ export type { EngineEvent, EngineOptions, EngineParts, LinkFacts } from "./engin
 
 export class Engine {
   readonly node: NodeId;
+  readonly prefix: OverlayPrefix;
   readonly routes: Routes;
   readonly introductions: Introductions;
   readonly networks: Networks;
-  readonly admission: Admission;
+  /** Decides about flows. */
+  readonly gate: Gate;
   readonly leases: Leases;
   readonly paths: Paths;
   readonly sizes: PacketSizes;
@@ -80,6 +83,8 @@ export class Engine {
   readonly #inbound: Inbound;
   readonly #transmits: Transmit[] = [];
   readonly #events: EngineEvent[] = [];
+  /** Packets for the interface that waited. Bound: what OwnerQuestions holds; emptied after each input. */
+  readonly #held: Uint8Array[] = [];
   readonly #history: LinkHistory;
   readonly #endpoints: KnownEndpoints;
   readonly #parting: Parting;
@@ -94,6 +99,7 @@ export class Engine {
     this.#options = options;
     this.#parts = parts;
     this.node = options.node;
+    this.prefix = options.prefix;
     this.#endpoints = new KnownEndpoints(options.endpoints);
     this.#clockOffsetMs = wall - now;
     this.#steadyOffsetMs = wall - now;
@@ -151,11 +157,7 @@ export class Engine {
       },
       now,
     );
-    const state = { flows: this.#flows, links: this.#links, routes: this.routes, refusals: this.#refusals };
-    const policy = new Policy();
-    const governor = new Governor({ ...state, policy });
-    const clocks = { wall: (at: Instant) => this.#wall(at), steadyS: (at: Instant) => this.steadyS(at) };
-    this.admission = new Admission({ ...parts, ...state, ...clocks, policy, governor, leases: this.leases });
+    this.gate = this.#createGate();
     this.plain = new PlainAgents({
       ...{ local: this.node, links: this.#links, streams: this.#streams, pings: this.#pings },
       admission: this.admission,
@@ -177,9 +179,8 @@ export class Engine {
     const shared = {
       dataPlane: parts.dataPlane,
       flows: this.#flows,
-      admission: this.admission,
-      governor,
-      leases: this.leases,
+      ...{ admission: this.admission, governor: this.gate.governor, leases: this.leases },
+      ...{ related: this.gate.related, owners: this.gate.owners },
       links: this.#links,
       routes: this.routes,
       networks: this.networks,
@@ -225,8 +226,8 @@ export class Engine {
     const kept = { refusals: this.#refusals, flows: this.#flows, history: this.#history, leases: this.leases };
     this.#parting = new Parting({ ...talk, ...kept });
     this.#consequences = new Consequences({
-      ...{ ...talk, ...parts, refusals: this.#refusals, strangers: this.#strangers, drops: this.#drops, governor },
-      leases: this.leases,
+      ...{ ...talk, ...parts, refusals: this.#refusals, strangers: this.#strangers, drops: this.#drops },
+      ...{ gate: this.gate, leases: this.leases },
       ...{ endpoints: this.#endpoints, introductions: this.introductions, networks: this.networks },
       ...{ paths: this.paths, beaconWay: this.beaconWay },
       emit: (event) => this.#events.push(event),
@@ -265,7 +266,7 @@ export class Engine {
     this.#links.handleTimeout(now);
     this.#strangers.handleTimeout(now);
     this.networks.handleTimeout(now);
-    this.admission.handleTimeout(now);
+    this.gate.handleTimeout(now);
     if (this.leases.handleTimeout(now)) this.#events.push({ kind: "trust-changed" });
     this.#streams.handleTimeout(now);
     this.#direct.handleTimeout(now);
@@ -311,6 +312,16 @@ export class Engine {
     this.#settle(now);
   }
 
+  get admission(): Admission {
+    return this.gate.admission;
+  }
+
+  /** To the event "owner-wanted"; undefined: nobody knows. */
+  answerOwner(id: number, owner: SocketOwner | undefined, now: Instant): void {
+    this.gate.owners.answer(id, owner, now);
+    this.#settle(now);
+  }
+
   link(node: NodeId): Link | undefined {
     return this.#links.get(node);
   }
@@ -348,7 +359,15 @@ export class Engine {
   }
 
   pollTunPacket(): Uint8Array | undefined {
-    return this.#refusals.pollPacket() ?? this.sizes.pollPacket() ?? this.plain.pollTunPacket();
+    return this.#refusals.pollPacket() ?? this.sizes.pollPacket() ?? this.plain.pollTunPacket() ?? this.#held.shift();
+  }
+
+  /**
+   * Packets of programs that waited for an answer: they are put before `handleTunBatch` once more, like packets that were
+   * just read. Must be asked for after `pollEvent`, until there are none.
+   */
+  takeHeld(): StagedPacket[] {
+    return this.gate.owners.takeOutbound();
   }
 
   pollEvent(): EngineEvent | undefined {
@@ -357,7 +376,7 @@ export class Engine {
 
   pollTimeout(): Deadline | undefined {
     let first = earlier(this.#links.pollTimeout(), this.#strangers.pollTimeout());
-    first = earlier(first, earlier(this.networks.pollTimeout(), this.admission.pollTimeout()));
+    first = earlier(first, earlier(this.networks.pollTimeout(), this.gate.pollTimeout()));
     first = earlier(first, earlier(this.leases.pollTimeout(), this.#streams.pollTimeout()));
     first = earlier(first, this.#direct.pollTimeout());
     first = earlier(first, this.plain.pollTimeout());
@@ -405,11 +424,43 @@ export class Engine {
 
   // ---- inside
 
+  #createGate(): Gate {
+    const state = { flows: this.#flows, links: this.#links, routes: this.routes, refusals: this.#refusals };
+    const leases = this.leases;
+    const tagsChanged = () => void this.#events.push({ kind: "tags-changed" });
+    return new Gate(
+      {
+        ...this.#parts,
+        ...state,
+        leases,
+        tagsChanged,
+        wall: (at) => this.#wall(at),
+        steadyS: (at) => this.steadyS(at),
+      },
+      this.#options.tags ?? [],
+    );
+  }
+
+  /** Packets of peers that waited for an answer. */
+  #decideHeld(now: Instant): void {
+    const { owners } = this.gate;
+    for (let waiting = owners.pollInbound(); waiting !== undefined; waiting = owners.pollInbound()) {
+      const link = this.#links.get(waiting.node);
+      if (link === undefined) continue;
+      const refused = waiting.isTranslated
+        ? this.plain.decideHeld(link, waiting.packet, now)
+        : this.#inbound.decideHeld(link, waiting, now, this.steadyS(now));
+      if (refused !== undefined) this.#drops.count(refused);
+      else if (!waiting.isTranslated) this.#held.push(waiting.packet);
+    }
+  }
+
   #wall(now: Instant): WallClock {
     return (now + this.#clockOffsetMs) as WallClock;
   }
 
   #settle(now: Instant): void {
+    this.#decideHeld(now);
     this.#consequences.settle(now);
   }
 

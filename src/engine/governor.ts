@@ -70,15 +70,21 @@ export class Governor {
   }
 
   /** Why a packet (or a run of them) of a peer may not come in. `link` is the one it came by. */
-  passIn(flow: number, link: Link, bytes: number, now: Instant): DropReason | undefined {
-    const { flows, policy, refusals } = this.#parts;
-    const byRelay = link.cameByRelay;
+  passIn(flow: number, link: Link, byRelay: boolean, bytes: number, now: Instant): DropReason | undefined {
+    const { flows, policy } = this.#parts;
     flows.setAnswersByRelay(flow, byRelay && !link.path.isRelayed);
     const verdict = flows.verdictOf(flow);
     const terms = policy.ruleOf(verdict)?.terms;
     if (terms === undefined) return undefined;
     if (terms.via !== undefined && byRelay !== (terms.via === "relay")) return "wrong-path";
-    const spent = this.#meters.of(verdict, link.node, now)?.pass("in", bytes, now);
+    return this.passTranslated(flow, bytes, now);
+  }
+
+  /** The same for bytes that came in a plain agent's stream, whose way was looked at with the stream's packets. */
+  passTranslated(flow: number, bytes: number, now: Instant): DropReason | undefined {
+    const { flows, links, refusals } = this.#parts;
+    const link = links.at(flows.linkOf(flow));
+    const spent = link && this.#meters.of(flows.verdictOf(flow), link.node, now)?.pass("in", bytes, now);
     if (spent === "over-budget") refusals.cut([flows.cutEntry(flow)]);
     return spent;
   }

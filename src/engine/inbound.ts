@@ -20,8 +20,10 @@ import type { Admission } from "./admission.ts";
 import type { Governor } from "./governor.ts";
 import type { Leases } from "./leases.ts";
 import type { Networks } from "./networks.ts";
+import type { OwnerQuestions, WaitingInbound } from "./owner-questions.ts";
 import type { PacketSizes } from "./packet-sizes.ts";
 import { MODE, type PlainAgents } from "./plain/plain-agents.ts";
+import type { RelatedPackets } from "./related-packets.ts";
 
 export interface InboundParts {
   readonly dataPlane: DataPlane;
@@ -29,6 +31,8 @@ export interface InboundParts {
   readonly admission: Admission;
   readonly governor: Governor;
   readonly leases: Leases;
+  readonly related: RelatedPackets;
+  readonly owners: OwnerQuestions;
   readonly links: LinkTable;
   readonly routes: Routes;
   readonly networks: Networks;
@@ -57,6 +61,8 @@ export class Inbound {
   readonly #key: { -readonly [K in keyof FlowKey]: FlowKey[K] };
   /** Of the batch. */
   #nowS = 0;
+  /** The packet that is looked at came through the relay. */
+  #byRelay = false;
 
   constructor(parts: InboundParts) {
     this.#parts = parts;
@@ -96,7 +102,8 @@ export class Inbound {
     const isPacket = this.#rows[row + IN.KIND] === ROW_KIND.PACKET;
     const moved = (flags & ROW_FLAG.MOVED) !== 0;
     const source = moved ? this.#parts.dataPlane.source(this.#rows[row + IN.SOURCE]!) : undefined;
-    link.handleOpened(keySlot, source, (flags & ROW_FLAG.RELAYED) !== 0, isPacket, now);
+    this.#byRelay = (flags & ROW_FLAG.RELAYED) !== 0;
+    link.handleOpened(keySlot, source, this.#byRelay, isPacket, now);
 
     const offset = this.#rows[row + IN.OFFSET]!;
     const length = this.#rows[row + IN.LENGTH]!;
@@ -107,16 +114,24 @@ export class Inbound {
     const totalBytes = this.#rows[row + IN.TOTAL_BYTES]!;
     const refused = this.#decidePacket(link, offset, length, totalBytes, this.#rows[row + IN.NEXT_SEQ]!, now);
     if (refused === undefined) this.#rows[row + IN.VERDICT] = ACCEPT;
-    return refused;
+    return refused === "waits" ? undefined : refused;
   }
 
   /** A packet of the peer that came in pieces: may it pass? Called while a batch is being decided. */
-  decideReassembled(link: Link, packet: Uint8Array, now: Instant): DropReason | undefined {
+  decideReassembled(link: Link, packet: Uint8Array, now: Instant): DropReason | "waits" | undefined {
     if (!isWholeIpv6(packet)) return "malformed-packet";
     this.#lookInto(packet);
     const refused = this.#decidePacket(link, 0, packet.length, packet.length, nextSequenceOf(packet), now);
     this.#lookInto(this.#parts.dataPlane.inbound.arena);
     return refused;
+  }
+
+  /** A packet that waited to hear whose socket it is for. */
+  decideHeld(link: Link, { packet, byRelay }: WaitingInbound, now: Instant, nowS: number): DropReason | undefined {
+    this.#nowS = nowS;
+    this.#byRelay = byRelay;
+    const refused = this.decideReassembled(link, packet, now);
+    return refused === "waits" ? "owner-queue-full" : refused;
   }
 
   #lookInto(bytes: Uint8Array): void {
@@ -132,8 +147,8 @@ export class Inbound {
     totalBytes: number,
     nextSequence: number,
     now: Instant,
-  ): DropReason | undefined {
-    const { flows, trust, admission, governor, leases } = this.#parts;
+  ): DropReason | "waits" | undefined {
+    const { flows, trust, admission, governor, related, owners, leases } = this.#parts;
     const nowS = this.#nowS;
     if (length < IPV6_HEADER_BYTES) return "malformed-packet";
     if (length > this.#parts.mtuBytes) return "too-big";
@@ -150,21 +165,27 @@ export class Inbound {
     let flow = -1;
     if (this.#inPrefix(offset)) {
       if (shape === SHAPE.FLOW) flow = flows.find(key);
-      else flow = admission.findRelated(shape, this.#arena, offset, length, SIDE, key, nowS);
+      else flow = related.find(shape, this.#arena, offset, length, SIDE, key, nowS);
     }
     const isKnown = flow >= 0 && flows.linkOf(flow) === link.index;
     if (!isKnown || !flows.isLive(flow, trust.epoch, nowS, key.opens, true)) {
       const admitted = this.#admit(link, offset, now);
+      if (admitted === "waits") {
+        // Of a run that begins a flow the first packet waits: a sender that says more at once repeats itself.
+        const packet = this.#arena.subarray(offset, offset + length);
+        const waiting = { node: link.node, packet, byRelay: this.#byRelay, isTranslated: false };
+        return owners.hold(waiting) ? "waits" : "owner-queue-full";
+      }
       if (typeof admitted === "string") return admitted;
       flow = admitted;
     }
-    if (flows.isGoverned(flow) || link.cameByRelay !== link.path.isRelayed) {
-      const beyond = governor.passIn(flow, link, totalBytes, now);
+    if (flows.isGoverned(flow) || this.#byRelay !== link.path.isRelayed) {
+      const beyond = governor.passIn(flow, link, this.#byRelay, totalBytes, now);
       if (beyond !== undefined) return beyond;
     }
     if (!leases.spend(link.index, totalBytes)) return "lease-ended";
     flows.noteReceived(flow, totalBytes, nowS);
-    if (shape === SHAPE.FIRST_FRAGMENT) admission.noteFirstFragment(this.#arena, offset, length, SIDE, key, flow, nowS);
+    if (shape === SHAPE.FIRST_FRAGMENT) related.noteFirstFragment(this.#arena, offset, length, SIDE, key, flow, nowS);
     if (this.#arena[offset + IPV6.NEXT_HEADER] === NEXT_HEADER.TCP) {
       admission.noteTcpEnd(this.#arena, offset, flow);
       this.#followTcp(offset, length, flow, nextSequence, link);
@@ -179,7 +200,7 @@ export class Inbound {
   }
 
   /** The slow way: the source must belong to the peer whose key opened the frame, and both must consent. */
-  #admit(link: Link, offset: number, now: Instant): number | DropReason {
+  #admit(link: Link, offset: number, now: Instant): number | DropReason | "waits" {
     const { routes, trust, admission } = this.#parts;
     if (routes.ownerOf(this.#arena, offset + 8) !== link.node) return "spoofed-source";
     if (!routes.isLocal(this.#arena, offset + 24)) return "wrong-destination";

@@ -20,10 +20,12 @@ import type { Admission } from "./admission.ts";
 import type { Governor } from "./governor.ts";
 import type { Leases } from "./leases.ts";
 import type { Networks } from "./networks.ts";
+import type { OwnerQuestions } from "./owner-questions.ts";
 import type { PacketSizes } from "./packet-sizes.ts";
 import { MODE, type PlainAgents } from "./plain/plain-agents.ts";
 import type { NatBinding } from "./plain/tcp-nat.ts";
 import type { Refusals } from "./refusals.ts";
+import type { RelatedPackets } from "./related-packets.ts";
 
 export interface OutboundParts {
   readonly dataPlane: DataPlane;
@@ -31,6 +33,8 @@ export interface OutboundParts {
   readonly admission: Admission;
   readonly governor: Governor;
   readonly leases: Leases;
+  readonly related: RelatedPackets;
+  readonly owners: OwnerQuestions;
   readonly links: LinkTable;
   readonly routes: Routes;
   readonly networks: Networks;
@@ -71,7 +75,7 @@ export class Outbound {
   }
 
   #decideOne(row: number, now: Instant, nowS: number): DropReason | undefined {
-    const { flows, links, trust, admission, governor, leases, refusals } = this.#parts;
+    const { flows, links, trust, admission, governor, leases, refusals, related, owners } = this.#parts;
     const offset = this.#rows[row + OUT.OFFSET]!;
     const length = this.#rows[row + OUT.LENGTH]!;
 
@@ -84,14 +88,15 @@ export class Outbound {
     const shape = readFlowKey(this.#arena, offset, length, SIDE, key);
     if (shape === SHAPE.MALFORMED) return "malformed-packet";
     const binding = shape === SHAPE.FLOW ? this.#findConnection(offset) : undefined;
-    if (binding?.side === "daemon") return this.#sendToProgram(row, offset, binding, nowS);
+    if (binding?.side === "daemon") return this.#sendToProgram(row, offset, binding, now, nowS);
     let flow = -1;
     if (this.#inPrefix(offset)) {
       if (shape === SHAPE.FLOW) flow = flows.find(key);
-      else flow = admission.findRelated(shape, this.#arena, offset, length, SIDE, key, nowS);
+      else flow = related.find(shape, this.#arena, offset, length, SIDE, key, nowS);
     }
     if (flow < 0 || !flows.isLive(flow, trust.epoch, nowS, key.opens, false)) {
       const admitted = this.#admit(offset, length, now);
+      if (admitted === "waits") return owners.hold(this.#packetOf(row)) ? undefined : "owner-queue-full";
       if (typeof admitted === "string") {
         if (binding !== undefined) this.#parts.plain.connections.cutOne(binding.id, now);
         return admitted;
@@ -110,7 +115,7 @@ export class Outbound {
     }
     const way = isGoverned ? governor.wayOf(flow) : undefined;
     const link = flows.noteSent(flow, bytes, nowS);
-    if (shape === SHAPE.FIRST_FRAGMENT) admission.noteFirstFragment(this.#arena, offset, length, SIDE, key, flow, nowS);
+    if (shape === SHAPE.FIRST_FRAGMENT) related.noteFirstFragment(this.#arena, offset, length, SIDE, key, flow, nowS);
 
     // 3. It must fit the far interface and the path, segment by segment; what fits no frame but may be cut is.
     const segmentBytes =
@@ -176,7 +181,7 @@ export class Outbound {
   }
 
   /** The slow way, once per flow and epoch: ours to send, somebody's to receive, and both consent. */
-  #admit(offset: number, length: number, now: Instant): number | DropReason {
+  #admit(offset: number, length: number, now: Instant): number | DropReason | "waits" {
     const { routes, trust, refusals, links, admission } = this.#parts;
     const packet = this.#arena.subarray(offset, offset + length);
     if (!routes.isLocal(this.#arena, offset + 8)) return "spoofed-source";
@@ -208,7 +213,7 @@ export class Outbound {
       return "no-path";
     }
     const opened = admission.open(this.#key, link, SIDE, now);
-    if (typeof opened === "string") refusals.prohibited(packet, now);
+    if (typeof opened === "string" && opened !== "waits") refusals.prohibited(packet, now);
     return opened;
   }
 
@@ -261,20 +266,46 @@ export class Outbound {
     return plain.connections.nat.find(node, network, this.#key.ports >>> 16, this.#key.ports & 0xffff);
   }
 
-  /** Turned around, and what a later reset of the program must carry is kept. */
-  #sendToProgram(row: number, offset: number, binding: NatBinding, nowS: number): DropReason | undefined {
+  /**
+   * Turned around, and what a later reset of the program must carry is kept. The first packet of a connection that the
+   * agent begins is where that is judged.
+   */
+  #sendToProgram(row: number, offset: number, binding: NatBinding, now: Instant, nowS: number): DropReason | undefined {
+    const { flows, governor, leases, owners, plain } = this.#parts;
     const packet = this.#packetOf(row);
-    this.#parts.plain.turnAround(packet.bytes, binding, packet.csumStart !== 0);
-    this.#rows[row + OUT.KEY_SLOT] = LOOPBACK;
     const key = this.#key;
+    const before = key.opens ? { ...packet, bytes: packet.bytes.slice() } : packet;
+    plain.turnAround(packet.bytes, binding, packet.csumStart !== 0);
     key.remoteOffset = offset + 8;
     key.localOffset = offset + 24;
     key.ports = portsOf(this.#view, offset, packet.bytes.length, key.protocol, "source-is-remote");
-    const flow = this.#parts.flows.find(key);
+    const flow = key.opens ? this.#openFor(offset, now) : flows.find(key);
+    if (flow === "waits") return owners.hold(before) ? undefined : "owner-queue-full";
+    if (typeof flow === "string") {
+      plain.connections.refuse(binding.id, now);
+      return flow;
+    }
+    this.#rows[row + OUT.KEY_SLOT] = LOOPBACK;
     if (flow < 0) return undefined;
-    this.#parts.flows.noteNextSeq(flow, nextSequence(packet.bytes));
-    this.#parts.flows.noteReceived(flow, this.#bytesOnTheWay(row), nowS);
+    const bytes = this.#bytesOnTheWay(row);
+    const beyond = flows.isGoverned(flow) ? governor.passTranslated(flow, bytes, now) : undefined;
+    const refused = beyond ?? (leases.spend(flows.linkOf(flow), bytes) ? undefined : "lease-ended");
+    if (refused !== undefined) {
+      this.#rows[row + OUT.KEY_SLOT] = DROP;
+      return refused;
+    }
+    flows.noteNextSeq(flow, nextSequence(packet.bytes));
+    flows.noteReceived(flow, bytes, nowS);
     return undefined;
+  }
+
+  /** A plain agent begins a connection: its first packet stands at `offset`, as the program will see it. */
+  #openFor(offset: number, now: Instant): number | DropReason | "waits" {
+    const { routes, links, trust, admission } = this.#parts;
+    const node = routes.ownerOf(this.#arena, offset + 8);
+    const link = node === undefined ? undefined : links.get(node);
+    if (link === undefined || trust.stateOf(link.node) !== "mutual") return "not-trusted";
+    return admission.open(this.#key, link, "source-is-remote", now);
   }
 }
 

@@ -24,7 +24,7 @@ export interface PacketSizesParts {
   /** Of this node's interface. */
   readonly mtuBytes: number;
   /** May a packet of the peer that came in pieces pass? The same question as for one that came whole. */
-  readonly decide: (link: Link, packet: Uint8Array, now: Instant) => DropReason | undefined;
+  readonly decide: (link: Link, packet: Uint8Array, now: Instant) => DropReason | "waits" | undefined;
 }
 
 export type SizeMessage = Hello | MtuMessage | FragmentMessage;
@@ -86,6 +86,6 @@ export class PacketSizes {
     if (packet === undefined) return undefined;
     const refused = this.#parts.decide(link, packet, now);
     if (refused === undefined) this.#packets.push(packet);
-    return refused;
+    return refused === "waits" ? undefined : refused;
   }
 }

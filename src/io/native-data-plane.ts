@@ -11,7 +11,7 @@ import type { Endpoint } from "../base/endpoint.ts";
 import { formatEndpoint } from "../base/endpoint.ts";
 import { PilotError } from "../base/pilot-error.ts";
 import type { Batch, DataPlane, KeySpec, StagedPacket, VirtualRun } from "../tunnel/data-plane.ts";
-import { COUNTER_COUNT, KEY_STAT_COUNT, MAX_KEY_SLOTS, MAX_ROWS, ROW_WORDS } from "../tunnel/data-plane.ts";
+import { COUNTER_COUNT, DROP, KEY_STAT_COUNT, MAX_KEY_SLOTS, MAX_ROWS, NONE, ROW_WORDS } from "../tunnel/data-plane.ts";
 import type { NativeShim, PlaneHandle } from "./native.ts";
 import {
   checked,
@@ -132,6 +132,21 @@ export class NativeDataPlane implements DataPlane {
   /** Fills `outbound`; returns the number of rows, 0 when the TUN is empty. */
   readTun(): number {
     return checked(this.#shim.readTun(this.#plane), "read tun");
+  }
+
+  /** Fills `outbound` with packets that were read before; returns the number of rows. What has no room is lost. */
+  putTunPackets(packets: readonly StagedPacket[]): number {
+    const { rows, arena } = this.outbound;
+    let offset = 0;
+    let count = 0;
+    for (const { bytes, gsoType, gsoSize, csumStart, csumOffset, headerLength } of packets.slice(0, MAX_ROWS)) {
+      if (offset + bytes.length > arena.length) break;
+      arena.set(bytes, offset);
+      const words = [offset, bytes.length, gsoType, gsoSize, csumStart, csumOffset, headerLength, DROP, NONE];
+      rows.set(words, count++ * ROW_WORDS);
+      offset += bytes.length;
+    }
+    return count;
   }
 
   /** Seals and sends the first `count` rows of `outbound`, except those whose KEY_SLOT is DROP. */

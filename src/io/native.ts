@@ -114,6 +114,11 @@ export interface NativeShim {
   relayFailed(relay: RelayHandle): number;
   relayClose(relay: RelayHandle): void;
 
+  /** One netlink message to the kernel (sock_diag(7)) and bytes of its answer. */
+  sockDiag(request: Uint8Array, reply: Uint8Array): Result;
+  /** Pairs of the place of an inode in `inodes`, which rise, and a process that holds the socket: how many there are. */
+  socketHolders(inodes: Float64Array, pairs: Int32Array): Promise<Result>;
+
   // The parts by themselves, and planes without device and socket: for tests.
   crc32(bytes: Uint8Array): number;
   checksum(bytes: Uint8Array): number;

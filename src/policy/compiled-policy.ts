@@ -51,6 +51,11 @@ export class CompiledPolicy {
     return owned !== NO_RULE && first(owned, smallest(this.#tables, ANYBODY, peers, flow)) === owned;
   }
 
+  /** True when some rule names a tag. */
+  get asksForTags(): boolean {
+    return this.#peerKinds.has("tag");
+  }
+
   /** True when some rule asks for more of an owner than his number. */
   get asksForPrograms(): boolean {
     return [...this.#ownerKinds].some((kind) => kind !== "user");
@@ -72,11 +77,11 @@ export class CompiledPolicy {
     const kinds = this.#ownerKinds;
     const keys = new Set<string>();
     if (kinds.has("user")) keys.add(userKey(owner.uid));
-    if (kinds.has("group")) for (const gid of owner.groups) keys.add(groupKey(gid));
-    for (const path of owner.cgroups) {
-      const unit = kinds.has("unit") ? unitOf(path) : undefined;
+    for (const { groups, cgroup } of owner.programs) {
+      if (kinds.has("group")) for (const gid of groups) keys.add(groupKey(gid));
+      const unit = kinds.has("unit") ? unitOf(cgroup) : undefined;
       if (unit !== undefined) keys.add(unitKey(unit));
-      if (kinds.has("cgroup")) for (const above of ancestorsOf(path)) keys.add(cgroupKey(above));
+      if (kinds.has("cgroup")) for (const path of ancestorsOf(cgroup)) keys.add(cgroupKey(path));
     }
     return keys;
   }

@@ -12,6 +12,8 @@
  * it sent, or its SYN's number before that, and the sequence number that follows what it was given.
  */
 import { NEXT_HEADER } from "../wire/ipv6.ts";
+import type { Direction } from "./rule.ts";
+import type { SocketOwner } from "./socket-owner.ts";
 
 export interface FlowKeySource {
   readonly view: DataView;
@@ -41,6 +43,8 @@ export interface Flow {
   readonly beganRemotely: boolean;
   /** What the policy answered when it was judged last. */
   readonly verdict: number;
+  /** Undefined: nobody asked, or nobody knows. */
+  readonly owner: SocketOwner | undefined;
   readonly startedS: number;
   readonly lastSeenS: number;
   /** Bytes of IP packets that went to the peer and came from it, as they travel: each segment with its headers. */
@@ -50,8 +54,9 @@ export interface Flow {
 
 /** How a flow came to be. */
 export interface Begun {
-  readonly remotely: boolean;
+  readonly direction: Direction;
   readonly verdict: number;
+  readonly owner: SocketOwner | undefined;
   /** The rule has terms, so each packet is looked at. */
   readonly isGoverned: boolean;
   /** False keeps the age of the entry that is there. */
@@ -62,6 +67,8 @@ export class FlowTable {
   readonly #words = new Int32Array(CAPACITY * STRIDE);
   /** Two for each entry, as long as its flow: bytes sent and received. */
   readonly #bytes = new Float64Array(CAPACITY * 2);
+  /** Key: entry. Bound: the entries; removed with the flow. */
+  readonly #owners = new Map<number, SocketOwner>();
   #size = 0;
   /** Key: link index. Bound: links with flows. */
   readonly #held = new Map<number, number>();
@@ -102,8 +109,18 @@ export class FlowTable {
     return (flags & CLOSING) === 0 && remotely === ((flags & BEGAN_REMOTELY) !== 0);
   }
 
-  beganRemotely(entry: number): boolean {
-    return (this.#words[entry + FLAGS]! & BEGAN_REMOTELY) !== 0;
+  directionOf(entry: number): Direction {
+    return (this.#words[entry + FLAGS]! & BEGAN_REMOTELY) !== 0 ? "in" : "out";
+  }
+
+  /** Whose local socket it is, if the policy asked for that. */
+  ownerOf(entry: number): SocketOwner | undefined {
+    return this.#owners.get(entry);
+  }
+
+  noteOwner(id: string, owner: SocketOwner): void {
+    const entry = this.#entryOf(id);
+    if (entry >= 0) this.#owners.set(entry, owner);
   }
 
   /** Quiet for so long that the next packet begins a new flow. */
@@ -176,7 +193,8 @@ export class FlowTable {
     else if (words[entry + LINK] !== link) this.#move(entry, link);
     if (known < 0 || begun.isNew) {
       words[entry + STARTED_S] = nowS;
-      words[entry + FLAGS] = begun.remotely ? BEGAN_REMOTELY : 0;
+      words[entry + FLAGS] = begun.direction === "in" ? BEGAN_REMOTELY : 0;
+      this.#owners.delete(entry);
       this.#bytes.fill(0, (entry / STRIDE) * 2, (entry / STRIDE) * 2 + 2);
     }
     this.#setFlag(entry, GOVERNED, begun.isGoverned);
@@ -184,6 +202,7 @@ export class FlowTable {
     words[entry + LINK] = link;
     words[entry + LAST_SEEN_S] = nowS;
     words[entry + VERDICT] = begun.verdict;
+    if (begun.owner !== undefined) this.#owners.set(entry, begun.owner);
     return entry;
   }
 
@@ -198,9 +217,8 @@ export class FlowTable {
 
   /** Removes the flow of this id and returns it. */
   cutOne(id: string): Flow | undefined {
-    const entry = Number.parseInt(id, 36) * STRIDE;
-    if (!(entry >= 0 && entry < CAPACITY * STRIDE) || !this.#used(entry)) return undefined;
-    return this.#read(entry).id === id ? this.cutEntry(entry) : undefined;
+    const entry = this.#entryOf(id);
+    return entry < 0 ? undefined : this.cutEntry(entry);
   }
 
   /** Removes this very flow and returns it. */
@@ -255,6 +273,13 @@ export class FlowTable {
     this.#bytes[counter] = this.#bytes[counter]! + bytes;
     this.#words[entry + LAST_SEEN_S] = nowS;
     return this.#words[entry + LINK]!;
+  }
+
+  /** -1 when the flow of this id is over. */
+  #entryOf(id: string): number {
+    const entry = Number.parseInt(id, 36) * STRIDE;
+    if (!(entry >= 0 && entry < CAPACITY * STRIDE) || !this.#used(entry)) return -1;
+    return this.#read(entry).id === id ? entry : -1;
   }
 
   #setFlag(entry: number, flag: number, isSet: boolean): void {
@@ -317,6 +342,7 @@ export class FlowTable {
   #remove(entry: number): void {
     this.#hold(this.#words[entry + LINK]!, -1);
     this.#words.fill(0, entry, entry + STRIDE);
+    this.#owners.delete(entry);
     this.#size--;
   }
 
@@ -352,6 +378,7 @@ export class FlowTable {
       link: words[entry + LINK]!,
       beganRemotely: (flags & BEGAN_REMOTELY) !== 0,
       verdict: words[entry + VERDICT]!,
+      owner: this.#owners.get(entry),
       startedS: words[entry + STARTED_S]!,
       lastSeenS: words[entry + LAST_SEEN_S]!,
       sentBytes: this.#bytes[(entry / STRIDE) * 2]!,
@@ -403,7 +430,7 @@ const HAS_SYN = 16;
 const GOVERNED = 32;
 const ANSWERS_BY_RELAY = 64;
 
-const BEGUN_HERE: Begun = { remotely: false, verdict: -2, isGoverned: false, isNew: false };
+const BEGUN_HERE: Begun = { direction: "out", verdict: -2, owner: undefined, isGoverned: false, isNew: false };
 
 /** How long connection tracking in hosts waits; never below RFC 4787 §4.3 and RFC 5382 §5. */
 function idleLimitS(protocol: number, isClosing: boolean): number {

@@ -57,6 +57,10 @@ export class Policy {
     return this.#isLockedFor(flow) ? false : (this.#compiled?.ownerMatters(flow) ?? false);
   }
 
+  get asksForTags(): boolean {
+    return this.#compiled?.asksForTags ?? false;
+  }
+
   /** Some rule asks for the programs behind a socket, not for its user alone. */
   get asksForPrograms(): boolean {
     return this.#compiled?.asksForPrograms ?? false;

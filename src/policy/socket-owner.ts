@@ -4,13 +4,19 @@
  * belongs to each of them.
  */
 
-/** What rules ask of it. Each list is bounded by MAX_HOLDERS, and `groups` by what a process may have. */
 export interface SocketOwner {
   readonly uid: number;
-  /** Group numbers of the programs, supplementary ones included. */
+  /** Empty when only the user was asked for, or when none that holds it can be seen. */
+  readonly programs: readonly LocalProgram[];
+}
+
+export interface LocalProgram {
+  readonly pid: number;
+  readonly name: string;
+  /** Group numbers, supplementary ones included. */
   readonly groups: readonly number[];
-  /** Control groups of the programs: paths from the root, `/` in front. */
-  readonly cgroups: readonly string[];
+  /** Control group: a path from the root, `/` in front. */
+  readonly cgroup: string | undefined;
 }
 
 /** Which owners a rule speaks of. An owner that is not known is none of these. */
@@ -28,11 +34,11 @@ export function selectsOwner(selector: OwnerSelector, owner: SocketOwner | undef
     case "user":
       return owner.uid === selector.uid;
     case "group":
-      return owner.groups.includes(selector.gid);
+      return owner.programs.some(({ groups }) => groups.includes(selector.gid));
     case "unit":
-      return owner.cgroups.some((path) => unitOf(path) === selector.unit);
+      return owner.programs.some(({ cgroup }) => unitOf(cgroup) === selector.unit);
     case "cgroup":
-      return owner.cgroups.some((path) => ancestorsOf(path).includes(selector.path));
+      return owner.programs.some(({ cgroup }) => ancestorsOf(cgroup).includes(selector.path));
   }
 }
 
@@ -40,13 +46,14 @@ export function selectsOwner(selector: OwnerSelector, owner: SocketOwner | undef
  * The unit that the system's manager put a control group's programs into: the first part of the path that is no slice.
  * Parts below are named by whom the unit belongs to, so a user cannot call himself `nginx.service` there.
  */
-export function unitOf(cgroup: string): string | undefined {
-  const first = cgroup.split("/").find((part) => part !== "" && !part.endsWith(".slice"));
+export function unitOf(cgroup: string | undefined): string | undefined {
+  const first = cgroup?.split("/").find((part) => part !== "" && !part.endsWith(".slice"));
   return first !== undefined && UNIT.test(first) ? first : undefined;
 }
 
 /** The path itself, and every group that it lies in, up to the root. */
-export function ancestorsOf(cgroup: string): string[] {
+export function ancestorsOf(cgroup: string | undefined): string[] {
+  if (cgroup === undefined) return [];
   const parts = cgroup.split("/").filter((part) => part !== "");
   return [...parts.map((_, index) => `/${parts.slice(0, parts.length - index).join("/")}`), "/"];
 }

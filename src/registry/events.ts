@@ -10,6 +10,8 @@ import {
   integerField,
   isHostname,
   MAX_JUSTIFICATION_CHARS,
+  MAX_TAG_CHARS,
+  MAX_TAGS,
   nodeField,
   objectsField,
   publicKeyField,
@@ -28,6 +30,8 @@ export interface LookupResult {
   readonly hostname?: string;
   readonly networks: readonly NetworkId[];
   readonly isPublic: boolean;
+  /** What the node calls itself. */
+  readonly tags: readonly string[];
   readonly endpoint?: Endpoint;
 }
 
@@ -161,6 +165,7 @@ function lookedUp(node: NodeId, reply: RegistryMessage): RegistryEvent {
     publicKey,
     networks: networksField(reply),
     isPublic: booleanField(reply, "public") ?? false,
+    tags: textsField(reply, "tags", MAX_TAGS, MAX_TAG_CHARS) ?? [],
     ...(hostname !== undefined && isHostname(hostname) ? { hostname } : {}),
     ...(endpoint === undefined ? {} : { endpoint }),
   };

@@ -173,7 +173,7 @@ export function fakeBackend(replace: Partial<ControlBackend> = {}): ControlBacke
       reload: async () => ({
         applied: ["hostname"],
         needRestart: ["mtu"],
-        policy: { rules: 3, cut: [], confirmWithinS: null },
+        policy: { rules: 3, cut: [], cutFlows: 0, confirmWithinS: null },
       }),
     },
     ...replace,
@@ -254,12 +254,13 @@ export const FLOW: FlowStatus = {
   idleS: 0,
   txBytes: 2048,
   rxBytes: 512,
+  program: { uid: 1000, pid: 4711, name: "curl", unit: "backup.service" },
 };
 
 export function fakePolicy(replace: Partial<PolicyBackend> = {}): PolicyBackend {
-  const change: PolicyChangeReply = { rules: 2, cut: [FLOW], confirmWithinS: null };
+  const change: PolicyChangeReply = { rules: 2, cut: [FLOW], cutFlows: 1, confirmWithinS: null };
   return {
-    check: async () => ({ rules: 2, tests: 1, mistakes: [], failedTests: [], wouldCut: [FLOW] }),
+    check: async () => ({ rules: 2, tests: 1, mistakes: [], failedTests: [], wouldCut: [FLOW], wouldCutFlows: 1 }),
     show: async () => ({
       source: "files",
       file: "/etc/pilot-tun/policy",
@@ -268,12 +269,16 @@ export function fakePolicy(replace: Partial<PolicyBackend> = {}): PolicyBackend 
       lockdown: null,
     }),
     apply: async ({ confirmMs }) => ({ ...change, confirmWithinS: confirmMs === undefined ? null : confirmMs / 1000 }),
-    confirm: async () => ({ ...change, cut: [] }),
+    confirm: async () => ({ ...change, cut: [], cutFlows: 0 }),
     rollback: async () => change,
     reload: async () => change,
-    flows: async () => ({ flows: [FLOW] }),
+    flows: async () => ({ flows: [FLOW], total: 1 }),
     kill: async () => ({ flow: FLOW }),
-    lockdown: async ({ on }) => ({ lockdown: on ? { except: [BOB], sinceS: 0, endsInS: 600 } : null, cut: [] }),
+    lockdown: async ({ on }) => ({
+      lockdown: on ? { except: [BOB], sinceS: 0, endsInS: 600 } : null,
+      cut: [],
+      cutFlows: 0,
+    }),
     why: async () => ({
       peer: BOB,
       verdict: "deny",
@@ -364,9 +369,12 @@ export interface Ran {
 
 /** One command line against one backend. */
 export function runCli(argv: readonly string[], backend: ControlBackend = fakeBackend()): Promise<Ran> {
-  return withServer(backend, async (path) => {
-    const captured = new CapturedProcess();
-    const code = await run([...argv, "--control", path], captured);
-    return { code, out: captured.out, err: captured.err };
-  });
+  return withServer(backend, async (path) => await runAlone([...argv, "--control", path]));
+}
+
+/** A command line in this process, with whatever daemon it finds. */
+export async function runAlone(argv: readonly string[]): Promise<Ran> {
+  const captured = new CapturedProcess();
+  const code = await run(argv, captured);
+  return { code, out: captured.out, err: captured.err };
 }

@@ -354,6 +354,12 @@ export class SimNode {
       this.events.push(event);
     }
     this.#pumpRegistry();
+    const held = this.engine.takeHeld();
+    if (held.length === 0) return;
+    const count = this.plane.pushTunPackets(held);
+    this.engine.handleTunBatch(count, this.#network.now);
+    this.plane.sealAndSend(count);
+    this.drain();
   }
 
   #conversation = new Conversation("203.0.113.1");

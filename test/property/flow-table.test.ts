@@ -114,7 +114,13 @@ it("agrees with a plain map about who began, what stands, and what is over", () 
         expect(entry >= 0).toBe(known !== undefined);
         if (kind === "wait") nowS += waitS;
         if (kind === "allow") {
-          table.allow(key(tuple), tuple.remoteNode, 1, nowS, { remotely, verdict: 3, isGoverned: false, isNew: true });
+          table.allow(key(tuple), tuple.remoteNode, 1, nowS, {
+            direction: remotely ? "in" : "out",
+            verdict: 3,
+            owner: undefined,
+            isGoverned: false,
+            isNew: true,
+          });
           model.set(name, {
             begun: remotely,
             seenS: nowS,

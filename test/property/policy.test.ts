@@ -62,10 +62,18 @@ const ruleText = fc
     const head = `${action} ${direction} ${what} ${direction === "in" ? "from" : "to"} ${peer}${owner}${until}`;
     return action === "deny" ? head : head + granted;
   });
+const CGROUPS = ["/", "/system.slice/a.service", "/user.slice/user-1.slice/session-1.scope", "/x/a.service/b"];
 const owner: fc.Arbitrary<SocketOwner> = fc.record({
   uid: fc.constantFrom(0, 1000, 1001),
-  groups: fc.subarray([0, 200, 201]),
-  cgroups: fc.subarray(["/", "/system.slice/a.service", "/user.slice/user-1.slice/session-1.scope", "/x/a.service/b"]),
+  programs: fc.array(
+    fc.record({
+      pid: fc.nat(9),
+      name: fc.constant("x"),
+      groups: fc.subarray([0, 200, 201]),
+      cgroup: fc.constantFrom(undefined, ...CGROUPS),
+    }),
+    { maxLength: 2 },
+  ),
 });
 const flow: fc.Arbitrary<FlowFacts> = fc.record({
   direction: fc.constantFrom("in" as const, "out" as const),

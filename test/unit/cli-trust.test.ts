@@ -111,8 +111,8 @@ describe("trust revoke", () => {
     expect(await answerOf(["revoke", "bob"])).toBe(
       lines(
         "revoked bob.pilot (epoch 4): 1 flow cut in 14 ms, peer acknowledged after 31 ms",
-        "ID     PROTO  DIR  LOCAL   PEER           RULE                     AGE   IDLE  TX       RX",
-        "1a-tq  tcp    out  :51514  bob.pilot:443  /etc/pilot-tun/policy:3  12 s  0 s   2.0 KiB  512 B",
+        "ID     PROTO  DIR  LOCAL   PEER           PROGRAM                    RULE                     AGE   IDLE  TX       RX",
+        "1a-tq  tcp    out  :51514  bob.pilot:443  curl[4711] backup.service  /etc/pilot-tun/policy:3  12 s  0 s   2.0 KiB  512 B",
       ),
     );
     const reply = await fakeTrust().revoke({ peer: "bob" }, never);

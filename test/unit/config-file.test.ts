@@ -197,7 +197,7 @@ function configuration(
     },
     hostname: undefined,
     problems,
-    reloadPolicy: async () => ({ rules: 0, cut: [], confirmWithinS: null }),
+    reloadPolicy: async () => ({ rules: 0, cut: [], cutFlows: 0, confirmWithinS: null }),
     pump: () => void registered.push("sent"),
   });
 }

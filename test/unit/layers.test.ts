@@ -61,6 +61,7 @@ const EDGE: Readonly<Record<string, Layer>> = {
     exceptions: {
       "up.ts": ["daemon"],
       "audit.ts": ["daemon"],
+      "policy.ts": ["daemon"],
       "rendezvous.ts": ["daemon"],
       "id.ts": ["daemon"],
       "rendezvous-ops.ts": ["daemon"],

@@ -134,6 +134,15 @@ export class Connections implements StreamOwner {
     this.#end(connection, now);
   }
 
+  /** What the agent began may not be: as if nobody listened. */
+  refuse(id: number, now: Instant): void {
+    const connection = this.#connections.get(id);
+    if (connection?.phase !== "connecting") return;
+    connection.stream.refuse(now);
+    this.#breakSocket(connection);
+    this.#end(connection, now);
+  }
+
   // ---- streams
 
   handleRequested(stream: Stream, now: Instant): void {

@@ -87,7 +87,7 @@ export class PlainAgents {
       addressOf: (node) => parts.addressOf({ network: BACKBONE, node }),
       deliver: (packet) => this.#deliver(packet),
       unreachable: (packet, now) => parts.refusals.unreachable(packet, now),
-      mayReach: (agent, port) => this.#mayReach(agent, port),
+      mayReach: (agent, port) => this.#mayCome(agent) && parts.admission.mayLetIn(agent, port),
       changed: (node) => this.#refreshMode(node),
     });
     this.#translation = new Translation({
@@ -157,14 +157,14 @@ export class PlainAgents {
     this.#cutFlows(refusals.takeCut(), now);
     if (this.#parts.trust.epoch === this.#epoch) return;
     this.#epoch = this.#parts.trust.epoch;
-    this.#services.cut(({ remote, localPort }) => this.#mayReach(remote, localPort), now);
+    const { admission } = this.#parts;
+    this.#services.cut(({ remote, localPort }) => this.#mayCome(remote) && admission.letsIn(remote, localPort), now);
   }
 
-  /** Whether an agent, at this address of its own, may talk to a port of ours. */
-  #mayReach(agent: PilotAddress, port: number): boolean {
-    const { trust, networks, admission } = this.#parts;
-    if (trust.stateOf(agent.node) !== "mutual" || !networks.areBothIn(agent.network, agent.node)) return false;
-    return admission.letsIn(agent, port);
+  /** Whether an agent may talk to us at all from this address of its own. */
+  #mayCome(agent: PilotAddress): boolean {
+    const { trust, networks } = this.#parts;
+    return trust.stateOf(agent.node) === "mutual" && networks.areBothIn(agent.network, agent.node);
   }
 
   /** These flows may go on no longer: the far sides and the daemon's sockets hear it too. */
@@ -221,6 +221,11 @@ export class PlainAgents {
   /** A datagram of a peer that may talk to us; its bytes are borrowed. */
   handleDatagram(link: Link, packet: VirtualPacket, now: Instant): DropReason | undefined {
     return this.#translation.handleDatagram(link, packet, now);
+  }
+
+  /** A datagram made into a packet, which waited to hear whose socket it is for. */
+  decideHeld(link: Link, packet: Uint8Array, now: Instant): DropReason | undefined {
+    return this.#translation.decideTranslated(link, packet, now);
   }
 
   pollTunPacket(): Uint8Array | undefined {

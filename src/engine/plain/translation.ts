@@ -151,9 +151,15 @@ export class Translation {
       destinationPort: packet.destinationPort,
       payload: packet.payload,
     });
+    return this.decideTranslated(link, translated, now);
+  }
+
+  /** A packet for the interface that was made out of what the peer sent: now, or after it waited. */
+  decideTranslated(link: Link, translated: Uint8Array, now: Instant): DropReason | undefined {
     const refused = this.#parts.admission.admitTranslated(translated, link, now);
+    if (refused === "waits") return undefined;
     if (refused !== undefined) return refused;
-    this.#parts.noteReceived(link.node, packet.payload.length);
+    this.#parts.noteReceived(link.node, translated.length - IPV6_HEADER_BYTES - UDP_HEADER_BYTES);
     this.#parts.deliver(translated);
     return undefined;
   }

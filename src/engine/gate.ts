@@ -1,0 +1,79 @@
+/**
+ * Everything that decides about flows, made and joined in one place: the policy, what is known for it (flow-facts.ts,
+ * peer-tags.ts, owner-questions.ts), what it decides (admission.ts), and what keeps flows to it (governor.ts).
+ */
+import type { Crypto } from "../base/crypto.ts";
+import { type Deadline, earlier, type Instant, type WallClock } from "../base/instant.ts";
+import type { FlowTable } from "../policy/flow-table.ts";
+import { Policy } from "../policy/policy.ts";
+import type { RegistryClient } from "../registry/client.ts";
+import type { RegistryEvent } from "../registry/events.ts";
+import type { Routes } from "../routing/routes.ts";
+import type { TrustBook } from "../trust/trust-book.ts";
+import type { LinkTable } from "../tunnel/link-table.ts";
+import { Admission } from "./admission.ts";
+import { FlowFactsFinder } from "./flow-facts.ts";
+import { Governor } from "./governor.ts";
+import type { Leases } from "./leases.ts";
+import { OwnerQuestions } from "./owner-questions.ts";
+import { PeerTags, type StoredTags } from "./peer-tags.ts";
+import type { Refusals } from "./refusals.ts";
+import { RelatedPackets } from "./related-packets.ts";
+
+export interface GateParts {
+  readonly flows: FlowTable;
+  readonly links: LinkTable;
+  readonly routes: Routes;
+  readonly refusals: Refusals;
+  readonly trust: TrustBook;
+  readonly registry: RegistryClient;
+  readonly crypto: Crypto;
+  readonly leases: Leases;
+  wall(now: Instant): WallClock;
+  /** The time of flows. */
+  steadyS(now: Instant): number;
+  /** Tags of peers are otherwise than they were. */
+  tagsChanged(): void;
+}
+
+export class Gate {
+  readonly admission: Admission;
+  readonly governor: Governor;
+  readonly related: RelatedPackets;
+  readonly owners = new OwnerQuestions();
+  readonly tags: PeerTags;
+
+  constructor(parts: GateParts, storedTags: StoredTags) {
+    const policy = new Policy();
+    const changed = (now: Instant) => {
+      if (policy.asksForTags) this.admission.handleChangedFacts(now);
+      parts.tagsChanged();
+    };
+    this.tags = new PeerTags({ ...parts, changed }, storedTags);
+    this.governor = new Governor({ ...parts, policy });
+    this.related = new RelatedPackets(parts);
+    const facts = new FlowFactsFinder({ ...parts, tags: this.tags });
+    this.admission = new Admission({
+      ...parts,
+      policy,
+      facts,
+      tags: this.tags,
+      governor: this.governor,
+      owners: this.owners,
+    });
+  }
+
+  handleRegistry(event: RegistryEvent, now: Instant): void {
+    this.tags.handleRegistry(event, now);
+  }
+
+  handleTimeout(now: Instant): void {
+    this.admission.handleTimeout(now);
+    this.owners.handleTimeout(now);
+    this.tags.handleTimeout(now);
+  }
+
+  pollTimeout(): Deadline | undefined {
+    return earlier(this.admission.pollTimeout(), earlier(this.owners.pollTimeout(), this.tags.pollTimeout()));
+  }
+}
