@@ -21,7 +21,7 @@ async function trace(context: Context, input: Input): Promise<ExitCode> {
     ...table([TITLES, ...reply.candidates.map(candidateRow)], context.paint),
     ...historyLines(reply),
   ]);
-  return EXIT.ok;
+  return reply.answered ? EXIT.ok : EXIT.unreachable;
 }
 
 /** The daemon waits for answers of probes. */
@@ -29,11 +29,12 @@ const PROBE_MS = 2_000;
 const TITLES = ["ENDPOINT", "FROM", "STATE", "TRIES", "TRIED", "HEARD", "RTT"];
 
 function headRows(reply: TraceReply): Cell[][] {
-  const { notDirect, observed, local } = reply;
+  const { answered, notDirect, observed, local } = reply;
   const direct: Cell = notDirect === null ? { text: "yes", colour: "green" } : `no: ${printable(notDirect.message)}`;
   return [
     ["peer", peerName(reply.peer)],
     ["path", `${pathWord(reply.path)}${reply.endpoint === null ? "" : ` by ${printable(reply.endpoint)}`}`],
+    ["answers", answered ? "yes" : { text: "no: nothing came back on any way", colour: "red" }],
     ["direct", direct],
     [
       "this node",

@@ -274,6 +274,8 @@ export interface TraceReply {
   readonly path: PeerPath;
   /** Underlay `address:port` where frames go; null when there is no path. */
   readonly endpoint: string | null;
+  /** The peer answered just now, whichever way. */
+  readonly answered: boolean;
   /** Why frames do not go directly: one code, and the same for people; null when they do. */
   readonly notDirect: { readonly code: TraceReason; readonly message: string } | null;
   readonly candidates: readonly TraceCandidate[];
@@ -284,13 +286,16 @@ export interface TraceReply {
   readonly local: readonly string[];
 }
 
-export type TraceReason = "no-session" | "no-candidates" | "no-answer" | "one-way" | "settling";
+export type TraceReason = "no-session" | "udp-blocked" | "no-candidates" | "no-answer" | "one-way" | "settling";
 
 export interface TraceCandidate {
   readonly endpoint: string;
   /** Who named it: the registry (its public or its LAN address), an earlier run, a punch, or a frame of the peer itself. */
   readonly origin: "registry" | "lan" | "cached" | "punch" | "heard";
-  /** `chosen` carries frames; `answers` works too; `heard` sends to us but our probes are not answered there. */
+  /**
+   * `chosen` carries frames; `answers` answered just now; `heard` sent to us lately but does not answer there; `silent` does
+   * neither; `untried`.
+   */
   readonly state: "chosen" | "answers" | "heard" | "silent" | "untried";
   readonly tries: number;
   readonly triedAgoS: number | null;

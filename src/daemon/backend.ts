@@ -264,9 +264,10 @@ export class Backend implements ControlBackend {
     const { engine } = this.#parts;
     const node = await this.#findOther(request.peer, signal);
     this.#demandTrust(node);
+    const since = now();
     this.#driver.input((at) => engine.probeEveryWay(node, at));
     await sleep(TRACE_MS);
-    return traceReply(engine, node, this.#identity(node), now());
+    return traceReply(engine, node, this.#identity(node), since, now());
   }
 
   // ---- inside

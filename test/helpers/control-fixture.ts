@@ -125,6 +125,7 @@ export const TRACE: TraceReply = {
   peer: BOB,
   path: "relay",
   endpoint: "203.0.113.1:9001",
+  answered: true,
   notDirect: { code: "no-answer", message: "no candidate answers" },
   candidates: [
     {

@@ -1,6 +1,7 @@
 /** netcheck tells the truth about networks whose truth the lab knows: each of its answers, both ways. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { LAUNCHER, Lab, type Reply, waitUntil } from "../helpers/lab.ts";
+import { block, unblock } from "../helpers/lab-block.ts";
 import { LabClock } from "../helpers/lab-clock.ts";
 import { LabNat, NAT_KINDS } from "../helpers/lab-nat.ts";
 
@@ -45,14 +46,6 @@ beforeAll(async () => {
 afterAll(() => lab?.close());
 
 const netcheck = (host: string): Promise<Reply> => lab.pilot(host, "netcheck");
-
-/** Drops or refuses what leaves b and matches; `undefined` lifts it. */
-async function block(match: string | undefined, what = "drop"): Promise<void> {
-  const rule = match === undefined ? "" : `oifname "eth0" ${match} ${what}`;
-  const rules = `flush ruleset\ntable inet block {\n chain out {\n type filter hook output priority 0\n ${rule}\n }\n}`;
-  const { code, stderr } = await lab.exec("b", "nft", ["-f", "-"], { input: rules });
-  expect(code, stderr).toBe(0);
-}
 
 describe("netcheck on a plain network", () => {
   it("finds everything reachable, no NAT, whole Ethernet frames, and a clock that agrees", async () => {
@@ -128,7 +121,7 @@ describe("netcheck behind a router", () => {
 
 describe("netcheck where something is closed", () => {
   it("says that UDP is blocked, that TCP gets through, and which of them is used", async () => {
-    await block("meta l4proto udp");
+    await block(lab, "b", "meta l4proto udp");
     expect(await netcheck("b")).toMatchObject({
       udp: { out: false, endpoint: null },
       nat: { present: null, mapping: "unknown" },
@@ -140,27 +133,27 @@ describe("netcheck where something is closed", () => {
     // What netcheck found, the daemon acts upon.
     await waitUntil("TCP", async () => (await lab.pilot("b", "status")).beacon.transport === "tcp", 6_000);
     expect((await netcheck("b")).transport).toBe("tcp");
-    await block(undefined);
+    await unblock(lab, "b");
     expect((await netcheck("b")).udp.out).toBe(true);
     await waitUntil("UDP", async () => (await lab.pilot("b", "status")).beacon.transport === "udp", 10_000);
   });
 
   it("says that the registry is not reached, and why, while the beacon is", async () => {
-    await block("tcp dport 9000", "reject with tcp reset");
+    await block(lab, "b", "tcp dport 9000", "reject with tcp reset");
     expect(await netcheck("b")).toMatchObject({
       udp: { out: true },
       mtu: { toBeacon: 1500 },
       registry: { reachable: false, latencyMs: null, error: expect.stringContaining("ECONNREFUSED") },
       beacon: { reachable: true, error: null },
     });
-    await block(undefined);
+    await unblock(lab, "b");
   });
 
   it("says why the way around blocked UDP is none: closed, another certificate, or switched off", async () => {
-    await block("tcp dport 443", "reject with tcp reset");
+    await block(lab, "b", "tcp dport 443", "reject with tcp reset");
     const refused = { reachable: false, latencyMs: null, error: expect.stringContaining("ECONNREFUSED") };
     expect((await netcheck("b")).fallback).toMatchObject(refused);
-    await block(undefined);
+    await unblock(lab, "b");
     await lab.stopNode("b");
     await lab.startNode("b", { extraArgs: ["--compat-fingerprint", "0".repeat(64)] });
     const pinned = { reachable: false, error: expect.stringContaining("not the pinned one") };

@@ -4,6 +4,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { Lab, type Reply, waitUntil } from "../helpers/lab.ts";
+import { block, unblock } from "../helpers/lab-block.ts";
 import type { LabProcess } from "../helpers/lab-process.ts";
 import { seededBytes } from "../helpers/seeded-bytes.ts";
 
@@ -43,22 +44,8 @@ beforeAll(async () => {
   await lab.spawn("b", "python3", serve).waitForLine(/serving/);
 });
 
-afterEach(() => unblock("a"));
+afterEach(() => unblock(lab, "a"));
 afterAll(() => lab?.close());
-
-/** Drops what leaves or reaches the underlay of a host and matches; the host's own loopback stays as it is. */
-async function block(host: string, match: string): Promise<void> {
-  const rules = `table inet block {
-    chain out { type filter hook output priority 0; oifname "eth0" ${match} drop; }
-    chain in { type filter hook input priority 0; iifname "eth0" ${match} drop; }
-  }`;
-  const { code, stderr } = await lab.exec(host, "nft", ["-f", "-"], { input: rules });
-  expect(code, stderr).toBe(0);
-}
-
-async function unblock(host: string): Promise<void> {
-  await lab.exec(host, "nft", ["flush", "ruleset"]);
-}
 
 const transportOf = async (host: string): Promise<string> => (await lab.pilot(host, "status")).beacon.transport;
 
@@ -92,7 +79,7 @@ describe("a host whose UDP is blocked", () => {
     await waitUntil("a direct path", async () => (await peerOf("a", "b")).path === "direct");
     const curl = download("a", 1_200_000);
     await pause(1500);
-    await block("a", "meta l4proto udp");
+    await block(lab, "a", "meta l4proto udp");
     const blockedAt = performance.now();
     const before = await receivedFrom("a", "b");
     await waitUntil("TCP to the beacon", async () => (await transportOf("a")) === "tcp", 6_000);
@@ -103,7 +90,7 @@ describe("a host whose UDP is blocked", () => {
     const [problem] = (await problemsOf("a")).filter(({ code }) => code === "udp_blocked");
     expect(problem?.message).toContain("wss://");
     expect(movedMs).toBeLessThan(10_000);
-    await unblock("a");
+    await unblock(lab, "a");
     const liftedAt = performance.now();
     await waitUntil("UDP to the beacon", async () => (await transportOf("a")) === "udp", 10_000);
     await waitUntil("a direct path", async () => (await peerOf("a", "b")).path === "direct", 20_000);
@@ -114,7 +101,7 @@ describe("a host whose UDP is blocked", () => {
   });
 
   it("reaches a peer when it starts behind the block", async () => {
-    await block("a", "meta l4proto udp");
+    await block(lab, "a", "meta l4proto udp");
     await lab.stopNode("a");
     await lab.startNode("a", { extraArgs: pin });
     await waitUntil("TCP to the beacon", async () => (await transportOf("a")) === "tcp", 6_000);
@@ -124,14 +111,14 @@ describe("a host whose UDP is blocked", () => {
   });
 
   it("with --no-compat says within five seconds that UDP is blocked and nothing goes around it", async () => {
-    await block("a", "meta l4proto udp");
+    await block(lab, "a", "meta l4proto udp");
     await lab.stopNode("a");
     await lab.startNode("a", { extraArgs: ["--no-compat"] });
     const isTold = async () => (await problemsOf("a")).some(({ code }) => code === "udp_blocked");
     await waitUntil("the problem", isTold, 5_000);
     expect(await transportOf("a")).toBe("udp");
     await lab.stopNode("a");
-    await unblock("a");
+    await unblock(lab, "a");
     await lab.startNode("a", { extraArgs: pin });
   });
 });
@@ -142,7 +129,7 @@ describe("a host whose only way out is a proxy", () => {
     const proxy = lab.spawn("c", "python3", ["-u", PROXY, address, "3128"]);
     await proxy.waitForLine(/listening/);
     await lab.stopNode("a");
-    await block("a", `ip daddr != ${address} ip saddr != ${address}`);
+    await block(lab, "a", `ip daddr != ${address} ip saddr != ${address}`);
     await lab.startNode("a", { extraArgs: pin, env: { HTTPS_PROXY: `http://${address}:3128`, NO_PROXY: "localhost" } });
     await waitUntil("TCP to the beacon", async () => (await transportOf("a")) === "tcp", 8_000);
     expect(proxy.stdout).toContain(`CONNECT ${lab.network.addressOf(lab.rendezvousHost)}:443`);

@@ -15,6 +15,13 @@ it("trace with --json prints the reply as it is", async () => {
   expect(JSON.parse(out)).toMatchObject({ notDirect: { code: "no-answer" }, candidates: TRACE.candidates });
 });
 
+it("trace of a peer that does not answer says so, and ends with 6", async () => {
+  const backend = fakeBackend({ trace: async () => ({ ...TRACE, answered: false }) });
+  const { code, out } = await runCli(["trace", "bob"], backend);
+  expect(code).toBe(6);
+  expect(out).toMatch(/^answers +no: nothing came back/m);
+});
+
 it("trace of a direct path says so, and shows no control characters of what a peer sent", async () => {
   const local = ["192.168.1.2\x1b[31m"];
   const backend = fakeBackend({
