@@ -45,6 +45,7 @@ export const declareUp: Declare = (program, perform) => {
     .option("--audit <DIR>", "the audit log; default: the folder audit in that of --state")
     .option("--no-audit", "keep no audit log")
     .option("--audit-keep <FILESxSIZE>", "how much of it: so many files of so many KiB or MiB", "8x16M")
+    .option("--no-dns", "answer no names under .pilot on this host")
     .option("--allow-g1-keys", "also accept the weaker key derivation of Pilot daemons from before April 2026")
     .addOption(new Option("--plain-only", "be a plain Pilot agent to every peer; for tests").hideHelp())
     .option("--public", "let the registry tell everybody where this node is")
@@ -129,6 +130,7 @@ export function parseUpOptions(
     prefix: checked.take(parsePrefix("--prefix", raw.prefix), NO_PREFIX),
     mtu: checked.take(parseWhole("--mtu", raw.mtu, MIN_MTU_BYTES, MAX_MTU_BYTES), 0),
     public: raw.public === true,
+    dns: raw.dns !== false,
     policy: {
       path: checked.take(parsePath("--policy", raw.policy ?? paths.policy), ""),
       mustExist: raw.policy !== undefined,

@@ -41,6 +41,7 @@ import type { CompatLink } from "./compat-link.ts";
 import { Configuration } from "./configuration.ts";
 import type { Driver } from "./driver.ts";
 import { leaseStatus } from "./lease-status.ts";
+import { NameService } from "./name-service.ts";
 import { netcheck } from "./netcheck.ts";
 import { NetworkRequests } from "./network-requests.ts";
 import type { NodeMemory } from "./node-memory.ts";
@@ -80,6 +81,7 @@ export class Backend implements ControlBackend {
   readonly policy: PolicyRequests;
   readonly trust: TrustRequests;
   readonly config: Configuration;
+  readonly names: NameService;
   readonly audit: AuditBackend;
   readonly #parts: BackendParts;
   readonly #owners: SocketOwners;
@@ -104,6 +106,14 @@ export class Backend implements ControlBackend {
     this.policy = new PolicyRequests({ ...parts, ...ways, owners: this.#owners, policyFile: parts.options.policy });
     this.trust = new TrustRequests({ ...parts, ...ways });
     this.audit = { flush: async (_request, signal) => await demandAudit(parts.auditLog).flush(signal) };
+    this.names = new NameService({
+      ...{ tun: parts.options.tun, prefix: parts.options.prefix, engine: parts.engine },
+      ...{ book: parts.book, memory: parts.memory },
+      ownName: () => this.hostname,
+      fingerprint: (node) => this.#fingerprint(this.#keyOf(node)) ?? undefined,
+      members: async (network) =>
+        (await this.network.members({ network: String(network) }, AbortSignal.timeout(NAME_PATIENCE_MS))).members,
+    });
     this.config = new Configuration({
       source: parts.options.configuration,
       client: parts.client,
@@ -365,6 +375,11 @@ export class Backend implements ControlBackend {
 
   #nameOf(node: NodeId): string {
     return this.#hostnameOf(node) ?? formatPilotAddress({ network: networkId(0), node });
+  }
+
+  #keyOf(node: NodeId): Uint8Array | undefined {
+    const { engine, identity, book } = this.#parts;
+    return node === engine.node ? identity.publicKey : book.get(node)?.publicKey;
   }
 
   #fingerprint(key: Uint8Array | undefined): string | null {

@@ -94,6 +94,11 @@ export class NodeMemory {
     return entry && nodeId(entry.node);
   }
 
+  /** The name that was heard last of a node. */
+  nameOf(node: NodeId): string | undefined {
+    return this.#stored.names.findLast((known) => known.node === node)?.name;
+  }
+
   rememberName(name: string, node: NodeId): void {
     if (this.nodeNamed(name) === node) return;
     const others = this.#stored.names.filter((known) => known.name !== name);

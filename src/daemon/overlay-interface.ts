@@ -6,6 +6,7 @@ import type { Engine } from "../engine/engine.ts";
 import { applyInterface } from "../host/interface.ts";
 import { formatOverlayAddress } from "../wire/address.ts";
 import { networkId } from "../wire/ids.ts";
+import { serviceAddress } from "./name-service.ts";
 import type { UpOptions } from "./up-options.ts";
 
 export class OverlayInterface {
@@ -28,10 +29,11 @@ export class OverlayInterface {
     const { tun, mtu, prefix } = this.#options;
     const { node } = this.#engine;
     const networks = [networkId(0), ...this.#engine.networks.memberships()];
+    const services = this.#options.dns ? [serviceAddress(prefix)] : [];
     return applyInterface({
       name: tun,
       mtuBytes: mtu,
-      addresses: networks.map((network) => formatOverlayAddress(prefix, { network, node })),
+      addresses: [...networks.map((network) => formatOverlayAddress(prefix, { network, node })), ...services],
       prefix: prefix.text,
     });
   }

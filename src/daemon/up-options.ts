@@ -30,6 +30,8 @@ export interface UpOptions {
   readonly mtu: number;
   /** True lets the registry tell everybody where this node is. */
   readonly public: boolean;
+  /** Answer names under `.pilot` for this host. */
+  readonly dns: boolean;
   /** What may pass; without the file trusted peers reach every port, unless it must exist. */
   readonly policy: { readonly path: string; readonly mustExist: boolean };
   /** Where and how much is written down of what passed and who changed what; undefined: nothing. */

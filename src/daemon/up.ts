@@ -150,6 +150,10 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
   await plain.listen();
   undo.add(() => plain.close());
   undo.add(() => plain.end());
+  if (options.dns) {
+    await backend.names.start();
+    undo.add(() => backend.names.close());
+  }
   const watch = new UnderlayWatch(options.tun, ({ local, resumed }) => {
     if (resumed) backend.noticeSleep();
     const matters = driver.input((at) => engine.handleUnderlay(local, resumed, at));

@@ -215,6 +215,7 @@ describe("up", () => {
       prefix: { text: "fd50:494c:4f54::/48", bytes: Uint8Array.from([0xfd, 0x50, 0x49, 0x4c, 0x4f, 0x54]) },
       mtu: 1360,
       public: true,
+      dns: true,
       allowLegacyKeys: true,
       plainOnly: false,
       compat: { host: "registry.example", port: 443, path: "/v1/compat", fingerprint: undefined },

@@ -35,6 +35,7 @@ const PURE: Readonly<Record<string, Layer>> = {
   audit: { mayImport: ["wire", "base"], reason: "what is written down changes nothing that is decided" },
   registry: { mayImport: ["wire", "base"], reason: "the registry's answers are facts for the engine to judge" },
   beacon: { mayImport: ["wire", "base"], reason: "the beacon's answers are facts for the engine to judge" },
+  names: { mayImport: ["wire", "base"], reason: "a zone is answered from what it is told is visible" },
   rendezvous: { mayImport: ["wire", "base"], reason: "the server shares formats with the daemon, and nothing else" },
   engine: {
     mayImport: ["tunnel", "routing", "stream", "policy", "trust", "audit", "registry", "beacon", "wire", "base"],
@@ -46,8 +47,8 @@ const PURE: Readonly<Record<string, Layer>> = {
 const EDGE: Readonly<Record<string, Layer>> = {
   io: {
     mayImport: ["tunnel", "audit", "wire", "base"],
-    typesOnly: ["engine", "registry", "beacon", "rendezvous", "trust"],
-    packages: ["@noble/curves", "ws"],
+    typesOnly: ["engine", "registry", "beacon", "rendezvous", "trust", "names"],
+    packages: ["@noble/curves", "dns-packet", "ws"],
     reason: "implements what the pure side asks for, and drives nothing",
   },
   host: { mayImport: ["wire", "base"], reason: "settings of this machine are applied, not decided" },
