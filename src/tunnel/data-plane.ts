@@ -121,7 +121,7 @@ export interface KeySpec {
   readonly key: Uint8Array;
   /** First four bytes of every nonce we send; the other eight are the counter. */
   readonly sendPrefix: Uint8Array;
-  /** Counter of the next frame sent: 1 for a new key pair, the saved value for one seen before. */
+  /** Counter of the next frame sent: at least 1 for a new key pair, the saved value for one seen before. */
   readonly firstCounter: number;
   readonly localNode: NodeId;
   /** Frames from this node are tried with this key. */

@@ -22,12 +22,19 @@ export interface Session {
 }
 
 /**
- * Nonces: one prefix and one rising counter per (own key, peer key) for as long as our own key lives (pilot protocol §3.9,
- * §11.1), also when the slot was given up in between. Key: hex of generation and peer key. Bound: MAX_PAIRS, after which
- * `claim` refuses: a peer does not have that many keys during one life of ours.
+ * Nonces: one prefix and one rising counter per (own key, peer key, generation) for as long as our own key lives (pilot
+ * protocol §3.9, §11.1), also when the slot was given up in between.
+ *
+ * Counters of a later key of the peer begin far above all that earlier ones can have reached. Daemons of the reference take
+ * note of a frame's counter before they test its tag (§11.5): one late frame under the key they had before a restart, and
+ * they would take everything under the new one for replays until its counter has caught up.
  */
 export class NoncePrefixes {
-  readonly #pairs = new Map<string, { prefix: Uint8Array; nextCounter: number }>();
+  /** Key: hex of the peer's key. Bound: MAX_PEER_KEYS, after which `claim` refuses: no peer has as many in one life of ours. */
+  readonly #byPeerKey = new Map<
+    string,
+    { readonly base: number; readonly nonces: Record<Generation, Nonce | undefined> }
+  >();
   readonly #crypto: Crypto;
 
   constructor(crypto: Crypto) {
@@ -38,24 +45,39 @@ export class NoncePrefixes {
    * `upper`: this node's number is the higher of the two. It takes the upper half of the prefixes, so that two nodes
    * that both follow this rule never seal with the same nonce though they share one key.
    */
-  claim(pair: string, upper: boolean): { prefix: Uint8Array; firstCounter: number } | undefined {
-    const known = this.#pairs.get(pair);
-    if (known !== undefined) return { prefix: known.prefix, firstCounter: known.nextCounter };
-    if (this.#pairs.size >= MAX_PAIRS) return undefined;
-    const prefix = this.#crypto.randomBytes(4);
-    prefix[0] = upper ? prefix[0]! | 0x80 : prefix[0]! & 0x7f;
-    this.#pairs.set(pair, { prefix, nextCounter: 1 }); // the reference's window never passes 0
-    return { prefix, firstCounter: 1 };
+  claim(generation: Generation, peerExchangeKey: Uint8Array, upper: boolean): Nonce | undefined {
+    const name = toHex(peerExchangeKey);
+    let known = this.#byPeerKey.get(name);
+    if (known === undefined) {
+      if (this.#byPeerKey.size >= MAX_PEER_KEYS) return undefined;
+      const base = 1 + this.#byPeerKey.size * COUNTER_STRIDE; // the reference's window never passes 0
+      known = { base, nonces: { current: undefined, legacy: undefined } };
+      this.#byPeerKey.set(name, known);
+    }
+    known.nonces[generation] ??= { prefix: this.#prefix(upper), counter: known.base };
+    return known.nonces[generation];
   }
 
-  release(pair: string, nextCounter: number): void {
-    const known = this.#pairs.get(pair);
-    if (known !== undefined) known.nextCounter = nextCounter;
+  release(generation: Generation, peerExchangeKey: Uint8Array, nextCounter: number): void {
+    const nonces = this.#byPeerKey.get(toHex(peerExchangeKey))?.nonces;
+    const nonce = nonces?.[generation];
+    if (nonces !== undefined && nonce !== undefined) nonces[generation] = { ...nonce, counter: nextCounter };
+  }
+
+  #prefix(upper: boolean): Uint8Array {
+    const prefix = this.#crypto.randomBytes(4);
+    prefix[0] = upper ? prefix[0]! | 0x80 : prefix[0]! & 0x7f;
+    return prefix;
   }
 }
 
-export function pairName(generation: "current" | "legacy", peerExchangeKey: Uint8Array): string {
-  return `${generation === "current" ? "2" : "1"}${toHex(peerExchangeKey)}`;
+/** `legacy`: G1, of the same exchange (§3.4). */
+export type Generation = "current" | "legacy";
+
+interface Nonce {
+  readonly prefix: Uint8Array;
+  /** Of the next frame. */
+  readonly counter: number;
 }
 
 /** Hands out small integers below `capacity`, lowest first where it can; undefined when all are taken. */
@@ -87,4 +109,6 @@ export function installKey(dataPlane: DataPlane, slots: SlotPool, spec: KeySpec)
   return slot;
 }
 
-const MAX_PAIRS = 1_024;
+const MAX_PEER_KEYS = 1_024;
+/** More frames than a key seals in a month of a million each second; MAX_PEER_KEYS of them are still exact numbers. */
+const COUNTER_STRIDE = 2 ** 42;

@@ -10,7 +10,7 @@ import type { NodeId } from "../wire/ids.ts";
 import { KEY_STAT_COUNT } from "./data-plane.ts";
 import { KeyExchange } from "./key-exchange.ts";
 import type { LinkContext } from "./link-context.ts";
-import { installKey, NoncePrefixes, pairName, type Session } from "./session.ts";
+import { type Generation, installKey, NoncePrefixes, type Session } from "./session.ts";
 
 export class Sessions {
   current: Session | undefined;
@@ -101,7 +101,7 @@ export class Sessions {
     for (const slot of slotsOf(session)) {
       const generation = slot === session.legacySlot ? "legacy" : "current";
       const nextCounter = this.#context.dataPlane.removeKey(slot);
-      this.#prefixes.release(pairName(generation, session.peerExchangeKey), nextCounter);
+      this.#prefixes.release(generation, session.peerExchangeKey, nextCounter);
       this.#context.linkOfKey[slot] = -1;
       this.#context.keySlots.give(slot);
     }
@@ -140,14 +140,14 @@ export class Sessions {
     return [this.current, this.next, this.previous].filter((session) => session !== undefined);
   }
 
-  #installOne(generation: "current" | "legacy", peerExchangeKey: Uint8Array, key: Uint8Array): number | undefined {
+  #installOne(generation: Generation, peerExchangeKey: Uint8Array, key: Uint8Array): number | undefined {
     const { dataPlane, local, keySlots } = this.#context;
-    const nonce = this.#prefixes.claim(pairName(generation, peerExchangeKey), local.node > this.#node);
+    const nonce = this.#prefixes.claim(generation, peerExchangeKey, local.node > this.#node);
     if (nonce === undefined) return undefined;
     const slot = installKey(dataPlane, keySlots, {
       key,
       sendPrefix: nonce.prefix,
-      firstCounter: nonce.firstCounter,
+      firstCounter: nonce.counter,
       localNode: local.node,
       peerNode: this.#node,
       sendHeader: this.#context.bridgeHeader(local.node, this.#node),

@@ -23,7 +23,7 @@ import { DEFAULT_OVERLAY_PREFIX } from "../../src/wire/address.ts";
 import { NOTIFY_HANDSHAKES } from "../../src/wire/beacon.ts";
 import { type NodeId, nodeId } from "../../src/wire/ids.ts";
 import { whole } from "./inner-packets.ts";
-import { OlderDataPlane, olderCrypto } from "./older-generation.ts";
+import { olderCrypto } from "./older-generation.ts";
 import { seededBytes } from "./seeded-bytes.ts";
 
 const BEACON: Endpoint = { address: "192.0.2.1", port: 9001 };
@@ -205,6 +205,7 @@ export class SimNode {
   plainOnly = false;
   /** From the next start on: `allowed` beside the newer ones, or `only`, as a daemon of February 2026. */
   olderKeys: "refused" | "allowed" | "only" = "refused";
+  makePlane = (): PortableDataPlane => new PortableDataPlane();
   /** Bumped at each start, so that what was under way for an earlier life is not delivered to the next. */
   #life = 0;
 
@@ -231,7 +232,7 @@ export class SimNode {
       isPublic: false,
     });
     if (this.#node === undefined) this.#node = this.#firstRegistration();
-    this.plane = this.olderKeys === "only" ? new OlderDataPlane() : new PortableDataPlane();
+    this.plane = this.makePlane();
     this.engine = new Engine(
       {
         prefix: DEFAULT_OVERLAY_PREFIX,

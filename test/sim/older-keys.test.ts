@@ -2,6 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { isSealedFrame } from "../../src/tunnel/portable-frame.ts";
 import { udpPacket } from "../helpers/inner-packets.ts";
+import { OlderDataPlane } from "../helpers/older-generation.ts";
 import { befriend, SimNetwork, type SimNode } from "../helpers/sim-network.ts";
 
 /**
@@ -16,6 +17,7 @@ function friends(seed: number, olderKeys: "refused" | "allowed"): Friends {
   for (const node of [a, b]) node.kill();
   a.olderKeys = olderKeys;
   b.olderKeys = "only";
+  b.makePlane = (): OlderDataPlane => new OlderDataPlane();
   b.plainOnly = true;
   const told = network.store.nodeById(b.node)!;
   b.endpoint = { ...b.endpoint, port: 4444 };
