@@ -15,6 +15,7 @@
 #include "owners.h"
 #include "plane.h"
 #include "relay.h"
+#include "tcp.h"
 
 enum { HELD_ARRAYS = 7 };
 
@@ -479,5 +480,6 @@ NAPI_MODULE_INIT() {
         napi_set_named_property(env, exports, FUNCTIONS[i].name, function) != napi_ok)
       return NULL;
   }
-  return relay_export(env, exports) && host_export(env, exports) && owners_export(env, exports) ? exports : NULL;
+  bool whole = relay_export(env, exports) && tcp_export(env, exports) && host_export(env, exports);
+  return whole && owners_export(env, exports) ? exports : NULL;
 }

@@ -3,7 +3,7 @@ import type { Instant } from "../base/instant.ts";
 import type { Engine } from "../engine/engine.ts";
 import type { SocketEvent } from "../engine/plain/socket-messages.ts";
 import { PlainTcp } from "../io/plain-tcp.ts";
-import { formatOverlayAddress, parseOverlayAddress } from "../wire/address.ts";
+import { formatOverlayAddress } from "../wire/address.ts";
 import { networkId } from "../wire/ids.ts";
 import type { Prefix48 } from "./up-options.ts";
 
@@ -17,16 +17,18 @@ export class PlainSockets {
     this.#engine = engine;
     this.#prefix = prefix;
     this.#input = input;
-    this.#sockets = new PlainTcp({
+    const { connections } = engine.plain;
+    this.#sockets = new PlainTcp(engine.plain.blocks, {
       accepted: (address, port) => this.#accepted(address, port),
+      bound: (id, localPort) => connections.handleSocketBound(id, localPort),
       handleEvents: (events) => input((at) => this.#handleEvents(events, at)),
     });
   }
 
   /** The interface must carry the node's address. */
-  async listen(): Promise<void> {
+  listen(): void {
     const { node, plain } = this.#engine;
-    plain.connections.listenerPort = await this.#sockets.listen(
+    plain.connections.listenerPort = this.#sockets.listen(
       formatOverlayAddress(this.#prefix, { network: networkId(0), node }),
     );
   }
@@ -50,10 +52,10 @@ export class PlainSockets {
     this.#sockets.close();
   }
 
-  #accepted(address: string, port: number): number | undefined {
-    const from = parseOverlayAddress(this.#prefix, address);
-    if (from === undefined || from.network !== 0) return undefined;
-    return this.#engine.plain.connections.handleSocketAccepted(from.node, port);
+  /** The NAT writes addresses in network 0 only. */
+  #accepted(address: Uint8Array, port: number): number | undefined {
+    const node = this.#engine.routes.ownerOf(address, 0);
+    return node === undefined ? undefined : this.#engine.plain.connections.handleSocketAccepted(node, port);
   }
 
   #handleEvents(events: readonly SocketEvent[], at: Instant): void {

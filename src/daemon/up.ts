@@ -147,7 +147,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
   undo.add(() => backend.policy.close());
   await face.apply();
   driver.start();
-  await plain.listen();
+  plain.listen();
   undo.add(() => plain.close());
   undo.add(() => plain.end());
   if (options.dns) {

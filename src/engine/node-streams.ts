@@ -4,6 +4,7 @@
  * links (pilot protocol §4). Who may open a stream is decided before a packet gets here.
  * A stream's owner is whoever dialled it, or whoever listens on the port it came to.
  */
+import type { BlockPool } from "../base/block-pool.ts";
 import type { DropReason } from "../base/drop-reason.ts";
 import type { Deadline, Instant } from "../base/instant.ts";
 import type { Stream } from "../stream/stream.ts";
@@ -56,6 +57,10 @@ export class NodeStreams {
   constructor(parts: NodeStreamsParts, now: Instant) {
     this.#parts = parts;
     this.#table = new StreamTable((length) => parts.randomBytes(length), now, { streamOptions: STREAM_OPTIONS });
+  }
+
+  get blocks(): BlockPool {
+    return this.#table.blocks;
   }
 
   get size(): number {

@@ -263,7 +263,9 @@ export class Outbound {
     if (node === undefined || !routes.isLocal(this.#arena, offset + 8)) return undefined;
     const network = networkAt(this.#arena, offset + 24);
     if (network !== networkAt(this.#arena, offset + 8)) return undefined;
-    return plain.connections.nat.find(node, network, this.#key.ports >>> 16, this.#key.ports & 0xffff);
+    const binding = plain.connections.nat.find(node, network, this.#key.ports >>> 16, this.#key.ports & 0xffff);
+    const isStrange = binding?.side === "daemon" && this.#key.opens && !plain.connections.isOwnSyn(binding);
+    return isStrange ? undefined : binding;
   }
 
   /**

@@ -13,6 +13,9 @@ export type PlaneHandle = object & { readonly brand: "plane" };
 /** A relay socket inside the shim. */
 export type RelayHandle = object & { readonly brand: "relay" };
 
+/** What watches TCP sockets inside the shim. */
+export type TcpHandle = object & { readonly brand: "tcp" };
+
 /** A number below zero is -errno. */
 type Result = number;
 
@@ -119,6 +122,27 @@ export interface NativeShim {
   /** Pairs of the place of an inode in `inodes`, which rise, and a process that holds the socket: how many there are. */
   socketHolders(inodes: Float64Array, pairs: Int32Array): Promise<Result>;
 
+  // TCP sockets by descriptor; `plain-tcp.ts` uses them.
+  /** `rows`: TCP_ROWS of TCP_ROW_WORDS, filled by `tcpPoll`. */
+  tcpOpen(rows: Int32Array, onReady: () => void): TcpHandle | Result;
+  tcpEnd(tcp: TcpHandle): void;
+  /** Begins to watch a connected, connecting or listening socket, or tells again what is so now. */
+  tcpWatch(tcp: TcpHandle, fd: number): Result;
+  /** Rows filled: a descriptor, and bits of TCP_READY that have come since the last call. */
+  tcpPoll(tcp: TcpHandle): Result;
+  /** A descriptor with a port that nobody on this host has. */
+  tcpBind(address: string): Result;
+  tcpListen(fd: number, backlog: number): Result;
+  tcpPort(fd: number): Result;
+  /** A descriptor; `peer` gets the far end's address and port, 18 bytes. */
+  tcpAccept(fd: number, peer: Uint8Array): Result;
+  tcpConnect(fd: number, address: Uint8Array, port: number): Result;
+  tcpError(fd: number): Result;
+  tcpRead(fd: number, into: Uint8Array): Result;
+  tcpWrite(fd: number, bytes: Uint8Array): Result;
+  tcpShutdown(fd: number): Result;
+  tcpClose(fd: number, reset: boolean): Result;
+
   // The parts by themselves, and planes without device and socket: for tests.
   crc32(bytes: Uint8Array): number;
   checksum(bytes: Uint8Array): number;
@@ -140,6 +164,11 @@ export const SEALED_OVERHEAD_BYTES = 36;
 /** Words of the array in which the shim shows its state. */
 export const STATUS = { SEND_BLOCKED: 0, HAS_USO: 1, RECEIVE_LEFT: 2, TOO_LONG: 3 } as const;
 export const STATUS_WORDS = 4;
+
+/** What `tcpPoll` tells of a socket. GONE: the far end's end or a reset is there, perhaps behind what can be read. */
+export const TCP_READY = { READABLE: 1, WRITABLE: 2, GONE: 4 } as const;
+export const TCP_ROW_WORDS = 2;
+export const TCP_ROWS = 256;
 
 /** A system call that failed; `code` is the errno's name, as in Node's own errors. */
 export class SystemError extends Error {

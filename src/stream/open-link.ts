@@ -79,7 +79,7 @@ export class OpenLink {
     this.#receiver = new Receiver(
       sequenceAdd(numbers.peerSequence, 1),
       options.receiveBufferBytes,
-      shares.receiveBudget,
+      shares,
       this.traits,
       now,
     );

@@ -4,6 +4,7 @@
  * receiver that waited instead would stop its whole node (pilot protocol §11.19).
  * Invariant: kept segments are disjoint, in order, and all after `next`.
  */
+import { BLOCK_BYTES, type BlockPool } from "../base/block-pool.ts";
 import { MAX_SACK_BLOCKS, type SackBlock } from "../wire/stream-sack.ts";
 import { Fifo } from "./fifo.ts";
 import { MemoryBudget } from "./memory-budget.ts";
@@ -14,6 +15,7 @@ export type Placement = "in-order" | "filled" | "early" | "seen" | "no-room";
 
 export class Reassembly {
   readonly #limitBytes: number;
+  readonly #blocks: BlockPool;
   #budget: MemoryBudget;
   readonly #readable = new Fifo<Uint8Array>();
   #early: EarlySegment[] = [];
@@ -21,10 +23,11 @@ export class Reassembly {
   #readableBytes = 0;
   #earlyBytes = 0;
 
-  constructor(next: number, limitBytes: number, budget: MemoryBudget) {
+  constructor(next: number, limitBytes: number, budget: MemoryBudget, blocks: BlockPool) {
     this.#next = next;
     this.#limitBytes = limitBytes;
     this.#budget = budget;
+    this.#blocks = blocks;
   }
 
   /** The sequence number expected next. */
@@ -52,7 +55,7 @@ export class Reassembly {
     if (!beyondLimit && this.#readableBytes + payload.length > this.#limitBytes) return "no-room";
     if (payload.length > this.#budget.freeBytes) return "no-room";
     this.#budget.reserve(payload.length - skipBytes);
-    this.#deliver(copyOf(payload.subarray(skipBytes)));
+    this.#deliver(this.#copyOf(payload.subarray(skipBytes)));
     if (this.#early.length === 0) return "in-order";
     this.#deliverEarly();
     return "filled";
@@ -79,7 +82,9 @@ export class Reassembly {
   }
 
   discardReadable(): void {
-    this.#readable.clear();
+    for (let chunk = this.#readable.shift(); chunk !== undefined; chunk = this.#readable.shift()) {
+      this.#blocks.giveBack(chunk.buffer, chunk.length);
+    }
     this.#budget.release(this.#readableBytes);
     this.#readableBytes = 0;
   }
@@ -140,10 +145,21 @@ export class Reassembly {
     const lengthBytes = sequenceDistance(from, to);
     if (lengthBytes <= 0) return "seen";
     const offset = sequenceDistance(sequence, from);
-    this.#early.splice(index, 0, { sequence: from, payload: copyOf(payload.subarray(offset, offset + lengthBytes)) });
+    this.#early.splice(index, 0, {
+      sequence: from,
+      payload: this.#copyOf(payload.subarray(offset, offset + lengthBytes)),
+    });
     this.#earlyBytes += lengthBytes;
     this.#budget.reserve(lengthBytes);
     return "early";
+  }
+
+  /** In a block when it fills most of it. */
+  #copyOf(bytes: Uint8Array): Uint8Array {
+    if (bytes.length < LEAST_BLOCK_BYTES || bytes.length > BLOCK_BYTES) return new Uint8Array(bytes);
+    const block = this.#blocks.take();
+    block.set(bytes);
+    return this.#blocks.lend(block, bytes.length);
   }
 
   #releaseEarly(bytes: number): void {
@@ -169,10 +185,6 @@ function endOf(segment: EarlySegment): number {
 }
 
 /** Not `slice`, which is a view and no copy when the bytes are a Node buffer. */
-function copyOf(bytes: Uint8Array): Uint8Array {
-  return new Uint8Array(bytes);
-}
-
 function laterOf(a: number, b: number): number {
   return sequenceAfter(a, b) ? a : b;
 }
@@ -184,3 +196,4 @@ function earlierOf(sequence: number, payload: Uint8Array, following: EarlySegmen
 }
 
 const MAX_EARLY_SEGMENTS = 1024;
+const LEAST_BLOCK_BYTES = BLOCK_BYTES / 2;

@@ -6,10 +6,10 @@
 import { after, type Deadline, earlier, type Instant } from "../base/instant.ts";
 import type { SackBlock } from "../wire/stream-sack.ts";
 import { Acknowledger } from "./acknowledger.ts";
-import type { MemoryBudget } from "./memory-budget.ts";
 import type { PeerTraits } from "./peer-traits.ts";
 import { type Placement, Reassembly } from "./reassembly.ts";
 import { sequenceAdd, sequenceAfter, sequenceBefore, sequenceDistance } from "./sequence.ts";
+import type { StreamShares } from "./shares.ts";
 
 /**
  * Transitions: open → waiting → ended or truncated, where "waiting" may take no time; waiting → doubtful → ended or truncated.
@@ -40,10 +40,10 @@ export class Receiver {
   #receivedBytes = 0;
   #droppedSegments = 0;
 
-  constructor(next: number, limitBytes: number, budget: MemoryBudget, traits: PeerTraits, now: Instant) {
+  constructor(next: number, limitBytes: number, shares: StreamShares, traits: PeerTraits, now: Instant) {
     this.#dataAt = now;
     this.#limitBytes = limitBytes;
-    this.#reassembly = new Reassembly(next, limitBytes, budget);
+    this.#reassembly = new Reassembly(next, limitBytes, shares.receiveBudget, shares.blocks);
     this.#traits = traits;
     this.acknowledger = new Acknowledger(!traits.isReference);
     this.#advertised = initialWindow(limitBytes);

@@ -6,6 +6,7 @@
  * original arrives after all, the path reorders, and the three grow to what was seen.
  * Invariant: `pipeBytes`, `pipeSegments` and `sackedSegments` are sums over the segments held.
  */
+import type { BlockPool } from "../base/block-pool.ts";
 import type { Instant } from "../base/instant.ts";
 import { sequenceAdd, sequenceAfter, sequenceBefore } from "./sequence.ts";
 
@@ -23,20 +24,25 @@ export class SentSegment {
   /** Believed lost and not sent again since. */
   lost = false;
   /** What it was sent in, and where it begins there: few segments are sent again and need a view of their own. */
-  readonly #run: Uint8Array;
+  readonly run: Uint8Array;
   readonly #offset: number;
 
   constructor(sequence: number, run: Uint8Array, offset: number, payloadBytes: number, isFin: boolean, now: Instant) {
     this.sequence = sequence;
-    this.#run = run;
+    this.run = run;
     this.#offset = offset;
     this.payloadBytes = payloadBytes;
     this.isFin = isFin;
     this.sentAt = now;
   }
 
+  /** It is the last of those that it was sent with; they are acknowledged in order. */
+  get endsRun(): boolean {
+    return this.#offset + this.payloadBytes === this.run.length;
+  }
+
   get payload(): Uint8Array {
-    return this.#run.subarray(this.#offset, this.#offset + this.payloadBytes);
+    return this.run.subarray(this.#offset, this.#offset + this.payloadBytes);
   }
 }
 
@@ -48,6 +54,7 @@ export interface AcknowledgedRange {
 }
 
 export class RetransmissionQueue {
+  readonly #blocks: BlockPool;
   #segments: SentSegment[] = [];
   #head = 0;
   #outstandingBytes = 0;
@@ -62,6 +69,10 @@ export class RetransmissionQueue {
   #leastRttMs = Number.POSITIVE_INFINITY;
   #reordering = LEAST_REORDERING;
   #needlessResends = 0;
+
+  constructor(blocks: BlockPool) {
+    this.#blocks = blocks;
+  }
 
   get length(): number {
     return this.#segments.length - this.#head;
@@ -263,6 +274,7 @@ export class RetransmissionQueue {
     else this.#leavePipe(segment);
     if (segment.sends > 1) this.#resentSegments -= 1;
     this.#outstandingBytes -= lengthOf(segment);
+    if (segment.endsRun) this.#blocks.giveBack(segment.run.buffer, segment.run.length);
     this.#segments[this.#head] = undefined as unknown as SentSegment;
     this.#head += 1;
     if (this.#head === this.#segments.length) {

@@ -3,13 +3,19 @@
  * A segment never looks like a SACK: the reference tells SACK from data by content alone and would swallow it (pilot
  * protocol §4.3), so "SACK" at the head of such a segment is sent as four bytes of their own.
  */
+import type { BlockPool } from "../base/block-pool.ts";
 import { looksLikeSack } from "../wire/stream-sack.ts";
 import { Fifo } from "./fifo.ts";
 import { NO_PAYLOAD } from "./stream-packet.ts";
 
 export class SendBuffer {
+  readonly #blocks: BlockPool;
   readonly #chunks = new Fifo<Uint8Array>();
   #bytes = 0;
+
+  constructor(blocks: BlockPool) {
+    this.#blocks = blocks;
+  }
 
   get bytes(): number {
     return this.#bytes;
@@ -60,10 +66,12 @@ export class SendBuffer {
   #join(first: Uint8Array, length: number): Uint8Array {
     const joined = new Uint8Array(length);
     joined.set(first);
+    this.#blocks.giveBack(first.buffer, first.length);
     for (let filled = first.length; filled < length; ) {
       const chunk = this.#chunks.peek()!;
       const part = chunk.subarray(0, length - filled);
       joined.set(part, filled);
+      this.#blocks.giveBack(part.buffer, part.length);
       filled += part.length;
       if (part.length === chunk.length) this.#chunks.shift();
       else this.#chunks.replaceFirst(chunk.subarray(part.length));

@@ -49,8 +49,8 @@ export class Sender {
   readonly #shares: StreamShares;
   readonly #wake: () => void;
   readonly #congestion: RenoCongestion;
-  readonly #buffer = new SendBuffer();
-  readonly #queue = new RetransmissionQueue();
+  readonly #buffer: SendBuffer;
+  readonly #queue: RetransmissionQueue;
   #unacknowledged: number;
   #next: number;
   #end: OwnEnd = "none";
@@ -90,6 +90,8 @@ export class Sender {
     this.#shares = shares;
     this.#wake = wake;
     this.#congestion = new RenoCongestion(options.segmentBytes);
+    this.#buffer = new SendBuffer(shares.blocks);
+    this.#queue = new RetransmissionQueue(shares.blocks);
     this.#lastSentAt = now;
   }
 

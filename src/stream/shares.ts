@@ -1,4 +1,5 @@
 /** What streams have in common with other streams: memory, and room at a reference node. */
+import { BlockPool } from "../base/block-pool.ts";
 import { FlightShare } from "./flight-share.ts";
 import { MemoryBudget } from "./memory-budget.ts";
 
@@ -8,6 +9,8 @@ export interface StreamShares {
   /** Written and not acknowledged. */
   readonly sendBudget: MemoryBudget;
   readonly flight: FlightShare;
+  /** What large pieces of received data lie in; and written data that came from it goes back there. */
+  readonly blocks: BlockPool;
 }
 
 /** For a stream that shares with nobody. */
@@ -16,5 +19,6 @@ export function ownShares(): StreamShares {
     receiveBudget: new MemoryBudget(Number.POSITIVE_INFINITY),
     sendBudget: new MemoryBudget(Number.POSITIVE_INFINITY),
     flight: new FlightShare(),
+    blocks: new BlockPool(),
   };
 }

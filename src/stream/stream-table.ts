@@ -4,6 +4,7 @@
  * An unbound port answers with RST; any other packet for no stream is dropped without a word.
  * Drain `pollPacket` and `pollEvent` after every input and after every command on a stream; then ask `pollTimeout`.
  */
+import { BlockPool } from "../base/block-pool.ts";
 import { readU32 } from "../base/bytes.ts";
 import { after, type Deadline, earlier, type Instant } from "../base/instant.ts";
 import { TokenBucket } from "../base/token-bucket.ts";
@@ -39,6 +40,8 @@ export interface AddressedPacket {
 }
 
 export class StreamTable {
+  /** Memory for data: what is written from here goes back, and so should what was read. */
+  readonly blocks = new BlockPool();
   readonly #randomBytes: (length: number) => Uint8Array;
   readonly #limits: TableLimits;
   /** Key: node. Bound: `maxNodes`. An entry goes when it has no streams and its buckets are full again. */
@@ -313,6 +316,7 @@ export class StreamTable {
       receiveBudget: new MemoryBudget(memoryBytesPerNode, this.#receiveBudget),
       sendBudget: new MemoryBudget(memoryBytesPerNode, this.#sendBudget),
       flight: new FlightShare(),
+      blocks: this.blocks,
     };
   }
 

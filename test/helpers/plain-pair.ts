@@ -83,6 +83,13 @@ export function accept(a: SimNode, b: SimNode): number {
   return id;
 }
 
+/** The socket of a daemon that was asked to connect has this port: where it is to connect to. */
+export function bound(node: SimNode, id: number, localPort: number): number {
+  const port = node.command((engine) => engine.plain.connections.handleSocketBound(id, localPort));
+  if (port === undefined) throw new Error("the connection is over");
+  return port;
+}
+
 /** All bytes that were written to a connection, as text. */
 export function textTo(id: number, all: readonly SocketCommand[]): string {
   const writes = all.filter((command) => command.kind === "write").filter((command) => command.id === id);

@@ -6,6 +6,7 @@ import { networkId } from "../../src/wire/ids.ts";
 import { encodeVirtualPacket, FLAG, PROTOCOL } from "../../src/wire/virtual-packet.ts";
 import { TCP } from "../helpers/inner-packets.ts";
 import {
+  bound,
   commands,
   connect,
   datagram,
@@ -83,11 +84,7 @@ describe("an agent's address in a network", () => {
     const [asked] = commands(b);
     if (asked?.kind !== "connect") throw new Error("b did not ask its server");
     // What b's daemon sends from its own side reaches the server from the agent's address in the network.
-    const fromDaemon = syn(b, a, asked.localPort);
-    new DataView(fromDaemon.buffer).setUint16(42, asked.remotePort);
-    fromDaemon.fill(0, 56, 58);
-    new DataView(fromDaemon.buffer).setUint16(56, transportChecksum(fromDaemon, 40, 6));
-    b.sendPacket(fromDaemon);
+    b.sendPacket(syn(b, a, 50_000, 0, bound(b, asked.id, 50_000)));
     const [toServer] = b.takeTunPackets();
     expect(networksOf(toServer!)).toEqual([OPS, OPS]);
     expect(toServer!.subarray(8, 24)).toEqual(inNetwork(a));

@@ -21,7 +21,6 @@ function connectTo({ network, a, b }: Pair, port: number, sourcePort = 40_000): 
   network.run(50);
   const [asked] = commands(a);
   if (asked?.kind !== "connect") throw new Error("no local server was asked");
-  expect(asked.remotePort).toBeGreaterThan(0);
   tell(a, { kind: "refused", id: asked.id });
   network.run(50);
   return accept(b, a);

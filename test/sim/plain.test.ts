@@ -6,6 +6,7 @@ import { parseUdpPacket } from "../../src/wire/udp.ts";
 import { MAX_VIRTUAL_PAYLOAD_BYTES } from "../../src/wire/virtual-packet.ts";
 import { bytesOf, cutPacket, TCP, tcpPacket, udpPacket } from "../helpers/inner-packets.ts";
 import {
+  bound,
   commands,
   connect,
   datagram,
@@ -197,6 +198,29 @@ describe("connections", () => {
     expect(flagsOf(injected)).toBe(TCP.SYN);
     expect(transportChecksum(injected!, 40, 6)).toBe(0);
     expect(injected!.subarray(8, 24)).toEqual(a.engine.addressOf(b.node));
+  });
+
+  it("end their ports with them: a program that the kernel gives one is not taken for the daemon", () => {
+    const all = pair();
+    learned(all);
+    const { network, a, b } = all;
+    a.sendPacket(syn(a, b));
+    network.run(50);
+    const { id } = commands(b)[0]!;
+    const farPort = bound(b, id, 50_000);
+    const fromPort = () => b.sendPacket(syn(b, a, 50_000, 0, farPort));
+    fromPort();
+    const [toServer] = b.takeTunPackets();
+    expect(portsOf(toServer!)[1]).toBe(80);
+    tell(b, { kind: "connected", id });
+    network.run(50);
+    tell(b, { kind: "closed", id, inOrder: false });
+    network.run(50);
+    expect(commands(a).map(({ kind }) => kind)).toEqual(["reset"]);
+    fromPort();
+    expect(b.takeTunPackets()).toEqual([]);
+    network.run(50);
+    expect(commands(a).map(({ kind }) => kind)).toEqual(["connect"]);
   });
 
   it("carry bytes and the end of each direction by itself", () => {

@@ -79,7 +79,7 @@ describe("the NAT's table", () => {
     fc.assert(
       fc.property(side, side, (program, daemon) => {
         const nat = new TcpNat();
-        const added = nat.add(PEER, 5, program, daemon);
+        const added = nat.add(PEER, 5, { program, daemon });
         expect(added).toBe(JSON.stringify(program) !== JSON.stringify(daemon));
         if (!added) return;
         expect(nat.find(PEER, program.network, program.localPort, program.remotePort)).toEqual({
@@ -93,7 +93,7 @@ describe("the NAT's table", () => {
           other: program,
         });
         expect(nat.find(nodeId(8), program.network, program.localPort, program.remotePort)).toBeUndefined();
-        nat.remove(PEER, program, daemon);
+        nat.remove(PEER, { program, daemon });
         expect(nat.isEmpty).toBe(true);
       }),
     );
@@ -108,12 +108,12 @@ describe("the NAT's table", () => {
         for (const [program, daemon] of pairs) {
           const keys = [program, daemon].map((each) => JSON.stringify(each));
           const isFree = keys[0] !== keys[1] && keys.every((key) => !taken.has(key));
-          expect(nat.add(PEER, added.length, program, daemon)).toBe(isFree);
+          expect(nat.add(PEER, added.length, { program, daemon })).toBe(isFree);
           if (!isFree) continue;
           for (const key of keys) taken.add(key);
           added.push([program, daemon]);
         }
-        for (const [program, daemon] of added) nat.remove(PEER, program, daemon);
+        for (const [program, daemon] of added) nat.remove(PEER, { program, daemon });
         expect(nat.isEmpty).toBe(true);
       }),
     );
@@ -128,7 +128,8 @@ describe("the NAT's table", () => {
       const remotePort = nat.freeRemotePort(PEER, BACKBONE, 80, 65_535)!;
       expect(remotePort).toBeGreaterThanOrEqual(1_024);
       given.add(remotePort);
-      nat.add(PEER, id, { network: BACKBONE, localPort: 80, remotePort }, { ...daemon, remotePort: id + 1 });
+      const program = { network: BACKBONE, localPort: 80, remotePort };
+      nat.add(PEER, id, { program, daemon: { ...daemon, remotePort: id + 1 } });
     }
     expect(given.size).toBe(3_001);
   });

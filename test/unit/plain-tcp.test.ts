@@ -1,8 +1,10 @@
 /** The daemon's sockets on loopback: what the kernel does becomes events, commands become what a program sees. */
 import { connect, createServer, type Socket } from "node:net";
 import { afterEach, expect, it } from "vitest";
+import { BlockPool } from "../../src/base/block-pool.ts";
 import type { SocketEvent } from "../../src/engine/plain/socket-messages.ts";
 import { PlainTcp } from "../../src/io/plain-tcp.ts";
+import { seededBytes } from "../helpers/seeded-bytes.ts";
 
 const LOOPBACK = new Uint8Array(16);
 LOOPBACK[15] = 1;
@@ -15,13 +17,19 @@ afterEach(() => {
   events.length = 0;
 });
 
-async function start(accepted: (port: number) => number | undefined = () => undefined) {
-  const tcp = new PlainTcp({
-    accepted: (_address, port) => accepted(port),
+/** `farPort`: where a "connect" leads. */
+function start(accepted: (port: number) => number | undefined = () => undefined, farPort?: () => number | undefined) {
+  const localPorts: number[] = [];
+  const tcp = new PlainTcp(new BlockPool(), {
+    accepted: (address, port) => (Buffer.from(LOOPBACK).equals(address) ? accepted(port) : undefined),
+    bound: (_id, localPort) => {
+      localPorts.push(localPort);
+      return farPort?.();
+    },
     handleEvents: (batch) => void events.push(...batch),
   });
   open.push(tcp);
-  return { tcp, port: await tcp.listen("::1") };
+  return { tcp, port: tcp.listen("::1"), localPorts };
 }
 
 async function until<T>(find: () => T | undefined): Promise<T> {
@@ -50,13 +58,13 @@ function program(port: number): { socket: Socket; error: Promise<string | undefi
 }
 
 it("resets a connection that nobody knows", async () => {
-  const { port } = await start();
+  const { port } = start();
   expect(await program(port).error).toBe("ECONNRESET");
   expect(events).toEqual([]);
 });
 
 it("carries bytes both ways and ends each direction by itself", async () => {
-  const { tcp, port } = await start(() => 7);
+  const { tcp, port } = start(() => 7);
   const { socket, received } = program(port);
   await event("connected");
   socket.end("question");
@@ -72,7 +80,7 @@ it("carries bytes both ways and ends each direction by itself", async () => {
 
 it("carries resets both ways", async () => {
   const ids = [1, 2];
-  const { tcp, port } = await start(() => ids.shift());
+  const { tcp, port } = start(() => ids.shift());
   const first = program(port);
   await event("connected");
   first.socket.resetAndDestroy();
@@ -83,8 +91,7 @@ it("carries resets both ways", async () => {
   expect(await second.error).toBe("ECONNRESET");
 });
 
-it("connects from the port it is told, and says when nobody listens", async () => {
-  const { tcp } = await start();
+it("connects from a port that nobody has to where it is told, and says when nobody listens", async () => {
   const callers: (number | undefined)[] = [];
   const server = createServer((socket) => {
     callers.push(socket.remotePort);
@@ -92,17 +99,76 @@ it("connects from the port it is told, and says when nobody listens", async () =
   }).listen(0, "::1");
   open.push(server);
   await until(() => (server.listening ? true : undefined));
-  const { port } = server.address() as { port: number };
-  tcp.handle({ kind: "connect", id: 3, localPort: 61_234, remoteAddress: LOOPBACK, remotePort: port });
+  const ports: (number | undefined)[] = [(server.address() as { port: number }).port, 1, undefined];
+  const { tcp, localPorts } = start(undefined, () => ports.shift());
+  tcp.handle({ kind: "connect", id: 3, remoteAddress: LOOPBACK });
   expect(await event("connected")).toEqual({ kind: "connected", id: 3 });
   await until(() => callers[0]);
-  expect(callers).toEqual([61_234]);
-  tcp.handle({ kind: "connect", id: 4, localPort: 61_235, remoteAddress: LOOPBACK, remotePort: 1 });
+  expect(callers).toEqual(localPorts);
+  tcp.handle({ kind: "connect", id: 4, remoteAddress: LOOPBACK });
   expect(await event("refused")).toEqual({ kind: "refused", id: 4 });
+  tcp.handle({ kind: "connect", id: 5, remoteAddress: LOOPBACK }); // it is over by now
+  await until(() => events.find((each) => each.kind === "refused" && each.id === 5));
+  expect(new Set(localPorts).size).toBe(3);
+});
+
+it("carries megabytes both ways at once, whatever the other side takes at a time, in the right order", async () => {
+  const { tcp, port } = start(() => 7);
+  const bytes = seededBytes(5)(8 << 20);
+  const socket = connect({ host: "::1", port });
+  open.push({ close: () => socket.destroy() });
+  await event("connected");
+  const pieces: Buffer[] = [];
+  socket.on("data", (piece) => {
+    pieces.push(piece);
+    if (pieces.length % 8 !== 0) return;
+    socket.pause();
+    setTimeout(() => socket.resume(), 1);
+  });
+  for (let at = 0; at < bytes.length; at += 100_003) {
+    tcp.handle({ kind: "write", id: 7, bytes: bytes.subarray(at, at + 100_003) });
+  }
+  tcp.handle({ kind: "end", id: 7 });
+  socket.end(bytes);
+  await event("closed");
+  await until(() => (socket.readableEnded ? true : undefined));
+  const arrived = events.filter((each) => each.kind === "data").map((each) => each.bytes);
+  expect(Buffer.concat(arrived).equals(bytes)).toBe(true);
+  expect(Buffer.concat(pieces).equals(bytes)).toBe(true);
+  const written = events.filter((each) => each.kind === "written").reduce((sum, { byteCount }) => sum + byteCount, 0);
+  expect(written).toBe(bytes.length);
+});
+
+it("hears a reset while it is paused, and after the program's end", async () => {
+  const ids = [1, 2];
+  const { tcp, port } = start(() => ids.shift());
+  const first = program(port);
+  await event("connected");
+  tcp.handle({ kind: "pause", id: 1 });
+  first.socket.resetAndDestroy();
+  expect(await event("closed")).toEqual({ kind: "closed", id: 1, inOrder: false });
+  const second = program(port);
+  await until(() => events.find((each) => each.kind === "connected" && each.id === 2));
+  second.socket.end();
+  await until(() => events.find((each) => each.kind === "ended" && each.id === 2));
+  second.socket.resetAndDestroy();
+  await until(() => events.find((each) => each.kind === "closed" && each.id === 2));
+});
+
+it("takes a thousand connections at once", async () => {
+  let id = 0;
+  const { tcp, port } = start(() => ++id);
+  const programs = Array.from({ length: 1_000 }, () => program(port));
+  await until(() => (events.filter(({ kind }) => kind === "connected").length === 1_000 ? true : undefined));
+  for (let each = 1; each <= 1_000; each++) {
+    tcp.handle({ kind: "write", id: each, bytes: new TextEncoder().encode("x") });
+    tcp.handle({ kind: "end", id: each });
+  }
+  await until(() => (programs.every(({ received }) => received() === "x") ? true : undefined));
 });
 
 it("gives no more data while it is paused", async () => {
-  const { tcp, port } = await start(() => 9);
+  const { tcp, port } = start(() => 9);
   const { socket } = program(port);
   await event("connected");
   tcp.handle({ kind: "pause", id: 9 });

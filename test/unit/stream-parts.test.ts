@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { BlockPool } from "../../src/base/block-pool.ts";
 import { type Instant, instant, after as later } from "../../src/base/instant.ts";
 import { RenoCongestion } from "../../src/stream/congestion.ts";
 import { DeadlineHeap } from "../../src/stream/deadline-heap.ts";
@@ -110,7 +111,7 @@ describe("the send buffer", () => {
         fc.integer({ min: 5, max: 50 }),
         fc.integer({ min: 0, max: 9 }),
         (chunks, limit, mostInRun) => {
-          const buffer = new SendBuffer();
+          const buffer = new SendBuffer(new BlockPool());
           for (const chunk of chunks) buffer.push(chunk);
           const out: number[] = [];
           while (buffer.bytes > 0) {
@@ -144,7 +145,7 @@ describe("reassembly", () => {
     const piece = fc.tuple(fc.integer({ min: 0, max: 299 }), fc.integer({ min: 1, max: 60 }));
     fc.assert(
       fc.property(fc.array(piece, { maxLength: 60 }), (pieces) => {
-        const reassembly = new Reassembly(start, 10_000, new MemoryBudget(20_000));
+        const reassembly = new Reassembly(start, 10_000, new MemoryBudget(20_000), new BlockPool());
         const whole = Array.from({ length: 30 }, (_, i) => [i * 10, 10] as const);
         for (const [from, length] of [...pieces, ...whole]) {
           reassembly.place(sequenceAdd(start, from), bytes.subarray(from, from + length));
@@ -159,7 +160,7 @@ describe("reassembly", () => {
   });
 
   it("reports kept segments as merged blocks in order, the first four", () => {
-    const reassembly = new Reassembly(0, 10_000, new MemoryBudget(2_000_000));
+    const reassembly = new Reassembly(0, 10_000, new MemoryBudget(2_000_000), new BlockPool());
     for (const at of [70, 10, 20, 40, 90, 110]) reassembly.place(at, pattern(10));
     expect(reassembly.sackBlocks()).toEqual([
       { left: 10, right: 30 },
@@ -170,7 +171,7 @@ describe("reassembly", () => {
   });
 
   it("keeps no more than its limit of early bytes, and still takes what is next", () => {
-    const reassembly = new Reassembly(0, 100, new MemoryBudget(2_000_000));
+    const reassembly = new Reassembly(0, 100, new MemoryBudget(2_000_000), new BlockPool());
     expect(reassembly.place(50, pattern(60))).toBe("early");
     expect(reassembly.place(120, pattern(60))).toBe("no-room");
     expect(reassembly.place(0, pattern(50))).toBe("filled");
@@ -178,7 +179,7 @@ describe("reassembly", () => {
   });
 
   it("keeps no more than 1024 early segments", () => {
-    const reassembly = new Reassembly(0, 1_000_000, new MemoryBudget(2_000_000));
+    const reassembly = new Reassembly(0, 1_000_000, new MemoryBudget(2_000_000), new BlockPool());
     for (let i = 1; i <= 1_024; i++) expect(reassembly.place(2 * i, pattern(1))).toBe("early");
     expect(reassembly.place(4_000, pattern(1))).toBe("no-room");
   });
@@ -186,7 +187,7 @@ describe("reassembly", () => {
 
 describe("the retransmission queue", () => {
   function queueOf(count: number): RetransmissionQueue {
-    const queue = new RetransmissionQueue();
+    const queue = new RetransmissionQueue(new BlockPool());
     for (let i = 0; i < count; i++) queue.append(i * 100, pattern(100), 100, false, NOW);
     return queue;
   }
@@ -233,7 +234,7 @@ describe("the retransmission queue", () => {
     );
     fc.assert(
       fc.property(fc.array(action, { maxLength: 80 }), (actions) => {
-        const queue = new RetransmissionQueue();
+        const queue = new RetransmissionQueue(new BlockPool());
         let next = 0;
         let acknowledged = 0;
         let now = NOW;
@@ -328,7 +329,7 @@ describe("a memory budget", () => {
     fc.assert(
       fc.property(fc.array(piece, { maxLength: 60 }), fc.constantFrom("clear", "leave", "drop"), (pieces, end) => {
         const budget = new MemoryBudget(500);
-        const reassembly = new Reassembly(0, 100, budget);
+        const reassembly = new Reassembly(0, 100, budget, new BlockPool());
         for (const [from, length, isRead] of pieces) {
           reassembly.place(reassembly.next - 5 + from, pattern(length));
           if (isRead) reassembly.read();

@@ -9,7 +9,7 @@ import { Fifo } from "../../stream/fifo.ts";
 import type { Stream } from "../../stream/stream.ts";
 import type { NodeId } from "../../wire/ids.ts";
 import type { SocketCommand } from "./socket-messages.ts";
-import type { NatSide } from "./tcp-nat.ts";
+import type { NatSides } from "./tcp-nat.ts";
 
 /**
  *   out:  dialing ──▶ handed-over ──▶ open ──▶ over
@@ -30,10 +30,9 @@ export class Connection {
   readonly id: number;
   readonly node: NodeId;
   readonly stream: Stream;
-  readonly program: NatSide;
-  readonly daemon: NatSide;
-  /** A copy of the program's SYN with a complete checksum; "out" only. */
-  readonly syn: Uint8Array | undefined;
+  /** As the NAT has them; undefined until it has. */
+  sides: NatSides | undefined;
+  #syn: Uint8Array | undefined;
   phase: ConnectionPhase;
   /** When the far side last showed that it takes part: its SYN, or its answer to ours; undefined before. */
   answeredAt: Instant | undefined;
@@ -54,11 +53,20 @@ export class Connection {
     this.id = parameters.id;
     this.node = parameters.node;
     this.stream = parameters.stream;
-    this.program = parameters.program;
-    this.daemon = parameters.daemon;
-    this.syn = parameters.syn;
+    this.#syn = parameters.syn;
     this.phase = parameters.syn === undefined ? "connecting" : "dialing";
     this.#tell = tell;
+  }
+
+  /** A copy of the program's SYN with a complete checksum, as long as it waits for its answer. */
+  get syn(): Uint8Array | undefined {
+    return this.#syn;
+  }
+
+  takeSyn(): Uint8Array | undefined {
+    const syn = this.#syn;
+    this.#syn = undefined;
+    return syn;
   }
 
   // ---- program → agent
@@ -120,25 +128,31 @@ export class Connection {
   pumpToProgram(now: Instant): void {
     if (this.phase !== "open" || this.socketIsGone) return;
     while (this.#unwrittenBytes < MAX_UNWRITTEN_BYTES) {
-      const bytes = this.#read(now);
-      if (bytes === undefined) return this.#endProgramIfDue();
-      this.#unwrittenBytes += bytes.length;
-      this.#tell({ kind: "write", id: this.id, bytes });
+      const pieces = this.#read(now);
+      if (pieces.length === 0) return this.#endProgramIfDue();
+      for (const bytes of pieces) {
+        this.#unwrittenBytes += bytes.length;
+        this.#tell({ kind: "write", id: this.id, bytes });
+      }
     }
   }
 
-  /** Many small pieces become one write, as each write costs a system call; large ones are not worth a copy. */
-  #read(now: Instant): Uint8Array | undefined {
-    const parts: Uint8Array[] = [];
+  /** Small pieces become one, as each write costs a system call; a large one ends them, and is not copied. */
+  #read(now: Instant): Uint8Array[] {
+    const small: Uint8Array[] = [];
     let length = 0;
-    while (length < WRITE_BYTES) {
-      const part = this.stream.read(now);
-      if (part === undefined) break;
-      parts.push(part);
-      length += part.length;
-      if (part.length >= LARGE_BYTES) break;
+    let large: Uint8Array | undefined;
+    while (large === undefined && length < WRITE_BYTES) {
+      const piece = this.stream.read(now);
+      if (piece === undefined) break;
+      if (piece.length >= LARGE_BYTES) large = piece;
+      else {
+        small.push(piece);
+        length += piece.length;
+      }
     }
-    return parts.length <= 1 ? parts[0] : concatBytes(...parts);
+    const joined = small.length > 1 ? [concatBytes(...small)] : small;
+    return large === undefined ? joined : [...joined, large];
   }
 
   #endProgramIfDue(): void {
@@ -152,8 +166,7 @@ export interface ConnectionParameters {
   readonly id: number;
   readonly node: NodeId;
   readonly stream: Stream;
-  readonly program: NatSide;
-  readonly daemon: NatSide;
+  /** Of a program that wants out. */
   readonly syn: Uint8Array | undefined;
 }
 

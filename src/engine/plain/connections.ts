@@ -12,6 +12,7 @@ import { readU16, readU32, writeU16 } from "../../base/bytes.ts";
 import type { DropReason } from "../../base/drop-reason.ts";
 import { after, type Deadline, type Instant } from "../../base/instant.ts";
 import { DeadlineHeap } from "../../stream/deadline-heap.ts";
+import { Fifo } from "../../stream/fifo.ts";
 import type { Stream } from "../../stream/stream.ts";
 import type { StreamEvent } from "../../stream/stream-event.ts";
 import type { StagedPacket } from "../../tunnel/data-plane.ts";
@@ -25,7 +26,7 @@ import type { NodeStreams, StreamOwner } from "../node-streams.ts";
 import { Connection } from "./connection.ts";
 import type { OwnServices } from "./own-services.ts";
 import type { SocketCommand, SocketEvent } from "./socket-messages.ts";
-import { type NatBinding, type NatSide, TcpNat, turnAround } from "./tcp-nat.ts";
+import { type NatBinding, type NatSide, type NatSides, TcpNat, turnAround } from "./tcp-nat.ts";
 
 export interface ConnectionsParts {
   readonly streams: NodeStreams;
@@ -58,7 +59,8 @@ export class Connections implements StreamOwner {
   /** Those that are over, in the order in which they ended. */
   readonly #over = new Set<Connection>();
   readonly #deadlines = new DeadlineHeap<Connection>();
-  readonly #commands: SocketCommand[] = [];
+  readonly #commands = new Fifo<SocketCommand>();
+  readonly #tellSockets = (command: SocketCommand): void => this.#commands.push(command);
   #lastId = 0;
 
   constructor(parts: ConnectionsParts) {
@@ -94,6 +96,17 @@ export class Connections implements StreamOwner {
     return "no-session";
   }
 
+  /**
+   * A SYN of this host on the daemon's side: true for one of the daemon's own. Any other is a program's, to which the kernel
+   * gave the port of a connection that is over; that one is forgotten.
+   */
+  isOwnSyn({ id }: NatBinding): boolean {
+    const connection = this.#connections.get(id);
+    if (connection?.phase === "connecting") return true;
+    if (connection?.phase === "over") this.#remove(connection);
+    return connection !== undefined && connection.phase !== "over";
+  }
+
   /** True for a TCP packet of a program whose connection the NAT knows. */
   knows(node: NodeId, packet: Uint8Array): boolean {
     return this.#bindingOf(node, packet) !== undefined;
@@ -116,7 +129,7 @@ export class Connections implements StreamOwner {
 
   /** The same for connections in networks of which `isShared` says that one of both is not in them any more. */
   cutNetworks(isShared: (agent: PilotAddress) => boolean, now: Instant): void {
-    const isGone = ({ program: { network }, node }: Connection) => network !== BACKBONE && !isShared({ network, node });
+    const isGone = ({ stream: { remote } }: Connection) => remote.network !== BACKBONE && !isShared(remote);
     this.#cutThose(isGone, now);
   }
 
@@ -152,16 +165,14 @@ export class Connections implements StreamOwner {
       stream.refuse(now);
       return;
     }
-    const connection = this.#bind(node, stream, (id) => this.#sidesOfServer(node, stream, id), undefined);
+    const connection = this.#create(node, stream, undefined);
     if (connection === undefined) {
       stream.refuse(now);
       return;
     }
     connection.answeredAt = now;
     this.#deadlines.set(connection, { at: after(now, CONNECT_LIMIT_MS), reason: "plain-connect" });
-    const remoteAddress = this.#parts.addressOf(node);
-    const { localPort, remotePort } = connection.daemon;
-    this.#commands.push({ kind: "connect", id: connection.id, localPort, remoteAddress, remotePort });
+    this.#commands.push({ kind: "connect", id: connection.id, remoteAddress: this.#parts.addressOf(node) });
   }
 
   handleAccepted(stream: Stream, now: Instant): void {
@@ -208,6 +219,17 @@ export class Connections implements StreamOwner {
     connection.phase = "open";
     this.#deadlines.set(connection, undefined);
     return connection.id;
+  }
+
+  /**
+   * The socket for a "connect" will come from this port, which nobody else on this host has: the port at the agent's
+   * address to connect to; undefined: the connection is over.
+   */
+  handleSocketBound(id: number, localPort: number): number | undefined {
+    const connection = this.#connections.get(id);
+    if (connection?.phase !== "connecting") return undefined;
+    const sides = this.#sidesOfServer(connection, localPort);
+    return sides !== undefined && this.#bind(connection, sides) ? sides.daemon.remotePort : undefined;
   }
 
   handleSocketEvent(event: SocketEvent, now: Instant): void {
@@ -277,14 +299,14 @@ export class Connections implements StreamOwner {
     const remote = { network: program.network, node };
     const stream = this.#parts.streams.dial(this, remote, program.remotePort, now, STREAM_OPTIONS);
     if (stream === undefined) return this.#tellFull(bytes, now);
-    const listener = this.listenerPort;
-    const sides = (): Sides | undefined => {
-      const remotePort = this.nat.freeRemotePort(node, BACKBONE, listener, program.localPort);
-      if (remotePort === undefined) return undefined;
-      return { program, daemon: { network: BACKBONE, localPort: listener, remotePort } };
-    };
-    const connection = this.#bind(node, stream, sides, wholeCopy(packet));
-    if (connection === undefined) {
+    const connection = this.#create(node, stream, wholeCopy(packet));
+    const remotePort = this.nat.freeRemotePort(node, BACKBONE, this.listenerPort, program.localPort);
+    const isBound =
+      connection !== undefined &&
+      remotePort !== undefined &&
+      this.#bind(connection, { program, daemon: { network: BACKBONE, localPort: this.listenerPort, remotePort } });
+    if (!isBound) {
+      if (connection !== undefined) this.#remove(connection);
       stream.reset(now);
       return this.#tellFull(bytes, now);
     }
@@ -298,12 +320,11 @@ export class Connections implements StreamOwner {
   }
 
   /** The agent's port at its own address if that is free, so that logs show what the agent sees. */
-  #sidesOfServer(node: NodeId, stream: Stream, id: number): Sides | undefined {
+  #sidesOfServer({ node, stream }: Connection, localPort: number): NatSides | undefined {
     const { network } = stream.remote;
     const remotePort = this.nat.freeRemotePort(node, network, stream.localPort, stream.remotePort);
     if (remotePort === undefined) return undefined;
     const random = readU32(this.#parts.randomBytes(4), 0);
-    const localPort = FIRST_CLIENT_PORT + (id % CLIENT_PORTS);
     const natPort = this.nat.freeRemotePort(node, BACKBONE, localPort, FIRST_EPHEMERAL_PORT + (random % NAT_PORTS));
     if (natPort === undefined) return undefined;
     return {
@@ -312,25 +333,26 @@ export class Connections implements StreamOwner {
     };
   }
 
-  #bind(
-    node: NodeId,
-    stream: Stream,
-    sides: (id: number) => Sides | undefined,
-    syn: Uint8Array | undefined,
-  ): Connection | undefined {
+  /** Undefined: there are too many. */
+  #create(node: NodeId, stream: Stream, syn: Uint8Array | undefined): Connection | undefined {
     if (this.#connections.size >= MAX_CONNECTIONS)
       for (const oldest of this.#over) {
         this.#remove(oldest);
         break;
       }
-    const id = ++this.#lastId;
-    const found = this.#connections.size < MAX_CONNECTIONS ? sides(id) : undefined;
-    if (found === undefined || !this.nat.add(node, id, found.program, found.daemon)) return undefined;
-    const connection = new Connection({ id, node, stream, syn, ...found }, (command) => this.#commands.push(command));
-    this.#connections.set(id, connection);
+    if (this.#connections.size >= MAX_CONNECTIONS) return undefined;
+    const connection = new Connection({ id: ++this.#lastId, node, stream, syn }, this.#tellSockets);
+    this.#connections.set(connection.id, connection);
     this.#byStream.set(stream, connection);
-    this.#parts.changed(node);
     return connection;
+  }
+
+  /** False when one of the sides is taken. */
+  #bind(connection: Connection, sides: NatSides): boolean {
+    if (!this.nat.add(connection.node, connection.id, sides)) return false;
+    connection.sides = sides;
+    this.#parts.changed(connection.node);
+    return true;
   }
 
   /** The far side answered: now the program may have its answer, from the kernel. */
@@ -338,8 +360,8 @@ export class Connections implements StreamOwner {
     if (connection.phase !== "dialing") return;
     connection.phase = "handed-over";
     connection.answeredAt = now;
-    const packet = connection.syn!.slice();
-    turnAround(packet, connection.daemon, false);
+    const packet = connection.takeSyn()!;
+    turnAround(packet, connection.sides!.daemon, false);
     this.#parts.deliver(packet);
     this.#deadlines.set(connection, { at: after(now, ACCEPT_LIMIT_MS), reason: "plain-accept" });
   }
@@ -415,14 +437,10 @@ export class Connections implements StreamOwner {
     this.#over.delete(connection);
     this.#byStream.delete(connection.stream);
     this.#connections.delete(connection.id);
-    this.nat.remove(connection.node, connection.program, connection.daemon);
+    if (connection.sides === undefined) return;
+    this.nat.remove(connection.node, connection.sides);
     this.#parts.changed(connection.node);
   }
-}
-
-interface Sides {
-  readonly program: NatSide;
-  readonly daemon: NatSide;
 }
 
 function programSideOf(packet: Uint8Array): NatSide {
@@ -473,7 +491,4 @@ const ACCEPT_LIMIT_MS = 10_000;
 const ORPHAN_LIMIT_MS = 60_000;
 /** Linux keeps TIME_WAIT for 60 s. */
 const LINGER_MS = 65_000;
-/** Above what Linux gives to clients by itself (32768 to 60999). */
-const FIRST_CLIENT_PORT = 61_000;
-const CLIENT_PORTS = 4_000;
 const NAT_PORTS = 16_384;

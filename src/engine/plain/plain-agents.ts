@@ -10,6 +10,7 @@
  *   mixed     a pilot-tun to which translated connections are still open (it was plain before): those go on;
  *   whole     a pilot-tun: nothing to do here.
  */
+import type { BlockPool } from "../../base/block-pool.ts";
 import { readU16 } from "../../base/bytes.ts";
 import type { Crypto } from "../../base/crypto.ts";
 import type { DropCounters, DropReason } from "../../base/drop-reason.ts";
@@ -96,6 +97,11 @@ export class PlainAgents {
       noteSent: (node, payloadBytes) => this.noteSent(node, payloadBytes),
       noteReceived: (node, payloadBytes) => this.noteReceived(node, payloadBytes),
     });
+  }
+
+  /** What data of connections lies in, here and at the edge. */
+  get blocks(): BlockPool {
+    return this.#parts.streams.blocks;
   }
 
   // ---- what is known of a peer

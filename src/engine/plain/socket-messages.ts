@@ -4,15 +4,11 @@
  * A connection is named by its `id`, which is the engine's. Bytes change owner with the message.
  */
 export type SocketCommand =
-  /** A plain agent wants in: connect from this local port to the address, which the NAT leads to the local server. */
-  | {
-      readonly kind: "connect";
-      readonly id: number;
-      readonly localPort: number;
-      /** 16 bytes. */
-      readonly remoteAddress: Uint8Array;
-      readonly remotePort: number;
-    }
+  /**
+   * A plain agent wants in: take a local port, ask the engine for the remote one, and connect to the address (16 bytes),
+   * which the NAT leads to the local server.
+   */
+  | { readonly kind: "connect"; readonly id: number; readonly remoteAddress: Uint8Array }
   | { readonly kind: "write"; readonly id: number; readonly bytes: Uint8Array }
   /** Nothing more to write; reading goes on. */
   | { readonly kind: "end"; readonly id: number }

@@ -23,6 +23,12 @@ export interface NatSide {
   readonly remotePort: number;
 }
 
+/** Both sides of one connection. */
+export interface NatSides {
+  readonly program: NatSide;
+  readonly daemon: NatSide;
+}
+
 export interface NatBinding {
   /** The connection's. */
   readonly id: number;
@@ -44,7 +50,7 @@ export class TcpNat {
   }
 
   /** False when one of the sides is taken. */
-  add(node: NodeId, id: number, program: NatSide, daemon: NatSide): boolean {
+  add(node: NodeId, id: number, { program, daemon }: NatSides): boolean {
     const [programKey, daemonKey] = [keyOf(program), keyOf(daemon)];
     const known = this.#bindings.get(node);
     if (programKey === daemonKey || known?.has(programKey) || known?.has(daemonKey)) return false;
@@ -55,7 +61,7 @@ export class TcpNat {
     return true;
   }
 
-  remove(node: NodeId, program: NatSide, daemon: NatSide): void {
+  remove(node: NodeId, { program, daemon }: NatSides): void {
     const bindings = this.#bindings.get(node);
     if (bindings === undefined) return;
     bindings.delete(keyOf(program));
