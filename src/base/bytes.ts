@@ -8,8 +8,6 @@ declare const TextEncoder: { new (): { encode(text: string): Uint8Array } };
 declare const TextDecoder: {
   new (label: string, options: { fatal: boolean }): { decode(bytes: Uint8Array): string };
 };
-declare function btoa(binary: string): string;
-declare function atob(base64: string): string;
 
 const encoder = new TextEncoder();
 const strictDecoder = new TextDecoder("utf-8", { fatal: true });
@@ -59,15 +57,40 @@ export function toHex(bytes: Uint8Array): string {
 
 /** Bytes of an even number of hex digits; undefined for anything else. */
 export function fromHex(text: string): Uint8Array | undefined {
-  if (text.length % 2 !== 0 || !/^[0-9a-fA-F]*$/.test(text)) return undefined;
+  if (text.length % 2 !== 0) return undefined;
   const out = new Uint8Array(text.length / 2);
-  for (let i = 0; i < out.length; i++) out[i] = Number.parseInt(text.slice(2 * i, 2 * i + 2), 16);
+  for (let at = 0; at < out.length; at++) {
+    const high = HEX_VALUES[text.charCodeAt(2 * at)] ?? NO_DIGIT;
+    const low = HEX_VALUES[text.charCodeAt(2 * at + 1)] ?? NO_DIGIT;
+    if (high === NO_DIGIT || low === NO_DIGIT) return undefined;
+    out[at] = (high << 4) | low;
+  }
   return out;
 }
 
+const NO_DIGIT = 16;
+/** By character code. */
+const HEX_VALUES = Uint8Array.from({ length: 128 }, (_, code) => {
+  const value = "0123456789abcdef".indexOf(String.fromCharCode(code).toLowerCase());
+  return value === -1 ? NO_DIGIT : value;
+});
+
 export function utf8(text: string): Uint8Array {
-  return encoder.encode(text);
+  return (text.length <= SHORT_TEXT ? shortAscii(text) : undefined) ?? encoder.encode(text);
 }
+
+/** An array this short lives with the other objects; a longer one has memory of its own, which costs several times as much. */
+function shortAscii(text: string): Uint8Array | undefined {
+  const out = new Uint8Array(text.length);
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at);
+    if (code > 0x7f) return undefined;
+    out[at] = code;
+  }
+  return out;
+}
+
+const SHORT_TEXT = 64;
 
 /** Text of valid UTF-8; undefined when the bytes are not. */
 export function fromUtf8(bytes: Uint8Array): string | undefined {
@@ -85,16 +108,42 @@ export function printableUtf8(bytes: Uint8Array): string {
 
 /** Standard base64 with padding, as the Pilot registry writes keys and signatures. */
 export function toBase64(bytes: Uint8Array): string {
-  let binary = "";
-  for (const byte of bytes) binary += String.fromCharCode(byte);
-  return btoa(binary);
+  const codes: number[] = [];
+  let text = "";
+  for (let at = 0; at < bytes.length; at += 3) {
+    const [first, second, third] = [bytes[at]!, bytes[at + 1], bytes[at + 2]];
+    const group = (first << 16) | ((second ?? 0) << 8) | (third ?? 0);
+    codes.push(BASE64.charCodeAt(group >>> 18), BASE64.charCodeAt((group >>> 12) & 63));
+    codes.push(second === undefined ? PADDING : BASE64.charCodeAt((group >>> 6) & 63));
+    codes.push(third === undefined ? PADDING : BASE64.charCodeAt(group & 63));
+    if (codes.length >= CODES_AT_ONCE) text += String.fromCharCode(...codes.splice(0));
+  }
+  return text + String.fromCharCode(...codes);
 }
 
 /** Bytes of standard base64 with padding (RFC 4648 §4, no blanks); undefined for anything else. */
 export function fromBase64(text: string): Uint8Array | undefined {
-  if (text.length % 4 !== 0 || !/^[A-Za-z0-9+/]*={0,2}$/.test(text)) return undefined;
-  const binary = atob(text);
-  const out = new Uint8Array(binary.length);
-  for (let i = 0; i < binary.length; i++) out[i] = binary.charCodeAt(i);
+  if (text.length % 4 !== 0) return undefined;
+  const padding = text.endsWith("==") ? 2 : text.endsWith("=") ? 1 : 0;
+  const out = new Uint8Array((text.length / 4) * 3 - padding);
+  let bits = 0;
+  let written = 0;
+  for (let at = 0; at < text.length - padding; at++) {
+    const value = BASE64_VALUES[text.charCodeAt(at)] ?? NO_VALUE;
+    if (value === NO_VALUE) return undefined;
+    bits = (bits << 6) | value;
+    if (at % 4 !== 0) out[written++] = bits >>> (6 - 2 * (at % 4));
+  }
   return out;
 }
+
+const BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+const PADDING = 0x3d;
+const NO_VALUE = 64;
+/** By character code. */
+const BASE64_VALUES = Uint8Array.from({ length: 128 }, (_, code) => {
+  const value = BASE64.indexOf(String.fromCharCode(code));
+  return value === -1 ? NO_VALUE : value;
+});
+/** Arguments of one call are bounded by the stack. */
+const CODES_AT_ONCE = 4096;

@@ -19,6 +19,13 @@ export function sameEndpoint(a: Endpoint | undefined, b: Endpoint | undefined): 
   return a.port === b.port && a.address === b.address;
 }
 
+/** Inverse of `formatEndpoint`, for text that came from it; foreign text needs `parseEndpoint`. */
+export function splitEndpoint(text: string): Endpoint {
+  const colon = text.lastIndexOf(":");
+  const address = text.startsWith("[") ? text.slice(1, colon - 1) : text.slice(0, colon);
+  return { address, port: Number(text.slice(colon + 1)) };
+}
+
 /** `192.0.2.1:4000` or `[2001:db8::1]:4000`. */
 export function formatEndpoint(endpoint: Endpoint): string {
   return endpoint.address.includes(":")

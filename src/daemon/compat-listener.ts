@@ -18,7 +18,7 @@ export interface CompatListenerOptions {
 }
 
 export interface CompatListenerParts {
-  readonly store: Pick<Store, "nodeById">;
+  readonly store: Pick<Store, "keyOf">;
   readonly beacon: BeaconServer;
   /** A datagram for the beacon; what it answers goes where it belongs. */
   handleDatagram(datagram: Uint8Array, source: Endpoint): void;

@@ -4,22 +4,22 @@
  * so remembering it is sound, also for a signature that did not hold. A node's heartbeat is the same bytes each time.
  */
 import { hash } from "node:crypto";
-import { BoundedMap } from "../base/bounded-map.ts";
 import { concatBytes, utf8 } from "../base/bytes.ts";
+import { DigestTable } from "../base/digest-table.ts";
 import { NodeCrypto } from "../io/node-crypto.ts";
 import type { ExpectedSignature } from "../rendezvous/expected-signature.ts";
 
 export class VerifiedSignatures extends NodeCrypto {
-  /** By digest of the three; bounded, the one looked at longest ago is evicted. About 200 bytes each. */
-  readonly #results = new BoundedMap<string, boolean>(MAX_RESULTS);
+  /** By digest of a secret of ours and the three, so that nobody can look for two that collide. */
+  readonly #results = new DigestTable(MAX_RESULTS);
+  /** The secret, and room for what is digested with it. */
+  readonly #scratch = concatBytes(this.randomBytes(SECRET_BYTES), new Uint8Array(SCRATCH_BYTES));
 
   override ed25519Verify(publicKey: Uint8Array, message: Uint8Array, signature: Uint8Array): boolean {
-    const digest = digestOf(publicKey, message, signature);
+    const digest = this.#digestOf(publicKey, message, signature);
+    if (digest === undefined) return super.ed25519Verify(publicKey, message, signature);
     const known = this.#results.get(digest);
-    if (known !== undefined) {
-      this.#results.touch(digest);
-      return known;
-    }
+    if (known !== undefined) return known;
     const result = super.ed25519Verify(publicKey, message, signature);
     this.#results.set(digest, result);
     return result;
@@ -28,17 +28,24 @@ export class VerifiedSignatures extends NodeCrypto {
   /** Checks on another thread what `ed25519Verify` will be asked; undefined when the answer is there already. */
   checkAhead({ publicKey, text, signature }: ExpectedSignature): Promise<void> | undefined {
     const message = utf8(text);
-    const digest = digestOf(publicKey, message, signature);
-    if (this.#results.has(digest)) return undefined;
+    const digest = this.#digestOf(publicKey, message, signature);
+    if (digest === undefined || this.#results.get(digest) !== undefined) return undefined;
     return this.ed25519VerifyElsewhere(publicKey, message, signature).then((result) => {
       this.#results.set(digest, result);
     });
   }
+
+  /** Undefined for what is no key, no signature, or a longer text than any that is signed often. */
+  #digestOf(publicKey: Uint8Array, message: Uint8Array, signature: Uint8Array): string | undefined {
+    if (publicKey.length !== 32 || signature.length !== 64 || message.length > SCRATCH_BYTES - 96) return undefined;
+    this.#scratch.set(publicKey, SECRET_BYTES);
+    this.#scratch.set(signature, SECRET_BYTES + 32);
+    this.#scratch.set(message, SECRET_BYTES + 96);
+    return hash("sha256", this.#scratch.subarray(0, SECRET_BYTES + 96 + message.length), "binary");
+  }
 }
 
-/** Key and signature have fixed lengths when they matter, so the three cannot be shifted against each other. */
-function digestOf(publicKey: Uint8Array, message: Uint8Array, signature: Uint8Array): string {
-  return hash("sha256", concatBytes(publicKey, signature, message), "base64");
-}
-
-const MAX_RESULTS = 131_072;
+/** 8 MB: every node of a large overlay sends a few signatures again and again. */
+const MAX_RESULTS = 2 ** 19;
+const SECRET_BYTES = 32;
+const SCRATCH_BYTES = 512;

@@ -1,11 +1,13 @@
 /**
  * A TCP server of `length 4 | payload` requests and replies, built for clients that may be slow, mute or hostile.
  * It bounds connections (in all and per source), the bytes of unfinished frames (per frame and in all), the time a frame
- * may take to arrive, idle time, and unread replies; it takes a few requests per connection and turn, so that a client
- * that sends thousands at once waits behind the others. What it knows of the protocol is the frame and nothing else.
+ * may take to arrive, idle time, and unread replies; it takes a few requests per connection and turn of the event loop, so
+ * that a client that sends thousands at once waits behind the others, and not many more in all, so that what else lives on
+ * this loop has its turn within about a millisecond. What it knows of the protocol is the frame and nothing else.
  *
- * Replies of one turn of the event loop leave together, after `settle` said that what they report is durable. When it
- * fails, no reply of that turn is sent and those connections are closed: the clients ask again.
+ * A reply leaves at once, unless something it may rest on is not durable yet. Then it waits, and all replies behind it,
+ * for the end of this turn of the event loop and for `settle`, which makes durable what the turn did. When that fails,
+ * no reply of the turn is sent and those connections are closed: the clients ask again.
  */
 import { createServer, type Server, type Socket } from "node:net";
 import { createSecureContext, type SecureContext, TLSSocket } from "node:tls";
@@ -13,12 +15,17 @@ import type { Endpoint } from "../base/endpoint.ts";
 import { FrameDecoder } from "../wire/frame-decoder.ts";
 import { formatIp, parseIp } from "../wire/underlay-address.ts";
 
+/** A request that was read. */
+export interface FrameRequest {
+  /** What must be waited for before `answer`, if anything; it never rejects. */
+  readonly ready: Promise<void> | undefined;
+  /** A reply: a text that is the payload of a frame, or a whole frame; undefined ends the connection. */
+  answer(): string | Uint8Array | undefined;
+}
+
 /** One client, as the protocol above sees it. */
 export interface FrameConversation {
-  /** One payload in, one whole reply frame out; undefined ends the connection. */
-  handleFrame(payload: Uint8Array): Uint8Array | undefined;
-  /** Called once before `handleFrame`; a promise, which never rejects, delays this connection until it is settled. */
-  prepareFrame?(payload: Uint8Array): Promise<void> | undefined;
+  readFrame(payload: Uint8Array): FrameRequest;
   /** Looks at the first bytes before they are taken for a frame: how many to skip, or undefined to wait for more. */
   skipPreamble(peek: (length: number) => Uint8Array | undefined): number | undefined;
   /** The last request was one too many for its source: let it wait. */
@@ -31,7 +38,9 @@ export interface FrameServerOptions {
   /** With it connections may be TLS: the first byte tells. */
   readonly tls?: FrameServerTls | undefined;
   openConversation(sourceIp: string): FrameConversation;
-  /** Called once per turn in which there were requests, before their replies leave. */
+  /** Whether a reply must wait for `settle`. */
+  mustSettle(): boolean;
+  /** Called at most once per turn, before replies leave that wait for it. */
   settle(): void;
   readonly limits?: Partial<FrameServerLimits>;
 }
@@ -61,7 +70,11 @@ export class FrameServer {
   readonly #connections = new Set<Connection>();
   /** Connections by source address; an entry leaves with the source's last connection. */
   readonly #perSource = new Map<string, number>();
-  /** Replies of this turn, in order; bounded by connections × requests per turn. */
+  /** Requests that may still be handled in this turn. */
+  #turnsLeft = REQUESTS_PER_TURN;
+  /** Connections that have more requests than fitted, in their order; each stands here once. */
+  #backlog: Connection[] = [];
+  /** Replies of this turn, in order; bounded by the requests of a turn. */
   #outbox: { readonly connection: Connection; readonly reply: Uint8Array }[] = [];
   /** TCP connections, those that have not said yet what they are included. */
   #accepted = 0;
@@ -92,6 +105,11 @@ export class FrameServer {
         resolve({ address, port: typeof bound === "object" && bound !== null ? bound.port : port });
       });
     });
+  }
+
+  /** This turn of the event loop has handled a request already, so that others may be waiting. */
+  get isBusy(): boolean {
+    return this.#turnsLeft < REQUESTS_PER_TURN;
   }
 
   get connectionCount(): number {
@@ -159,8 +177,9 @@ export class FrameServer {
       conversation: this.#options.openConversation(source),
       decoder: new FrameDecoder(this.#options.maxFrameBytes),
       isPreamblePast: false,
+      hasEnded: false,
       waitsFor: "nothing",
-      prepared: undefined,
+      begun: undefined,
       countedBytes: 0,
       deadline: "idle",
       timer: setTimeout(() => socket.destroy(), this.#limits.idleMs),
@@ -168,15 +187,24 @@ export class FrameServer {
     this.#connections.add(connection);
     socket.on("data", (chunk) => this.#received(connection, chunk));
     socket.on("drain", () => this.#drained(connection));
-    // The settling of this turn was scheduled before this is, so a client that asks and closes gets its reply.
-    socket.on("end", () => setImmediate(() => socket.end()));
+    socket.on("end", () => {
+      connection.hasEnded = true;
+      this.#endIfServed(connection);
+    });
     socket.on("error", () => socket.destroy());
     socket.on("close", () => this.#closed(connection));
   }
 
   #received(connection: Connection, chunk: Uint8Array): void {
     connection.decoder.push(chunk);
-    this.#serve(connection);
+    if (connection.waitsFor === "nothing") this.#serve(connection);
+    else this.#hold(connection);
+  }
+
+  /** A client that sends more while it is not served is read no further. */
+  #hold(connection: Connection): void {
+    connection.socket.pause();
+    this.#count(connection);
   }
 
   /** Handles what is complete, up to what one connection may have in one turn. */
@@ -189,39 +217,63 @@ export class FrameServer {
       return;
     }
     this.#rearm(connection, served);
-    if (connection.conversation.isThrottled) this.#waitForTurn(connection, THROTTLE_MS);
-    else if (served === REQUESTS_PER_TURN) this.#waitForTurn(connection, 0);
+    if (connection.waitsFor !== "nothing") return;
+    if (connection.conversation.isThrottled) this.#throttle(connection);
+    else if (mayHaveMore(connection) && (served === REQUESTS_PER_CONNECTION || this.#turnsLeft === 0)) {
+      this.#waitForTurn(connection);
+    } else this.#endIfServed(connection);
+  }
+
+  /** A client that asks and closes gets its replies; the settling of this turn was scheduled before this is. */
+  #endIfServed({ socket, hasEnded, waitsFor }: Connection): void {
+    if (hasEnded && waitsFor === "nothing") setImmediate(() => socket.end());
   }
 
   #serveSome(connection: Connection): number {
     if (!this.#skipPreamble(connection)) return 0;
-    for (let served = 0; served < REQUESTS_PER_TURN; served++) {
-      const payload = this.#nextPrepared(connection);
-      if (payload === undefined) return served;
-      const reply = connection.conversation.handleFrame(payload);
-      if (reply === undefined) {
-        connection.socket.destroy();
-        return served;
-      }
-      this.#outbox.push({ connection, reply });
-      this.#settleSoon();
-      if (connection.conversation.isThrottled) return served + 1;
+    for (let served = 0; served < REQUESTS_PER_CONNECTION; served++) {
+      const request = this.#turnsLeft === 0 ? undefined : this.#nextReady(connection);
+      if (request === undefined) return served;
+      this.#countTurn();
+      const reply = request.answer();
+      if (reply === undefined) connection.socket.destroy();
+      else this.#reply(connection, typeof reply === "string" ? frameOf(reply) : reply);
+      if (this.#options.mustSettle()) this.#settleSoon();
+      if (reply === undefined) return served;
+      if (connection.conversation.isThrottled || connection.waitsFor !== "nothing") return served + 1;
     }
-    return REQUESTS_PER_TURN;
+    return REQUESTS_PER_CONNECTION;
   }
 
-  /** The next request, unless there is none or it must be prepared first. */
-  #nextPrepared(connection: Connection): Uint8Array | undefined {
-    const prepared = connection.prepared;
-    connection.prepared = undefined;
-    if (prepared !== undefined) return prepared;
+  #countTurn(): void {
+    if (this.#turnsLeft-- === REQUESTS_PER_TURN) setImmediate(() => this.#nextTurn());
+  }
+
+  #nextTurn(): void {
+    this.#turnsLeft = REQUESTS_PER_TURN;
+    const backlog = this.#backlog;
+    this.#backlog = [];
+    let resumed = 0;
+    while (this.#turnsLeft > 0 && resumed < backlog.length) this.#resume(backlog[resumed++]!);
+    if (resumed < backlog.length) this.#backlog = [...backlog.slice(resumed), ...this.#backlog];
+  }
+
+  #reply(connection: Connection, reply: Uint8Array): void {
+    if (this.#isSettling || this.#options.mustSettle()) this.#outbox.push({ connection, reply });
+    else this.#send(connection, reply);
+  }
+
+  /** The next request, unless there is none or it must be waited for. */
+  #nextReady(connection: Connection): FrameRequest | undefined {
+    const begun = connection.begun;
+    connection.begun = undefined;
+    if (begun !== undefined) return begun;
     const payload = connection.decoder.next();
-    const preparation = payload === undefined ? undefined : connection.conversation.prepareFrame?.(payload);
-    if (preparation === undefined) return payload;
-    connection.prepared = payload;
-    connection.waitsFor = "preparation";
-    connection.socket.pause();
-    void preparation.then(() => this.#resume(connection));
+    const request = payload && connection.conversation.readFrame(payload);
+    if (request?.ready === undefined) return request;
+    connection.begun = request;
+    connection.waitsFor = "request";
+    void request.ready.then(() => this.#resume(connection));
     return undefined;
   }
 
@@ -251,11 +303,13 @@ export class FrameServer {
       for (const { connection } of outbox) connection.socket.destroy();
       return;
     }
-    for (const { connection, reply } of outbox) {
-      if (!connection.socket.writable) continue;
-      const fits = connection.socket.write(reply);
-      if (!fits && connection.waitsFor === "nothing") this.#waitForDrain(connection);
-    }
+    for (const { connection, reply } of outbox) this.#send(connection, reply);
+  }
+
+  #send(connection: Connection, reply: Uint8Array): void {
+    if (!connection.socket.writable) return;
+    const fits = connection.socket.write(reply);
+    if (!fits && connection.waitsFor === "nothing") this.#waitForDrain(connection);
   }
 
   /** Reads nothing more until the replies are read; a client that never does is cut when the time for a frame is up. */
@@ -265,10 +319,16 @@ export class FrameServer {
     this.#arm(connection, "frame");
   }
 
-  #waitForTurn(connection: Connection, ms: number): void {
+  #waitForTurn(connection: Connection): void {
     connection.waitsFor = "turn";
     connection.socket.pause();
-    setTimeout(() => this.#resume(connection), ms);
+    this.#backlog.push(connection);
+  }
+
+  #throttle(connection: Connection): void {
+    connection.waitsFor = "turn";
+    connection.socket.pause();
+    setTimeout(() => this.#resume(connection), THROTTLE_MS);
   }
 
   #drained(connection: Connection): void {
@@ -282,7 +342,7 @@ export class FrameServer {
       return;
     }
     connection.waitsFor = "nothing";
-    connection.socket.resume();
+    if (connection.socket.isPaused()) connection.socket.resume();
     this.#serve(connection);
   }
 
@@ -294,6 +354,10 @@ export class FrameServer {
   }
 
   #arm(connection: Connection, deadline: Connection["deadline"]): void {
+    if (connection.deadline === deadline) {
+      connection.timer.refresh();
+      return;
+    }
     clearTimeout(connection.timer);
     connection.deadline = deadline;
     const ms = deadline === "idle" ? this.#limits.idleMs : this.#limits.frameMs;
@@ -318,14 +382,20 @@ interface Connection {
   readonly conversation: FrameConversation;
   readonly decoder: FrameDecoder;
   isPreamblePast: boolean;
+  /** The client asks nothing more. */
+  hasEnded: boolean;
   /** Why its requests are not looked at just now. */
-  waitsFor: "nothing" | "turn" | "drain" | "preparation";
-  /** Taken out of the decoder and being prepared, or ready. */
-  prepared: Uint8Array | undefined;
+  waitsFor: "nothing" | "turn" | "drain" | "request";
+  /** Read, and waited for or ready. */
+  begun: FrameRequest | undefined;
   /** What of its buffer stands in #unfinishedBytes. */
   countedBytes: number;
   deadline: "idle" | "frame";
   timer: NodeJS.Timeout;
+}
+
+function mayHaveMore({ begun, decoder }: Connection): boolean {
+  return begun !== undefined || decoder.bufferedBytes > 0;
 }
 
 export const DEFAULT_FRAME_SERVER_LIMITS: FrameServerLimits = {
@@ -336,11 +406,22 @@ export const DEFAULT_FRAME_SERVER_LIMITS: FrameServerLimits = {
   frameMs: 30_000,
 };
 
+/** From Node's pool: a buffer with memory of its own for each reply would be most of what the collector has to do. */
+function frameOf(text: string): Uint8Array {
+  const length = Buffer.byteLength(text);
+  const frame = Buffer.allocUnsafe(4 + length);
+  frame.writeUInt32BE(length, 0);
+  frame.write(text, 4);
+  return frame;
+}
+
 function canonicalIp(text: string | undefined): string | undefined {
   const bytes = text === undefined ? undefined : parseIp(text.replace(/%.*$/, ""));
   return bytes === undefined ? undefined : formatIp(bytes);
 }
 
-const REQUESTS_PER_TURN = 32;
+/** A request takes some 50 µs. */
+const REQUESTS_PER_TURN = 16;
+const REQUESTS_PER_CONNECTION = 8;
 const TLS_HANDSHAKE = 0x16;
 const THROTTLE_MS = 200;

@@ -17,7 +17,7 @@ export type CompatRefusal =
   | "bad-signature";
 
 export interface CompatParts {
-  readonly store: Pick<Store, "nodeById">;
+  readonly store: Pick<Store, "keyOf">;
   readonly crypto: Pick<Crypto, "ed25519Verify">;
 }
 
@@ -29,7 +29,7 @@ export function checkCompatReply(
 ): { readonly node: NodeId } | { readonly refused: CompatRefusal } {
   const reply = parseCompatReply(text);
   if (reply === undefined) return { refused: "malformed" };
-  const registered = store.nodeById(reply.node)?.publicKey;
+  const registered = store.keyOf(reply.node);
   if (registered === undefined || !equalBytes(registered, reply.publicKey)) return { refused: "unknown-key" };
   const signed = utf8(compatSignedText(reply.node, nonce));
   if (!crypto.ed25519Verify(registered, signed, reply.signature)) return { refused: "bad-signature" };

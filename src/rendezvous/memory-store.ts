@@ -51,6 +51,10 @@ export class MemoryStore implements Store {
     return this.#nodes.get(node);
   }
 
+  keyOf(node: NodeId): Uint8Array | undefined {
+    return this.#nodes.get(node)?.publicKey;
+  }
+
   nodeByKey(publicKey: Uint8Array): NodeRecord | undefined {
     const node = this.#byKey.get(toHex(publicKey));
     return node === undefined ? undefined : this.#nodes.get(node);

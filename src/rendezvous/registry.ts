@@ -11,7 +11,7 @@
 import type { Crypto } from "../base/crypto.ts";
 import type { Instant, WallClock } from "../base/instant.ts";
 import type { NodeId } from "../wire/ids.ts";
-import { parseRegistryMessage, REQUEST_FAILED, type RegistryMessage } from "../wire/registry.ts";
+import { REQUEST_FAILED, type RegistryMessage } from "../wire/registry.ts";
 import { BeaconList } from "./beacon-list.ts";
 import { DIRECTORY_REQUESTS } from "./directory-requests.ts";
 import { LiveDirectory } from "./live-directory.ts";
@@ -20,6 +20,7 @@ import { PROFILE_REQUESTS } from "./profile-requests.ts";
 import { REGISTRATION_REQUESTS } from "./registration-requests.ts";
 import { type Conversation, type Reply, type RequestContext, type RequestHandler, refusal } from "./request-context.ts";
 import { RequestCounts } from "./request-counts.ts";
+import type { RequestFrame } from "./request-frame.ts";
 import { type RateLimit, SourceLimits } from "./source-limits.ts";
 import type { Store } from "./store.ts";
 import { TRUST_REQUESTS } from "./trust-requests.ts";
@@ -65,20 +66,11 @@ export class RegistryServer {
     this.#newKeys = new SourceLimits(options.limits?.newKeys ?? DEFAULT_REGISTRY_LIMITS.newKeys);
   }
 
-  /** JSON text in, JSON text out. */
-  handleRequest(text: string, conversation: Conversation, now: Instant, wall: WallClock): string {
-    // A long text is paid for like many short ones, and before anything looks into it.
-    const cost = 1 + Math.floor(text.length / CHARS_PER_TOKEN);
-    const reply = this.#admit(conversation, now, cost)
-      ? this.#dispatch(parseRegistryMessage(text) ?? {}, conversation, now, wall)
-      : this.#limited();
-    return JSON.stringify(reply);
-  }
-
-  /** The same for a request that is parsed already; anything that is no known request is refused. */
-  handleMessage(message: RegistryMessage, conversation: Conversation, now: Instant, wall: WallClock): Reply {
-    if (!this.#admit(conversation, now, 1)) return this.#limited();
-    return this.#dispatch(message, conversation, now, wall);
+  /** A request in, its reply out, as the frame encodes it; anything that is no known request is refused. */
+  handleFrame(frame: RequestFrame, conversation: Conversation, now: Instant, wall: WallClock): string | Uint8Array {
+    conversation.isThrottled = !this.#requests.take(conversation.sourceKey, now, frame.cost);
+    if (conversation.isThrottled) return frame.encode(this.#limited());
+    return frame.encode(this.#dispatch(frame.message(), conversation, now, wall));
   }
 
   /** A node that the beacon should tell to poll its handshakes. */
@@ -88,11 +80,6 @@ export class RegistryServer {
       return node;
     }
     return undefined;
-  }
-
-  #admit(conversation: Conversation, now: Instant, cost: number): boolean {
-    conversation.isThrottled = !this.#requests.take(conversation.sourceKey, now, cost);
-    return !conversation.isThrottled;
   }
 
   #dispatch(message: RegistryMessage, conversation: Conversation, now: Instant, wall: WallClock): Reply {
@@ -140,7 +127,6 @@ export class RegistryServer {
 /** Generous for a site that joins in one go, and hopeless for guessing. */
 const TOKEN_ATTEMPTS: RateLimit = { perSecond: 1, burst: 200 };
 const MAX_NOTICES = 1024;
-const CHARS_PER_TOKEN = 4096;
 
 /** By `type` of the request. A map, not an object: a request must not reach inherited names. */
 const REQUEST_HANDLERS = new Map<string, RequestHandler>(

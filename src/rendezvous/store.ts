@@ -74,6 +74,8 @@ export interface Store {
   addNode(node: NewNode): NodeId | undefined;
   updateNode(node: NodeRecord): void;
   nodeById(node: NodeId): NodeRecord | undefined;
+  /** What `nodeById` has for `publicKey`, for less. */
+  keyOf(node: NodeId): Uint8Array | undefined;
   nodeByKey(publicKey: Uint8Array): NodeRecord | undefined;
   nodeByHostname(hostname: string): NodeRecord | undefined;
   nodeCount(): number;

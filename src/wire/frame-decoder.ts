@@ -5,10 +5,12 @@
  */
 import { readU32 } from "../base/bytes.ts";
 
+const EMPTY = new Uint8Array(0);
+
 export class FrameDecoder {
   readonly #maxBytes: number;
   /** Unread bytes are those from #start to #end. Bounded by the caller, which feeds no more while `next` yields. */
-  #buffer = new Uint8Array(0);
+  #buffer: Uint8Array = EMPTY;
   #start = 0;
   #end = 0;
   #broken = false;
@@ -25,15 +27,21 @@ export class FrameDecoder {
     return this.#end - this.#start;
   }
 
-  /** Copies `chunk`. */
+  /** Keeps `chunk` and hands out parts of it: the caller must not write to it any more. */
   push(chunk: Uint8Array): void {
     if (this.#broken) return;
+    if (this.#start === this.#end) {
+      this.#buffer = chunk;
+      this.#start = 0;
+      this.#end = chunk.length;
+      return;
+    }
     if (this.#end + chunk.length > this.#buffer.length) this.#makeRoom(chunk.length);
     this.#buffer.set(chunk, this.#end);
     this.#end += chunk.length;
   }
 
-  /** The payload of the next whole frame; the bytes are the caller's. */
+  /** The payload of the next whole frame; it is never written to again. */
   next(): Uint8Array | undefined {
     if (this.bufferedBytes < 4) return undefined;
     const length = readU32(this.#buffer, this.#start);
@@ -52,17 +60,16 @@ export class FrameDecoder {
 
   take(length: number): Uint8Array | undefined {
     if (this.bufferedBytes < length) return undefined;
-    const taken = this.#buffer.slice(this.#start, this.#start + length);
+    const taken = this.#buffer.subarray(this.#start, this.#start + length);
     this.#start += length;
     if (this.#start === this.#end) this.#release();
     return taken;
   }
 
+  /** Into a new buffer, always: parts of the old one were handed out. Doubling keeps a long frame linear. */
   #makeRoom(bytes: number): void {
     const unread = this.#buffer.subarray(this.#start, this.#end);
-    const needed = unread.length + bytes;
-    // Doubling only when the old buffer was really full keeps a long frame linear and an idle connection small.
-    const next = needed <= this.#buffer.length / 2 ? this.#buffer : new Uint8Array(Math.max(needed, 2 * unread.length));
+    const next = new Uint8Array(Math.max(unread.length + bytes, 2 * unread.length));
     next.set(unread, 0);
     this.#buffer = next;
     this.#start = 0;
@@ -75,5 +82,3 @@ export class FrameDecoder {
     this.#end = 0;
   }
 }
-
-const EMPTY = new Uint8Array(0);

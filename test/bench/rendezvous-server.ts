@@ -1,6 +1,6 @@
 /**
- * The rendezvous under test, as a process of its own: `rendezvous-server.ts STATE`. Says where it listens, and on each
- * line of its input how much memory and processor time it uses, as lines of JSON.
+ * The rendezvous under test, as a process of its own: `rendezvous-server.ts STATE`. Says where it listens and how much
+ * memory its objects take, at the start and on each line of its input, as lines of JSON.
  */
 import { createInterface } from "node:readline";
 import { runRendezvous } from "../../src/daemon/rendezvous.ts";
@@ -16,10 +16,8 @@ const rendezvous = await runRendezvous({
 
 function report(): void {
   for (let i = 0; i < 3; i++) globalThis.gc?.();
-  const { rss, heapUsed, external } = process.memoryUsage();
-  const { user, system } = process.cpuUsage();
-  const facts = { port: rendezvous.registry.port, rss, used: heapUsed + external, cpuMs: (user + system) / 1000 };
-  process.stdout.write(`${JSON.stringify(facts)}\n`);
+  const { heapUsed, external } = process.memoryUsage();
+  process.stdout.write(`${JSON.stringify({ port: rendezvous.registry.port, heapBytes: heapUsed + external })}\n`);
 }
 
 report();

@@ -5,12 +5,24 @@ import { NodeCrypto } from "../../src/io/node-crypto.ts";
 import { MemoryStore } from "../../src/rendezvous/memory-store.ts";
 import { type RegistryLimits, RegistryServer } from "../../src/rendezvous/registry.ts";
 import { Conversation } from "../../src/rendezvous/request-context.ts";
+import { jsonRequest } from "../../src/rendezvous/request-frame.ts";
 import type { Store } from "../../src/rendezvous/store.ts";
 import { type NodeId, nodeId } from "../../src/wire/ids.ts";
 import { signedText } from "../../src/wire/registry.ts";
 
 export const crypto = new NodeCrypto();
 export type Reply = Record<string, unknown>;
+
+/** The text of a request in, the text of its reply out. */
+export function askText(
+  server: RegistryServer,
+  text: string,
+  conversation: Conversation,
+  now: Instant,
+  wall: WallClock,
+): string {
+  return server.handleFrame(jsonRequest(utf8(text)), conversation, now, wall) as string;
+}
 
 export class RegistryLab {
   readonly server: RegistryServer;
@@ -37,7 +49,7 @@ export class RegistryLab {
 
   ask(request: object | string, conversation = new Conversation("198.51.100.1")): Reply {
     const text = typeof request === "string" ? request : JSON.stringify(request);
-    return JSON.parse(this.server.handleRequest(text, conversation, this.now, this.wall)) as Reply;
+    return JSON.parse(askText(this.server, text, conversation, this.now, this.wall)) as Reply;
   }
 
   notices(): NodeId[] {

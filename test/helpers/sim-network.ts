@@ -24,6 +24,7 @@ import { NOTIFY_HANDSHAKES } from "../../src/wire/beacon.ts";
 import { type NodeId, nodeId } from "../../src/wire/ids.ts";
 import { whole } from "./inner-packets.ts";
 import { olderCrypto } from "./older-generation.ts";
+import { askText } from "./registry-caller.ts";
 import { seededBytes } from "./seeded-bytes.ts";
 
 const BEACON: Endpoint = { address: "192.0.2.1", port: 9001 };
@@ -146,7 +147,7 @@ export class SimNetwork {
     this.after(this.conditions.latencyMs, () => {
       if (!this.registryIsUp) return;
       this.requests.push(text);
-      const truth = this.#registry.handleRequest(text, conversation, this.now, this.wall);
+      const truth = askText(this.#registry, text, conversation, this.now, this.wall);
       const reply = this.registryTap(text, truth);
       for (let node = this.#registry.pollNotice(); node !== undefined; node = this.#registry.pollNotice()) {
         const notice = this.#beacon.notify(node, NOTIFY_HANDSHAKES, this.now);

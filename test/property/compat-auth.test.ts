@@ -4,7 +4,6 @@ import { describe, expect, it } from "vitest";
 import { toBase64, toHex, utf8 } from "../../src/base/bytes.ts";
 import { NodeCrypto } from "../../src/io/node-crypto.ts";
 import { checkCompatReply, speaksFor } from "../../src/rendezvous/compat.ts";
-import type { NodeRecord } from "../../src/rendezvous/store.ts";
 import { encodeDiscover, encodePunchRequest, encodeRelayPrefix } from "../../src/wire/beacon.ts";
 import { encodeProbe, encodeProbeAnswer, parseProbe, parseProbeAnswer } from "../../src/wire/beacon-probe.ts";
 import {
@@ -22,7 +21,7 @@ const crypto = new NodeCrypto();
 const seed = new Uint8Array(32).fill(7);
 const publicKey = crypto.ed25519PublicKey(seed);
 const NODE = nodeId(42);
-const store = { nodeById: (node: number) => (node === NODE ? ({ publicKey } as NodeRecord) : undefined) };
+const store = { keyOf: (node: number) => (node === NODE ? publicKey : undefined) };
 const parts = { store, crypto };
 
 const nonces = fc.uint8Array({ minLength: 16, maxLength: 16 });

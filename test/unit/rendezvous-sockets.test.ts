@@ -74,6 +74,17 @@ describe("registry over TCP", () => {
     expect(Buffer.concat(chunks).toString()).toContain('"node_id":1');
   });
 
+  test("a client that closes its side gets its reply also when the signature is checked on another thread", async () => {
+    const { registry } = await run();
+    const a = identity(1);
+    const asked = [...Array(40)].map(() => ({ type: "heartbeat", node_id: 1, signature: a.sign("heartbeat:1") }));
+    const socket = connect({ host: "127.0.0.1", port: registry.port });
+    const frames = [registration(1), ...asked].map((request) => encodeRegistryFrame(JSON.stringify(request)));
+    socket.end(concatBytes(...frames));
+    const text = Buffer.concat(await socket.toArray()).toString();
+    expect(text.split("heartbeat_ok")).toHaveLength(41);
+  });
+
   test("speaks the binary protocol after its preamble", async () => {
     const { registry } = await run();
     const socket = await RegistrySocket.open(registry.port);
@@ -171,8 +182,9 @@ test("what cannot be made durable is not answered", async () => {
     openConversation: () => ({
       isThrottled: false,
       skipPreamble: () => 0,
-      handleFrame: (payload) => encodeRegistryFrame(`echo ${payload.length}`),
+      readFrame: (payload) => ({ ready: undefined, answer: () => encodeRegistryFrame(`echo ${payload.length}`) }),
     }),
+    mustSettle: () => true,
     settle: () => {
       if (isDiskFull) throw new Error("disk full");
     },
@@ -186,6 +198,65 @@ test("what cannot be made durable is not answered", async () => {
   const after = await RegistrySocket.open(port);
   expect(await after.askFrame(fromHex("00000001ff")!)).toBeDefined();
   after.close();
+  await server.close();
+});
+
+test("a reply that rests on nothing unsettled leaves at once", async () => {
+  let settled = 0;
+  const server = new FrameServer({
+    listen: ANY,
+    maxFrameBytes: 100,
+    openConversation: () => ({
+      isThrottled: false,
+      skipPreamble: () => 0,
+      readFrame: () => ({ ready: undefined, answer: () => "é" }),
+    }),
+    mustSettle: () => false,
+    settle: () => settled++,
+  });
+  const { port } = await server.listen();
+  const socket = await RegistrySocket.open(port);
+  expect(toHex((await socket.askFrame(fromHex("00000001ff")!))!)).toBe("c3a9");
+  expect(settled).toBe(0);
+  socket.close();
+  await server.close();
+});
+
+test("however many requests wait, a turn of the event loop handles a few, and all are answered", async () => {
+  let handled = 0;
+  const server = new FrameServer({
+    listen: ANY,
+    maxFrameBytes: 100,
+    openConversation: () => ({
+      isThrottled: false,
+      skipPreamble: () => 0,
+      readFrame: () => ({ ready: undefined, answer: () => `${handled++}` }),
+    }),
+    mustSettle: () => false,
+    settle: () => {},
+  });
+  const { port } = await server.listen();
+  const sockets = Array.from({ length: 50 }, () => connect({ host: "127.0.0.1", port }));
+  let [before, most, isOver] = [0, 0, false];
+  const watch = (): void => {
+    most = Math.max(most, handled - before);
+    before = handled;
+    if (!isOver) setImmediate(watch);
+  };
+  watch();
+  const many = concatBytes(...Array.from({ length: 100 }, () => fromHex("00000001ff")!));
+  const received = await Promise.all(
+    sockets.map((socket) => {
+      socket.end(many);
+      return socket.toArray();
+    }),
+  );
+  isOver = true;
+  const replies = received.map((chunks) => Buffer.concat(chunks).toString("latin1").match(/\d+/g)!.map(Number));
+  expect(replies.map((numbers) => numbers.length)).toEqual(sockets.map(() => 100));
+  for (const numbers of replies) expect(numbers).toEqual([...numbers].sort((a, b) => a - b));
+  expect(most).toBeGreaterThan(8);
+  expect(most).toBeLessThanOrEqual(32);
   await server.close();
 });
 

@@ -2,10 +2,10 @@ import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { fromHex, toBase64, toHex, utf8 } from "../../src/base/bytes.ts";
 import { instant, type WallClock } from "../../src/base/instant.ts";
-import { handleBinaryRequest } from "../../src/rendezvous/binary-conversation.ts";
 import { MemoryStore } from "../../src/rendezvous/memory-store.ts";
 import { RegistryServer } from "../../src/rendezvous/registry.ts";
 import { Conversation } from "../../src/rendezvous/request-context.ts";
+import { binaryRequest } from "../../src/rendezvous/request-frame.ts";
 import { networkId, nodeId } from "../../src/wire/ids.ts";
 import { framed, signedText } from "../../src/wire/registry.ts";
 import {
@@ -16,7 +16,7 @@ import {
   encodeBinaryResolveReply,
   parseBinaryRequest,
 } from "../../src/wire/registry-binary.ts";
-import { crypto } from "../helpers/registry-caller.ts";
+import { askText, crypto } from "../helpers/registry-caller.ts";
 
 const vectors = JSON.parse(readFileSync(new URL("registry.json", import.meta.url), "utf8"));
 const SEED_A = Uint8Array.from({ length: 32 }, (_, i) => i);
@@ -116,7 +116,12 @@ describe("binary protocol", () => {
     ask(vectors.transcript2026_05[1].request);
     store.addMember(networkId(7), nodeId(2));
     const serve = (hex: string) =>
-      handleBinaryRequest(server, payload(hex), conversation, instant(1), 1_770_000_000_000 as WallClock);
+      server.handleFrame(
+        binaryRequest(payload(hex)),
+        conversation,
+        instant(1),
+        1_770_000_000_000 as WallClock,
+      ) as Uint8Array;
     expect(toHex(serve(binary.heartbeat_req))).toBe(`0000000a81${"0000000069800e80"}00`);
     expect(toHex(serve(binary.lookup_req)).slice(8, 40)).toBe(
       "820000000200000000000002000000072029acbae1".slice(0, 32),
@@ -188,8 +193,7 @@ function registryLab() {
   const store = new MemoryStore();
   const server = new RegistryServer({ store, crypto, startedAt: instant(0), startedAtWall: 0 as WallClock });
   const conversation = new Conversation("127.0.0.1");
-  const ask = (request: string) =>
-    server.handleRequest(request, conversation, instant(1), 1_795_223_875_000 as WallClock);
+  const ask = (request: string) => askText(server, request, conversation, instant(1), 1_795_223_875_000 as WallClock);
   return { store, server, conversation, ask };
 }
 

@@ -1,0 +1,173 @@
+/**
+ * The registry on its sockets: reads requests, has the frequent ones' signatures checked on another thread, and puts the
+ * commit between a request and its reply.
+ */
+
+import type { Endpoint } from "../base/endpoint.ts";
+import { Histogram } from "../base/histogram.ts";
+import { PilotError } from "../base/pilot-error.ts";
+import { now, wallNow } from "../io/clock.ts";
+import { type FrameConversation, type FrameRequest, FrameServer, type FrameServerLimits } from "../io/frame-server.ts";
+import type { SqliteStore } from "../io/sqlite-store.ts";
+import type { TlsCertificate } from "../io/tls-certificate.ts";
+import { expectedSignature } from "../rendezvous/expected-signature.ts";
+import { type RegistryLimits, RegistryServer } from "../rendezvous/registry.ts";
+import { Conversation } from "../rendezvous/request-context.ts";
+import { binaryRequest, jsonRequest, type RequestFrame } from "../rendezvous/request-frame.ts";
+import type { NodeId } from "../wire/ids.ts";
+import { MAX_FRAME_BYTES } from "../wire/registry.ts";
+import { BINARY_PREAMBLE } from "../wire/registry-binary.ts";
+import { bindError } from "./bind-error.ts";
+import { VerifiedSignatures } from "./verified-signatures.ts";
+
+export interface RegistryListenerOptions {
+  readonly registry: Endpoint;
+  readonly stateDir: string;
+  readonly adminToken?: string;
+  readonly registryLimits?: Partial<RegistryLimits>;
+  readonly connectionLimits?: Partial<FrameServerLimits>;
+  readonly registryTlsOnly?: boolean;
+  readonly onProblem?: (problem: PilotError) => void;
+}
+
+export class RegistryListener {
+  requests = 0;
+  commitFailures = 0;
+  isListening = false;
+  readonly commitSeconds = new Histogram(COMMIT_SECONDS);
+  readonly #options: RegistryListenerOptions;
+  readonly #store: SqliteStore;
+  readonly #server: RegistryServer;
+  readonly #frames: FrameServer;
+  readonly #signatures = new VerifiedSignatures();
+  readonly #notify: (node: NodeId) => void;
+  /** A request of this turn failed half way: nothing of the turn may be committed. */
+  #failure: unknown;
+
+  constructor(
+    options: RegistryListenerOptions,
+    store: SqliteStore,
+    certificate: TlsCertificate | undefined,
+    notify: (node: NodeId) => void,
+  ) {
+    this.#options = options;
+    this.#store = store;
+    this.#notify = notify;
+    this.#server = new RegistryServer({
+      store,
+      crypto: this.#signatures,
+      startedAt: now(),
+      startedAtWall: wallNow(),
+      ...(options.adminToken === undefined ? {} : { adminToken: options.adminToken }),
+      ...(options.registryLimits === undefined ? {} : { limits: options.registryLimits }),
+    });
+    this.#frames = new FrameServer({
+      listen: options.registry,
+      maxFrameBytes: MAX_FRAME_BYTES,
+      tls: certificate && { ...certificate, only: options.registryTlsOnly ?? false },
+      openConversation: (sourceIp) => this.#open(new Conversation(sourceIp)),
+      mustSettle: () => this.#store.isDirty || this.#failure !== undefined,
+      settle: () => this.#settle(),
+      ...(options.connectionLimits === undefined ? {} : { limits: options.connectionLimits }),
+    });
+  }
+
+  get connectionCount(): number {
+    return this.#frames.connectionCount;
+  }
+
+  get requestCounts() {
+    return this.#server.counts.list();
+  }
+
+  async listen(): Promise<Endpoint> {
+    try {
+      const endpoint = await this.#frames.listen();
+      this.isListening = true;
+      return endpoint;
+    } catch (cause) {
+      throw bindError("registry", "TCP", this.#options.registry, cause);
+    }
+  }
+
+  close(): Promise<void> {
+    this.isListening = false;
+    return this.#frames.close();
+  }
+
+  #open(conversation: Conversation): FrameConversation {
+    let isBinary = false;
+    return {
+      get isThrottled(): boolean {
+        return conversation.isThrottled;
+      },
+      skipPreamble: (peek) => {
+        const first = peek(BINARY_PREAMBLE.length);
+        if (first === undefined) return undefined;
+        isBinary = BINARY_PREAMBLE.every((byte, index) => first[index] === byte);
+        return isBinary ? BINARY_PREAMBLE.length : 0;
+      },
+      readFrame: (payload) => this.#read(isBinary ? binaryRequest(payload) : jsonRequest(payload), conversation),
+    };
+  }
+
+  #read(frame: RequestFrame, conversation: Conversation): FrameRequest {
+    return { ready: this.#checkAhead(frame, conversation), answer: () => this.#answer(frame, conversation) };
+  }
+
+  /**
+   * Lets another thread check the signature of a frequent request, for a source that keeps to its rate. While nobody else
+   * waits, waking that thread and being woken by it would cost more than the check.
+   */
+  #checkAhead(frame: RequestFrame, conversation: Conversation): Promise<void> | undefined {
+    if (!this.#frames.isBusy || conversation.isThrottled || frame.cost > 1) return undefined;
+    const expected = expectedSignature(frame.message(), this.#store);
+    return expected && this.#signatures.checkAhead(expected);
+  }
+
+  #answer(frame: RequestFrame, conversation: Conversation): string | Uint8Array | undefined {
+    this.requests++;
+    try {
+      return this.#server.handleFrame(frame, conversation, now(), wallNow());
+    } catch (cause) {
+      // The database refused a change (a full disk, an I/O error); the rules themselves do not throw.
+      this.#failure = cause;
+      return undefined;
+    }
+  }
+
+  #commit(): void {
+    if (!this.#store.isDirty) return;
+    const startedAt = now();
+    this.#store.commit();
+    this.commitSeconds.observe((now() - startedAt) / 1000);
+  }
+
+  #settle(): void {
+    const failure = this.#failure;
+    this.#failure = undefined;
+    try {
+      if (failure !== undefined) throw failure;
+      this.#commit();
+    } catch (cause) {
+      this.commitFailures++;
+      this.#store.rollback();
+      this.#options.onProblem?.(storageError(this.#options.stateDir, cause));
+      throw cause;
+    }
+    for (let node = this.#server.pollNotice(); node !== undefined; node = this.#server.pollNotice()) this.#notify(node);
+  }
+}
+
+/** From a flush that a disk's cache takes at once to a disk in trouble. */
+const COMMIT_SECONDS = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1];
+
+function storageError(stateDir: string, cause: unknown): PilotError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new PilotError(
+    "state_unwritable",
+    `Could not store a request in ${stateDir}: ${reason}; the client was cut off and will ask again`,
+    "Free disk space there, and check the disk.",
+    cause,
+  );
+}
