@@ -8,6 +8,7 @@ import { Address6 } from "ip-address";
 import type { Endpoint } from "../base/endpoint.ts";
 import type { Problem } from "../control/api.ts";
 import { instancePaths, isInstanceName } from "../control/instance.ts";
+import type { MetricsAddress } from "../daemon/up-options.ts";
 import { COMPAT_PATH, COMPAT_PORT } from "../wire/compat.ts";
 import { UsageError, usageProblem } from "./refusal.ts";
 import type { Variables } from "./settings.ts";
@@ -137,6 +138,20 @@ export function parseBindAddress(option: string, text: unknown): Parsed<Endpoint
   return bad(
     `${option} ${quoted(text)} is not an address and a port`,
     `Write an IPv4 or IPv6 address of this machine, for example ${option} 0.0.0.0:${port} or ${option} '[::]:${port}'.`,
+  );
+}
+
+/** `unix:/run/x.sock` or a loopback address and port: metrics name peers, and are for this host. */
+export function parseMetrics(option: string, text: unknown): Parsed<MetricsAddress> {
+  const path = /^unix:(\/[^\0]+)$/.exec(String(text))?.[1];
+  if (path !== undefined) return { value: { kind: "unix", path } };
+  const parts = splitPort(text);
+  if (parts !== undefined && /^(?:127\.\d+\.\d+\.\d+|::1)$/.test(parts.host) && isIP(parts.host) !== 0) {
+    return { value: { kind: "tcp", ...parts } };
+  }
+  return bad(
+    `${option} ${quoted(text)} is neither a loopback address with a port nor a unix socket`,
+    `Write ${option} 127.0.0.1:9586, ${option} '[::1]:9586' or ${option} unix:/run/pilot-tun/metrics.sock.`,
   );
 }
 

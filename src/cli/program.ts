@@ -12,6 +12,7 @@ import { Context, type Declare, type Environment, examples, type Input, type Per
 import { declareFlows } from "./flows.ts";
 import { declareDeregister, declareId } from "./id.ts";
 import { declareLockdown } from "./lockdown.ts";
+import { declareMetrics } from "./metrics.ts";
 import { declareNetcheck } from "./netcheck.ts";
 import { declareNetwork } from "./network.ts";
 import { parseGlobalOptions } from "./parse-options.ts";
@@ -51,6 +52,7 @@ const COMMANDS: readonly Declare[] = [
   declareId,
   declareDeregister,
   declareRendezvous,
+  declareMetrics,
   declareReference,
   declareVersion,
 ];

@@ -15,6 +15,7 @@ import {
   parseHostname,
   parseHostPort,
   parseInterfaceName,
+  parseMetrics,
   parsePath,
   parsePrefix,
   parseWhole,
@@ -45,6 +46,10 @@ export const declareUp: Declare = (program, perform) => {
     .option("--audit <DIR>", "the audit log; default: the folder audit in that of --state")
     .option("--no-audit", "keep no audit log")
     .option("--audit-keep <FILESxSIZE>", "how much of it: so many files of so many KiB or MiB", "8x16M")
+    .option(
+      "--metrics <ADDRESS>",
+      "serve metrics for Prometheus: 127.0.0.1:9586, [::1]:9586 or unix:PATH; default: nowhere",
+    )
     .option("--no-dns", "answer no names under .pilot on this host")
     .option("--allow-g1-keys", "also accept the weaker key derivation of Pilot daemons from before April 2026")
     .addOption(new Option("--plain-only", "be a plain Pilot agent to every peer; for tests").hideHelp())
@@ -131,6 +136,7 @@ export function parseUpOptions(
     mtu: checked.take(parseWhole("--mtu", raw.mtu, MIN_MTU_BYTES, MAX_MTU_BYTES), 0),
     public: raw.public === true,
     dns: raw.dns !== false,
+    metrics: raw.metrics === undefined ? undefined : checked.take(parseMetrics("--metrics", raw.metrics), undefined),
     policy: {
       path: checked.take(parsePath("--policy", raw.policy ?? paths.policy), ""),
       mustExist: raw.policy !== undefined,

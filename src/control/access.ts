@@ -41,6 +41,7 @@ function mayCall(needed: "read" | "change", { uid, gids }: Member, rules: Access
 /** Methods that leave the daemon, its peers and the network's state as they are; any other, also a new one, changes. */
 const CHANGES_NOTHING: ReadonlySet<ControlMethod> = new Set<ControlMethod>([
   "status",
+  "metrics",
   "peers",
   "addr",
   "ping",

@@ -24,6 +24,7 @@ export const SCHEMA = "pilot-tun/1";
 /** Every method, its request and its reply. */
 export interface ControlMethods extends NetworkMethods, PolicyMethods, TrustMethods, ConfigMethods, AuditMethods {
   status: { request: EmptyRequest; reply: StatusReply };
+  metrics: { request: EmptyRequest; reply: MetricsReply };
   peers: { request: EmptyRequest; reply: PeersReply };
   addr: { request: AddrRequest; reply: AddrReply };
   ping: { request: PingRequest; reply: PingReply };
@@ -50,6 +51,7 @@ export interface ControlBackend {
   readonly trust: TrustBackend;
   readonly config: ConfigBackend;
   status(request: EmptyRequest, signal: AbortSignal): Promise<StatusReply>;
+  metricsText(request: EmptyRequest, signal: AbortSignal): Promise<MetricsReply>;
   peers(request: EmptyRequest, signal: AbortSignal): Promise<PeersReply>;
   addr(request: AddrRequest, signal: AbortSignal): Promise<AddrReply>;
   ping(request: PingRequest, signal: AbortSignal): Promise<PingReply>;
@@ -183,6 +185,11 @@ export interface StatusReply {
   /** Packets that went no further, by reason; only reasons that occurred. */
   readonly drops: Readonly<Partial<Record<DropReason, number>>>;
   readonly problems: readonly Problem[];
+}
+
+export interface MetricsReply {
+  /** As Prometheus reads it. */
+  readonly text: string;
 }
 
 export interface PeersReply {

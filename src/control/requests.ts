@@ -78,6 +78,7 @@ type JsonObject = Readonly<Record<string, unknown>>;
 const DEFAULT_DEADLINE_MS = 30_000;
 
 const METHODS: { readonly [M in ControlMethod]: MethodRow<M> } = {
+  metrics: { parse: parseEmpty, invoke: (backend, request, signal) => backend.metricsText(request, signal) },
   status: { parse: parseEmpty, invoke: (backend, request, signal) => backend.status(request, signal) },
   peers: { parse: parseEmpty, invoke: (backend, request, signal) => backend.peers(request, signal) },
   addr: { parse: parseAddr, invoke: (backend, request, signal) => backend.addr(request, signal) },

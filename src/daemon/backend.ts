@@ -12,6 +12,7 @@ import type {
   AddrRequest,
   ControlBackend,
   EmptyRequest,
+  MetricsReply,
   NetcheckReply,
   PeerIdentity,
   PeerRequest,
@@ -41,6 +42,7 @@ import type { CompatLink } from "./compat-link.ts";
 import { Configuration } from "./configuration.ts";
 import type { Driver } from "./driver.ts";
 import { leaseStatus } from "./lease-status.ts";
+import { Metrics } from "./metrics.ts";
 import { NameService } from "./name-service.ts";
 import { netcheck } from "./netcheck.ts";
 import { NetworkRequests } from "./network-requests.ts";
@@ -81,6 +83,7 @@ export class Backend implements ControlBackend {
   readonly policy: PolicyRequests;
   readonly trust: TrustRequests;
   readonly config: Configuration;
+  readonly metrics: Metrics;
   readonly names: NameService;
   readonly audit: AuditBackend;
   readonly #parts: BackendParts;
@@ -113,6 +116,11 @@ export class Backend implements ControlBackend {
       fingerprint: (node) => this.#fingerprint(this.#keyOf(node)) ?? undefined,
       members: async (network) =>
         (await this.network.members({ network: String(network) }, AbortSignal.timeout(NAME_PATIENCE_MS))).members,
+    });
+    this.metrics = new Metrics({
+      status: () => this.#status(),
+      counters: () => parts.engine.counters(),
+      nameQueries: () => this.names.status.queries,
     });
     this.config = new Configuration({
       source: parts.options.configuration,
@@ -183,6 +191,14 @@ export class Backend implements ControlBackend {
   }
 
   async status(_request: EmptyRequest): Promise<StatusReply> {
+    return this.#status();
+  }
+
+  async metricsText(_request: EmptyRequest): Promise<MetricsReply> {
+    return { text: this.metrics.text() };
+  }
+
+  #status(): StatusReply {
     const { options, engine, listen, identity, book } = this.#parts;
     const self = this.#identity(engine.node);
     return {

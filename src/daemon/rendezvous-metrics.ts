@@ -6,6 +6,7 @@ import type { HistogramSnapshot } from "../base/histogram.ts";
 import type { BeaconServer } from "../rendezvous/beacon.ts";
 import type { RequestCount } from "../rendezvous/request-counts.ts";
 import type { BeaconSocketCounters } from "./beacon-socket.ts";
+import { metricsOf, type Sample } from "./prometheus-text.ts";
 
 export interface RendezvousMeasures {
   readonly nodes: number;
@@ -16,9 +17,6 @@ export interface RendezvousMeasures {
   readonly beacon: BeaconServer;
   readonly relay: BeaconSocketCounters;
 }
-
-type Labels = Readonly<Record<string, string | number>>;
-type Sample = readonly [labels: Labels, value: number];
 
 export function formatMetrics(measures: RendezvousMeasures): string {
   const lines = [
@@ -81,37 +79,5 @@ function beaconMetrics({ beacon, relay }: RendezvousMeasures): string[] {
   ].flat();
 }
 
-function gauge(name: string, help: string, samples: readonly Sample[]): string[] {
-  return family(name, help, "gauge", samples);
-}
-
-function counter(name: string, help: string, samples: readonly Sample[]): string[] {
-  return family(name, help, "counter", samples);
-}
-
-function histogram(name: string, help: string, { buckets, sum, count }: HistogramSnapshot): string[] {
-  const bounds = [...buckets.map(([bound, below]) => [String(bound), below] as const), ["+Inf", count] as const];
-  return [
-    ...heading(name, help, "histogram"),
-    ...bounds.map(([bound, below]) => sample(`${name}_bucket`, { le: bound }, below)),
-    sample(`${name}_sum`, {}, sum),
-    sample(`${name}_count`, {}, count),
-  ];
-}
-
-function family(name: string, help: string, type: string, samples: readonly Sample[]): string[] {
-  return [...heading(name, help, type), ...samples.map(([labels, value]) => sample(name, labels, value))];
-}
-
-function heading(name: string, help: string, type: string): string[] {
-  return [`# HELP ${PREFIX}${name} ${help}`, `# TYPE ${PREFIX}${name} ${type}`];
-}
-
-/** Label values are numbers and names out of closed sets: nothing in them needs escaping. */
-function sample(name: string, labels: Labels, value: number): string {
-  const text = Object.entries(labels).map(([label, of]) => `${label}="${of}"`);
-  return `${PREFIX}${name}${text.length === 0 ? "" : `{${text.join(",")}}`} ${value}`;
-}
-
-const PREFIX = "pilot_rendezvous_";
+const { gauge, counter, histogram } = metricsOf("pilot_rendezvous_");
 const RELAY_PAIRS = 100;

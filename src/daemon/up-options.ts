@@ -32,6 +32,8 @@ export interface UpOptions {
   readonly public: boolean;
   /** Answer names under `.pilot` for this host. */
   readonly dns: boolean;
+  /** Where metrics are read; undefined: nowhere. */
+  readonly metrics: MetricsAddress | undefined;
   /** What may pass; without the file trusted peers reach every port, unless it must exist. */
   readonly policy: { readonly path: string; readonly mustExist: boolean };
   /** Where and how much is written down of what passed and who changed what; undefined: nothing. */
@@ -45,6 +47,11 @@ export interface UpOptions {
   /** Aborts when the daemon is asked to end before it is ready: it undoes what it did and rejects. */
   readonly signal: AbortSignal;
 }
+
+export type MetricsAddress =
+  | { readonly kind: "unix"; readonly path: string }
+  /** A loopback address. */
+  | { readonly kind: "tcp"; readonly host: string; readonly port: number };
 
 export interface ConfigurationSource {
   /** The configuration file, which need not exist. */

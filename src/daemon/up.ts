@@ -150,6 +150,8 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
   plain.listen();
   undo.add(() => plain.close());
   undo.add(() => plain.end());
+  await backend.metrics.start(options.metrics);
+  undo.add(() => backend.metrics.close());
   if (options.dns) {
     await backend.names.start();
     undo.add(() => backend.names.close());

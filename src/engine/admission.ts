@@ -39,6 +39,8 @@ export interface AdmissionParts {
 }
 
 export class Admission {
+  /** New flows, judged. */
+  readonly counters = { allowed: 0, denied: 0 };
   readonly policy: Policy;
   readonly #parts: AdmissionParts;
   #wakeAt: Instant | undefined;
@@ -241,7 +243,12 @@ export class Admission {
       facts = this.#factsOf(key, node, direction, answer.owner);
     }
     const verdict = this.policy.judge(facts);
-    return this.policy.allows(verdict) ? { direction, verdict, owner: facts.owner } : "policy";
+    if (this.policy.allows(verdict)) {
+      this.counters.allowed++;
+      return { direction, verdict, owner: facts.owner };
+    }
+    this.counters.denied++;
+    return "policy";
   }
 
   #isLeased({ node, direction, protocol, port }: FlowFacts): boolean {

@@ -53,6 +53,8 @@ export interface ConsequencesParts extends Pick<EngineParts, "registry" | "beaco
 
 export class Consequences {
   readonly #parts: ConsequencesParts;
+  /** How many sessions came up. */
+  sessions = 0;
 
   constructor(parts: ConsequencesParts) {
     this.#parts = parts;
@@ -110,6 +112,7 @@ export class Consequences {
     const { link } = event;
     switch (event.kind) {
       case "up":
+        this.sessions++;
         this.#rememberEndpoint(link);
         this.#parts.bridge.linkUp(link, now);
         this.#proveKey(link, link.sendSlot, now); // also the first round trip to show

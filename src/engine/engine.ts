@@ -51,6 +51,18 @@ import { VirtualPackets } from "./virtual-packets.ts";
 
 export type { EngineEvent, EngineOptions, EngineParts, LinkFacts } from "./engine-ports.ts";
 
+/** For metrics. */
+export interface EngineCounters {
+  /** That came up since the start. */
+  readonly sessions: number;
+  readonly flows: number;
+  /** Packets that wait for keys. */
+  readonly staged: number;
+  /** New flows, judged by the policy. */
+  readonly allowed: number;
+  readonly denied: number;
+}
+
 export class Engine {
   readonly node: NodeId;
   readonly prefix: OverlayPrefix;
@@ -409,6 +421,13 @@ export class Engine {
   /** Endpoints worth keeping for the next start. */
   knownEndpoints(): ReadonlyMap<NodeId, Endpoint> {
     return this.#endpoints.all();
+  }
+
+  counters(): EngineCounters {
+    let staged = 0;
+    for (const link of this.#links.links()) staged += link.stagedPackets;
+    const { allowed, denied } = this.admission.counters;
+    return { sessions: this.#consequences.sessions, flows: this.#flows.size, staged, allowed, denied };
   }
 
   drops(): Partial<Record<DropReason, number>> {

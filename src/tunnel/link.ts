@@ -85,6 +85,10 @@ export class Link {
     this.#sessions = new Sessions(context, node, index, endpointSlot);
   }
 
+  get stagedPackets(): number {
+    return this.#staging.size;
+  }
+
   get isUp(): boolean {
     return this.#sessions.current !== undefined;
   }

@@ -163,6 +163,7 @@ export function fakeBackend(replace: Partial<ControlBackend> = {}): ControlBacke
     network: fakeNetworks(),
     policy: fakePolicy(),
     audit: { flush: async () => AUDIT },
+    metricsText: async () => ({ text: "pilot_tun_info 1\n" }),
     config: {
       show: async () => ({
         file: "/etc/pilot-tun/config.toml",
