@@ -141,6 +141,8 @@ export class Consequences {
       case "relay-proof-wanted":
         return this.#parts.pings.proveRelay(link, now);
       case "hello-due":
+        // The ping of the session's beginning may have come before the peer had its key.
+        if (this.#parts.pings.rttMs(link.node) === undefined) this.#parts.pings.send(link, now);
         return this.#parts.bridge.helloDue(link, now);
       case "notice-due":
         this.#parts.notices.send(link, now);

@@ -222,7 +222,7 @@ export class Engine {
       relay: () => options.beaconEndpoint,
       rttMs: (of) => this.#pings.rttMs(of),
       kindOf: (of) => this.#bridge.kindOf(of),
-      addTranslated: (of, sum) => this.plain.addTraffic(of, sum),
+      addTranslated: (of, sum) => this.plain.traffic.addTo(sum, of),
     });
     const virtual = new VirtualPackets({ ...shared, pings: this.#pings, bridge: this.#bridge, streams: this.#streams });
     this.#inbound = new Inbound({

@@ -58,7 +58,7 @@ export class VirtualPackets {
     const refused = isOpening && !isHandshake ? this.#refusalOf(link, packet, now) : undefined;
     if (refused !== undefined) return refused;
     const segments = segmentBytes === 0 ? 1 : Math.ceil(packet.payload.length / segmentBytes);
-    if (!isHandshake) this.#parts.plain.noteReceived(link.node, packet.payload.length, segments);
+    if (!isHandshake) this.#parts.plain.traffic.noteReceived(link.node, packet.payload.length, segments);
     const run = segmentBytes === 0 ? packet : { ...packet, segmentBytes };
     return this.#parts.streams.handlePacket(link.node, run, now);
   }

@@ -181,6 +181,41 @@ describe("datagrams and pings", () => {
   });
 });
 
+describe("what is shown of an agent", () => {
+  it("counts once what was sent while nobody knew what it is", () => {
+    const all = pair();
+    const { network, a, b } = all;
+    network.runUntil(() => a.engine.linkFacts(b.node)?.isUp === true, 5_000);
+    network.run(200);
+    expect(a.engine.linkFacts(b.node)?.kind).toBe("unknown");
+    const before = a.engine.linkFacts(b.node)!;
+    for (const text of ["one", "three"]) a.sendPacket(datagram(a, b, text));
+    expect(a.engine.linkFacts(b.node)!.txPackets - before.txPackets).toBe(2); // whole, for all that is known
+    learned(all);
+    network.run(100);
+    a.sendPacket(datagram(a, b, "seventy"));
+    const after = a.engine.linkFacts(b.node)!;
+    expect([after.txPackets - before.txPackets, after.txBytes - before.txBytes]).toEqual([3, 3 + 5 + 7]);
+  });
+
+  it("has a round trip soon, though the first ping came before it had its key", () => {
+    const { network, a, b } = pair();
+    a.kill();
+    const toAgent: Uint8Array[] = [];
+    network.tap = (flight) => {
+      const isFrame = flight.bytes[3] === 0x53 && flight.from.address === a.endpoint.address; // PILS
+      if (isFrame) toAgent.push(flight.bytes);
+      return isFrame && toAgent.length <= 3 ? undefined : flight;
+    };
+    a.start();
+    a.engine.plain.connections.listenerPort = LISTENER;
+    network.runUntil(() => a.engine.linkFacts(b.node)?.isUp === true, 5_000);
+    expect(a.engine.linkFacts(b.node)?.rttMs).toBeUndefined();
+    network.run(1_100);
+    expect(a.engine.linkFacts(b.node)?.rttMs).toBe(2 * network.conditions.latencyMs);
+  });
+});
+
 describe("connections", () => {
   it("are answered only after the far server answered, with the SYN turned around to the listener", () => {
     const all = pair();

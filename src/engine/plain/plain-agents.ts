@@ -18,7 +18,7 @@ import { type Deadline, earlier, type Instant } from "../../base/instant.ts";
 import type { Flow } from "../../policy/flow-table.ts";
 import type { StreamPacket } from "../../stream/stream-packet.ts";
 import type { TrustBook } from "../../trust/trust-book.ts";
-import { KEY_STAT, KEY_STAT_COUNT, MAX_LINKS, type StagedPacket } from "../../tunnel/data-plane.ts";
+import { MAX_LINKS, type StagedPacket } from "../../tunnel/data-plane.ts";
 import type { Link } from "../../tunnel/link.ts";
 import type { LinkTable } from "../../tunnel/link-table.ts";
 import { networkAt } from "../../wire/address.ts";
@@ -34,6 +34,7 @@ import type { Refusals } from "../refusals.ts";
 import { Connections, isTcpPacket, type TcpVerdict } from "./connections.ts";
 import { OwnServices } from "./own-services.ts";
 import { type NatBinding, turnAround } from "./tcp-nat.ts";
+import { TranslatedTraffic } from "./translated-traffic.ts";
 import { Translation } from "./translation.ts";
 import { WaitingPackets } from "./waiting-packets.ts";
 
@@ -71,8 +72,7 @@ export class PlainAgents {
   readonly #tunPackets: Uint8Array[] = [];
   /** Of trust, policy and memberships, when the services' streams were last judged. */
   #epoch: number;
-  /** Key: node. Bound: trust records that had a link; payload bytes and packets, by KEY_STAT. */
-  readonly #traffic = new Map<NodeId, Float64Array>();
+  readonly traffic = new TranslatedTraffic();
 
   constructor(parts: PlainAgentsParts) {
     this.#parts = parts;
@@ -94,8 +94,7 @@ export class PlainAgents {
     this.#translation = new Translation({
       ...parts,
       deliver: (packet) => this.#deliver(packet),
-      noteSent: (node, payloadBytes) => this.noteSent(node, payloadBytes),
-      noteReceived: (node, payloadBytes) => this.noteReceived(node, payloadBytes),
+      traffic: this.traffic,
     });
   }
 
@@ -188,7 +187,7 @@ export class PlainAgents {
     this.modes[link.index] = MODE.UNKNOWN;
     this.#waiting.release(link.node);
     this.#translation.forget(link);
-    this.#traffic.delete(link.node); // the caller has added it up
+    this.traffic.forget(link.node); // the caller has added it up
   }
 
   // ---- outbound
@@ -253,12 +252,12 @@ export class PlainAgents {
     if (purpose !== "trust" && !link.isUp) link.connect(now);
     const run = { header, payload, segmentBytes: segmentBytes ?? Math.max(1, payload.length) };
     if (!link.sendVirtual(run) || purpose === "trust") return;
-    this.noteSent(node, payload.length, Math.ceil(payload.length / run.segmentBytes));
+    this.traffic.noteSent(node, payload.length, Math.ceil(payload.length / run.segmentBytes));
     if (purpose === "question") link.noteSent(now);
     else link.noteUse(now);
   }
 
-  // ---- time and counts
+  // ---- time
 
   pollTimeout(): Deadline | undefined {
     return earlier(this.#waiting.pollTimeout(), this.connections.pollTimeout());
@@ -274,40 +273,24 @@ export class PlainAgents {
     }
   }
 
-  noteSent(node: NodeId, payloadBytes: number, packets = 1): void {
-    this.#count(node, KEY_STAT.TX_BYTES, KEY_STAT.TX_PACKETS, payloadBytes, packets);
-  }
-
-  noteReceived(node: NodeId, payloadBytes: number, packets = 1): void {
-    this.#count(node, KEY_STAT.RX_BYTES, KEY_STAT.RX_PACKETS, payloadBytes, packets);
-  }
-
-  /** Adds what was translated to what the data plane counted. */
-  addTraffic(node: NodeId, sum: Float64Array): void {
-    const own = this.#traffic.get(node);
-    if (own !== undefined) for (let i = 0; i < KEY_STAT_COUNT; i++) sum[i] = sum[i]! + own[i]!;
-  }
-
-  #count(node: NodeId, bytesAt: number, packetsAt: number, payloadBytes: number, packets: number): void {
-    if (payloadBytes === 0) return;
-    let own = this.#traffic.get(node);
-    if (own === undefined) {
-      own = new Float64Array(KEY_STAT_COUNT);
-      this.#traffic.set(node, own);
-    }
-    own[bytesAt] = own[bytesAt]! + payloadBytes;
-    own[packetsAt] = own[packetsAt]! + packets;
-  }
-
   // ---- inside
 
   #refreshMode(node: NodeId): void {
     const link = this.#parts.links.get(node);
     if (link === undefined) return;
+    const before = this.modes[link.index];
+    const mode = this.#modeOf(node);
+    this.modes[link.index] = mode;
+    if (before === mode) return;
+    if (mode === MODE.UNKNOWN) this.traffic.kindIsUnknown(link);
+    else if (before === MODE.UNKNOWN) this.traffic.kindIsKnown(link, mode === MODE.PLAIN);
+  }
+
+  #modeOf(node: NodeId): number {
     const kind = this.#parts.kindOf(node);
-    if (kind === "plain") this.modes[link.index] = MODE.PLAIN;
-    else if (kind === "unknown") this.modes[link.index] = MODE.UNKNOWN;
-    else this.modes[link.index] = this.connections.nat.has(node) ? MODE.MIXED : MODE.WHOLE;
+    if (kind === "plain") return MODE.PLAIN;
+    if (kind === "unknown") return MODE.UNKNOWN;
+    return this.connections.nat.has(node) ? MODE.MIXED : MODE.WHOLE;
   }
 
   #releaseTo(node: NodeId, now: Instant): void {

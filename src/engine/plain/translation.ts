@@ -25,6 +25,7 @@ import type { Admission } from "../admission.ts";
 import type { EchoAnswer, Pings } from "../pings.ts";
 import type { Refusals } from "../refusals.ts";
 import { LocalFragments } from "./local-fragments.ts";
+import type { TranslatedTraffic } from "./translated-traffic.ts";
 
 export interface TranslationParts {
   readonly local: NodeId;
@@ -36,8 +37,7 @@ export interface TranslationParts {
   addressOf(address: PilotAddress): Uint8Array;
   /** Writes a whole packet to the TUN. */
   deliver(packet: Uint8Array): void;
-  noteSent(node: NodeId, payloadBytes: number): void;
-  noteReceived(node: NodeId, payloadBytes: number): void;
+  readonly traffic: TranslatedTraffic;
 }
 
 export class Translation {
@@ -96,7 +96,7 @@ export class Translation {
     for (let at = UDP_PAYLOAD_AT; at < bytes.length; at += size) {
       const payload = bytes.subarray(at, Math.min(at + size, bytes.length));
       link.sendVirtual(this.#datagram(link.node, ports, payload), true);
-      this.#parts.noteSent(link.node, payload.length);
+      this.#parts.traffic.noteSent(link.node, payload.length);
     }
     link.noteSent(now);
     return "taken";
@@ -126,7 +126,7 @@ export class Translation {
     const sequence = readU16(bytes, IPV6_HEADER_BYTES + 6);
     const network = networkAt(bytes, IPV6.DESTINATION);
     this.#parts.pings.sendEcho(link, { network, identifier, sequence, payload: bytes.slice(ECHO_PAYLOAD_AT) }, now);
-    this.#parts.noteSent(link.node, size);
+    this.#parts.traffic.noteSent(link.node, size);
     link.noteSent(now);
     return "taken";
   }
@@ -159,13 +159,13 @@ export class Translation {
     const refused = this.#parts.admission.admitTranslated(translated, link, now);
     if (refused === "waits") return undefined;
     if (refused !== undefined) return refused;
-    this.#parts.noteReceived(link.node, translated.length - IPV6_HEADER_BYTES - UDP_HEADER_BYTES);
+    this.#parts.traffic.noteReceived(link.node, translated.length - IPV6_HEADER_BYTES - UDP_HEADER_BYTES);
     this.#parts.deliver(translated);
     return undefined;
   }
 
   answerEcho({ node, echo, payload }: EchoAnswer): void {
-    this.#parts.noteReceived(node, payload.length);
+    this.#parts.traffic.noteReceived(node, payload.length);
     const { identifier, sequence, network } = echo;
     const reply = { type: ICMPV6_TYPE.ECHO_REPLY, identifier, sequence, payload };
     this.#parts.deliver(encodeEcho({ ...reply, ...this.#between(network, node) }));
