@@ -59,7 +59,7 @@ export class DirectHandshakes implements StreamOwner {
     const stream = this.#parts.streams.dial(this, remote, PORT.HANDSHAKE, now, { noDelay: true });
     if (stream === undefined) return;
     this.#owed.delete(node);
-    this.#outgoing.set(stream, { node, word, closeAt: undefined });
+    this.#outgoing.set(stream, { node, word, closeAt: undefined, messageBytes: undefined });
   }
 
   /** The link is gone, and its streams: nothing more can be said to this peer, and nothing of it is listened to. */
@@ -109,7 +109,7 @@ export class DirectHandshakes implements StreamOwner {
   #handleOutgoing(stream: Stream, outgoing: Outgoing, event: StreamEvent, now: Instant): void {
     switch (event.kind) {
       case "established":
-        stream.write(this.#message(outgoing.node, outgoing.word, now), now);
+        outgoing.messageBytes = stream.write(this.#message(outgoing.node, outgoing.word, now), now);
         outgoing.closeAt = after(now, LINGER_MS);
         return;
       case "closed":
@@ -127,9 +127,18 @@ export class DirectHandshakes implements StreamOwner {
       case "readable":
         stream.read(now);
         return;
-      case "writable":
       case "ended":
+        return this.#noteHeard(stream, outgoing, now);
+      case "writable":
         return;
+    }
+  }
+
+  /** Who has all of the message, and ends, has heard it: the rest of the stream's end may never come, the link closes now. */
+  #noteHeard(stream: Stream, { node, word, messageBytes }: Outgoing, now: Instant): void {
+    const acknowledgedBytes = stream.statistics?.acknowledgedBytes ?? 0;
+    if (word === "revoke" && messageBytes !== undefined && acknowledgedBytes >= messageBytes) {
+      this.#parts.revocationHeard(node, now);
     }
   }
 
@@ -202,6 +211,8 @@ interface Outgoing {
   readonly node: NodeId;
   readonly word: DirectWord;
   closeAt: Instant | undefined;
+  /** Of the message; undefined until it was written. */
+  messageBytes: number | undefined;
 }
 
 /** The reference closes its side half a second after it wrote; what it reads is there by then. */

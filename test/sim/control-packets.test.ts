@@ -2,17 +2,11 @@
 import { describe, expect, it } from "vitest";
 import { fromUtf8, writeU32 } from "../../src/base/bytes.ts";
 import { crc32 } from "../../src/base/crc32.ts";
+import type { StreamPacket } from "../../src/stream/stream-packet.ts";
 import { networkId } from "../../src/wire/ids.ts";
-import {
-  encodeVirtualPacket,
-  FLAG,
-  PORT,
-  PROTOCOL,
-  parseVirtualPacket,
-  type VirtualPacket,
-} from "../../src/wire/virtual-packet.ts";
-import { commands, learned, pair } from "../helpers/plain-pair.ts";
-import type { SimNode } from "../helpers/sim-network.ts";
+import { encodeVirtualPacket, FLAG, PORT, PROTOCOL, type VirtualPacket } from "../../src/wire/virtual-packet.ts";
+import { commands, learned, pair, restartAsPlain } from "../helpers/plain-pair.ts";
+import { befriend, SimNetwork, type SimNode } from "../helpers/sim-network.ts";
 
 /** b says this to a, sealed as everything it says; `change` spoils the bytes before. */
 function say(from: SimNode, to: SimNode, packet: Partial<VirtualPacket>, change?: (bytes: Uint8Array) => void): void {
@@ -100,25 +94,36 @@ describe("a SYN", () => {
 
 describe("the trust handshake", () => {
   it("is one segment, and ends half a second later without waiting for a word", () => {
-    const { network, a, b } = agents();
-    network.registryIsUp = false;
-    const said: VirtualPacket[] = [];
-    const { plain } = b.engine;
+    const network = new SimNetwork(4);
+    const [a, b] = [network.addNode("a"), network.addNode("b")];
+    restartAsPlain(b);
+    network.run(200);
+    const said: { readonly at: number; readonly packet: StreamPacket }[] = [];
+    const { plain } = a.engine;
     const send = plain.sendStreamPacket.bind(plain);
     Object.defineProperty(plain, "sendStreamPacket", {
       value: (...args: Parameters<typeof send>) => {
-        said.push(parseVirtualPacket(args[1].slice(), true)!);
+        said.push({ at: network.now, packet: { ...args[2], payload: args[2].payload.slice() } });
         send(...args);
       },
     });
-    b.command((engine, now) => engine.introductions.revoke(a.node, now));
-    network.run(450);
-    const data = said.filter(({ payload }) => payload.length > 0);
-    expect(data).toHaveLength(1);
-    expect(data[0]!.destinationPort).toBe(PORT.HANDSHAKE);
-    expect(JSON.parse(fromUtf8(data[0]!.payload)!)).toMatchObject({ type: "handshake_revoke", node_id: b.node });
-    expect(said.some(({ flags }) => (flags & FLAG.FIN) !== 0)).toBe(false);
-    network.run(200);
-    expect(said.some(({ flags }) => (flags & FLAG.FIN) !== 0)).toBe(true);
+    befriend(network, b, a); // a approves, and says so
+    network.run(1_000);
+    const { sourcePort } = said.find(({ packet }) => packet.payload.length > 0)!.packet;
+    const stream = said.filter(({ packet }) => packet.sourcePort === sourcePort);
+    const [data, ...others] = stream.filter(({ packet }) => packet.payload.length > 0);
+    expect(others).toEqual([]);
+    expect(data!.packet.destinationPort).toBe(PORT.HANDSHAKE);
+    expect(JSON.parse(fromUtf8(data!.packet.payload)!)).toMatchObject({ type: "handshake_accept", node_id: a.node });
+    const end = stream.find(({ packet }) => (packet.flags & FLAG.FIN) !== 0);
+    expect(end!.at - data!.at).toBe(500);
+  });
+
+  it("that revokes counts as heard as soon as the agent has all of it and ends", () => {
+    const { network, a, b } = agents();
+    const isHeard = () => a.events.some((event) => event.kind === "revocation-acknowledged" && event.node === b.node);
+    a.command((engine, now) => engine.introductions.revoke(b.node, now));
+    expect(network.runUntil(isHeard, 1_000)).toBeLessThanOrEqual(5 * network.conditions.latencyMs);
+    expect(b.book.stateOf(a.node)).toBe("revoked-by-peer");
   });
 });

@@ -425,6 +425,26 @@ describe("connections", () => {
     expect([a, b].map((node) => node.engine.plain.connections.size)).toEqual([0, 0]);
   });
 
+  it("are flows that say who began them, whichever side did", () => {
+    const all = pair();
+    learned(all);
+    const { network, a, b } = all;
+    a.sendPacket(syn(a, b));
+    b.sendPacket(syn(b, a, 40_001));
+    network.run(50);
+    const asked = commands(a).find(({ kind }) => kind === "connect");
+    if (asked?.kind !== "connect") throw new Error("a did not ask its server");
+    a.sendPacket(syn(a, b, 50_000, 0, bound(a, asked.id, 50_000))); // the daemon's, for the server
+    const [remotePort, serverPort] = portsOf(a.takeTunPackets()[0]!); // the agent's own choice of a port, and the server's
+    expect(serverPort).toBe(80);
+    const flows = a.command((engine, now) => engine.admission.list(now));
+    const begun = flows.map(({ beganRemotely, localPort, remotePort }) => [beganRemotely, localPort, remotePort]);
+    expect(begun.sort()).toEqual([
+      [false, 40_000, 80],
+      [true, 80, remotePort],
+    ]);
+  });
+
   it("that the policy does not allow are refused, and those that a new policy forbids are cut on both sides", () => {
     const all = pair();
     learned(all);
