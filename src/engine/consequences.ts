@@ -124,6 +124,7 @@ export class Consequences {
       case "rekeyed":
         return this.#parts.plain.rekeyed(link, now);
       case "down":
+        this.#parts.plain.linkDown(link.node, now);
         return this.#parts.sizes.forget(link);
       case "moved":
         this.#parts.sizes.mtus.moved(link, now);

@@ -331,6 +331,8 @@ describe("connections", () => {
     network.runUntil(() => packets.push(...a.takeTunPackets()) > 0, 20_000);
     expect(icmp(packets[0])).toEqual([1, 3]);
     expect(a.engine.plain.connections.size).toBe(0);
+    a.sendPacket(syn(a, b, 40_001)); // by now it is known that nobody is there, or nearly so
+    expect(network.runUntil(() => icmp(a.takeTunPackets()[0])?.[1] === 3, 20_000)).toBeLessThanOrEqual(4_000);
   });
 
   it("to an agent that was started anew are reset as soon as its new keys show that, and newer ones go on", () => {

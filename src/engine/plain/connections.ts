@@ -133,6 +133,12 @@ export class Connections implements StreamOwner {
     this.#cutThose(isGone, now);
   }
 
+  giveUpDials(node: NodeId, now: Instant): void {
+    for (const connection of [...this.#connections.values()]) {
+      if (connection.node === node && connection.phase === "dialing") this.#handleOverdue(connection, now);
+    }
+  }
+
   #cutThose(isMeant: (connection: Connection) => boolean, now: Instant): void {
     for (const connection of [...this.#connections.values()]) if (isMeant(connection)) this.cutOne(connection.id, now);
   }

@@ -118,6 +118,11 @@ export class PlainAgents {
     if (this.#parts.kindOf(node) === "plain") this.#releaseTo(node, now);
   }
 
+  /** The peer answers to nothing: nor will it to a SYN. */
+  linkDown(node: NodeId, now: Instant): void {
+    this.connections.giveUpDials(node, now);
+  }
+
   /** The programs have been told that the peer does not answer. */
   linkUnreachable(node: NodeId): void {
     this.#waiting.release(node);
