@@ -7,7 +7,8 @@
  *    └────────────────────────────────┴───────────────────────────────────────────┴──(answers in a row)─────┘
  *
  * Invariant: while UDP is not known to work, a probe is always under way, so that both a block and its end are found
- * without traffic. A way back that fails soon raises the number of answers that the next way back takes.
+ * without traffic. While the node is in use, and shortly after, silence is doubted within two seconds: a program that has
+ * nothing to send must hear all the same. A way back that fails soon raises the number of answers that the next way back takes.
  */
 import { after, type Deadline, type Instant, instant } from "../base/instant.ts";
 
@@ -25,6 +26,8 @@ export class TransportChoice {
   #transport: BeaconTransport = "udp";
   readonly #canUseTcp: boolean;
   #heardAt: Instant;
+  /** Until then silence is short. */
+  #inUseUntil: Instant;
   /** Since when UDP has been silent although asked; undefined while it is not in doubt. */
   #doubtSince: Instant | undefined;
   #probeAt: Instant | undefined;
@@ -38,10 +41,11 @@ export class TransportChoice {
   /** Bounded: one input adds at most three, and the caller drains after each. */
   readonly #actions: TransportAction[] = [];
 
-  /** UDP is in doubt from the start: the first answer ends that. */
+  /** UDP is in doubt from the start: the first answer ends that. A start counts as use. */
   constructor(canUseTcp: boolean, now: Instant) {
     this.#canUseTcp = canUseTcp;
     this.#heardAt = now;
+    this.#inUseUntil = after(now, IN_USE_MS);
     this.#retryTcpAt = now;
     this.handleSuspicion(now);
   }
@@ -80,6 +84,11 @@ export class TransportChoice {
     this.#probe(now);
   }
 
+  /** A program sends, or somebody asks for a peer. */
+  noteUse(now: Instant): void {
+    this.#inUseUntil = after(now, IN_USE_MS);
+  }
+
   handleTcpOpen(now: Instant): void {
     if (this.#tcp !== "opening") return;
     this.#tcp = "open";
@@ -101,7 +110,7 @@ export class TransportChoice {
 
   handleTimeout(now: Instant): void {
     if (this.#doubtSince === undefined) {
-      if (now >= after(this.#heardAt, SILENCE_MS)) this.handleSuspicion(now);
+      if (now >= this.#silentAt()) this.handleSuspicion(now);
       return;
     }
     if (this.#probeAt !== undefined && now >= this.#probeAt) this.#probe(now);
@@ -116,11 +125,16 @@ export class TransportChoice {
   }
 
   pollTimeout(): Deadline {
-    if (this.#doubtSince === undefined) return { at: after(this.#heardAt, SILENCE_MS), reason: "beacon silence" };
+    if (this.#doubtSince === undefined) return { at: this.#silentAt(), reason: "beacon silence" };
     const probeAt = this.#probeAt!;
     if (!this.#mayOpenTcp()) return { at: probeAt, reason: "udp probe" };
     const openAt = this.#openTcpAt(this.#doubtSince);
     return openAt < probeAt ? { at: openAt, reason: "udp blocked" } : { at: probeAt, reason: "udp probe" };
+  }
+
+  #silentAt(): Instant {
+    const soon = after(this.#heardAt, SHORT_SILENCE_MS);
+    return soon < this.#inUseUntil ? soon : after(this.#heardAt, SILENCE_MS);
   }
 
   #mayOpenTcp(): boolean {
@@ -147,9 +161,13 @@ export class TransportChoice {
 
 /** A beacon that is asked at most every 25 s, and has had time to answer. */
 const SILENCE_MS = 27_000;
-/** With the connection's own second or two it stays within 5 s; four probes must be lost for a wrong verdict. */
+/** With the connection's own second it all stays within 5 s. */
+const SHORT_SILENCE_MS = 2_000;
 const BLOCKED_MS = 2_000;
-const FIRST_PROBES_MS = [400, 500, 600];
+/** Thirty probes of 33 bytes after the last packet of a program, at most. */
+const IN_USE_MS = 60_000;
+/** Seven probes must be lost for a wrong verdict. */
+const FIRST_PROBES_MS = [250, 250, 250, 300, 300, 300];
 const PROBE_MS = 2_000;
 const PROBE_SLACK_MS = 500;
 const TCP_RETRY_MS = 500;

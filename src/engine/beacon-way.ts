@@ -52,6 +52,11 @@ export class BeaconWay {
     this.#choice?.handleSuspicion(now);
   }
 
+  /** A program sends, or somebody asks for a peer. */
+  noteUse(now: Instant): void {
+    this.#choice?.noteUse(now);
+  }
+
   /** `endpoint` is the connection's near end. */
   handleTcpOpen(endpoint: Endpoint, now: Instant): void {
     this.#tcp = endpoint;

@@ -260,6 +260,7 @@ export class Engine {
   }
 
   handleTunBatch(count: number, now: Instant): void {
+    this.beaconWay.noteUse(now);
     this.#outbound.decide(count, now, this.steadyS(now));
     this.#settle(now);
   }
@@ -344,6 +345,7 @@ export class Engine {
     if (link === undefined) return undefined;
     if (!link.isUp) link.connect(now);
     link.noteUse(now);
+    this.beaconWay.noteUse(now);
     const sequence = this.#pings.send(link, now);
     this.#settle(now);
     return sequence;

@@ -84,6 +84,7 @@ describe("a host whose UDP is blocked", () => {
     const before = await receivedFrom("a", "b");
     await waitUntil("TCP to the beacon", async () => (await transportOf("a")) === "tcp", 6_000);
     const foundMs = performance.now() - blockedAt;
+    expect(foundMs).toBeLessThan(5_000);
     await waitUntil("bytes again", async () => (await receivedFrom("a", "b")) > before + 500_000, 10_000);
     const movedMs = performance.now() - blockedAt;
     expect(await peerOf("a", "b")).toMatchObject({ path: "tcp" });
@@ -98,6 +99,23 @@ describe("a host whose UDP is blocked", () => {
     console.log(`found ${foundMs.toFixed(0)} ms, moved ${movedMs.toFixed(0)} ms, back ${backMs.toFixed(0)} ms`);
     expect((await problemsOf("a")).map(({ code }) => code)).not.toContain("udp_blocked");
     await expectWhole(curl);
+  });
+
+  it("finds out within five seconds by itself, though nothing is sent, and hears its peer again", async () => {
+    await waitUntil("a direct path", async () => (await peerOf("a", "b")).path === "direct");
+    expect((await lab.exec("a", "ping", ["-6", "-c", "2", "-W", "5", lab.overlay("b")])).code).toBe(0);
+    await pause(8_000); // no program says a word
+    await block(lab, "a", "meta l4proto udp");
+    const blockedAt = performance.now();
+    await waitUntil("TCP to the beacon", async () => (await transportOf("a")) === "tcp", 8_000);
+    const foundMs = performance.now() - blockedAt;
+    console.log(`found ${foundMs.toFixed(0)} ms after the block, without traffic`);
+    expect(foundMs).toBeLessThan(5_000);
+    // The first packet comes from the other side, which cannot know what happened here.
+    const { stdout } = await lab.exec("b", "ping", ["-6", "-c", "15", "-i", "0.2", "-W", "2", lab.overlay("a")]);
+    expect(Number(/(\d+) received/.exec(stdout)?.[1])).toBeGreaterThan(3);
+    await unblock(lab, "a");
+    await waitUntil("UDP to the beacon", async () => (await transportOf("a")) === "udp", 10_000);
   });
 
   it("reaches a peer when it starts behind the block", async () => {
@@ -117,6 +135,8 @@ describe("a host whose UDP is blocked", () => {
     const isTold = async () => (await problemsOf("a")).some(({ code }) => code === "udp_blocked");
     await waitUntil("the problem", isTold, 5_000);
     expect(await transportOf("a")).toBe("udp");
+    const told = await lab.exec("a", "ping", ["-6", "-c", "1", "-W", "8", lab.overlay("b")]);
+    expect(told.stdout).toContain("Address unreachable"); // and programs are not left waiting
     await lab.stopNode("a");
     await unblock(lab, "a");
     await lab.startNode("a", { extraArgs: pin });

@@ -2,12 +2,14 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { type Instant, instant } from "../../src/base/instant.ts";
 import { type TransportAction, TransportChoice } from "../../src/beacon/transport-choice.ts";
+import { seededBytes } from "../helpers/seeded-bytes.ts";
 
 /** A network around the choice: what works, what was done, and a clock that jumps from one deadline to the next. */
 class World {
   now: Instant = instant(0);
   udpWorks = true;
   tcpWorks = true;
+  isLost = (): boolean => false;
   readonly log: string[] = [];
   probes = 0;
   readonly choice: TransportChoice;
@@ -33,7 +35,7 @@ class World {
   #do(action: TransportAction): void {
     if (action.kind === "probe-udp") {
       this.probes++;
-      if (this.udpWorks) this.choice.handleUdpAnswer(this.now);
+      if (this.udpWorks && !this.isLost()) this.choice.handleUdpAnswer(this.now);
       return;
     }
     this.log.push(action.kind === "use" ? action.transport : action.kind);
@@ -44,13 +46,23 @@ class World {
 }
 
 describe("the way to the beacon", () => {
-  it("stays UDP, with one probe at the start and silence after it, while UDP answers", () => {
+  it("stays UDP while UDP answers, and is probed only for a minute after each use", () => {
     const world = new World();
-    for (let i = 0; i < 30; i++) {
-      world.run(20_000);
-      world.choice.handleUdpAnswer(world.now); // the keepalive's answer
-    }
-    expect(world.probes).toBe(1);
+    const idle = (rounds: number): number => {
+      const before = world.probes;
+      for (let i = 0; i < rounds; i++) {
+        world.run(20_000);
+        world.choice.handleUdpAnswer(world.now); // the keepalive's answer
+      }
+      return world.probes - before;
+    };
+    expect(idle(3)).toBeLessThanOrEqual(31);
+    expect(idle(30)).toBe(0);
+    world.choice.noteUse(world.now);
+    const probes = idle(3);
+    expect(probes).toBeGreaterThanOrEqual(26);
+    expect(probes).toBeLessThanOrEqual(30);
+    expect(idle(30)).toBe(0);
     expect(world.log).toEqual([]);
     expect(world.choice.isBlocked(world.now)).toBe(false);
   });
@@ -77,12 +89,53 @@ describe("the way to the beacon", () => {
     expect(world.log).toEqual(["open-tcp", "tcp"]);
   });
 
-  it("finds a block by itself within half a minute when nobody suspects it", () => {
+  it("finds a block by itself within 4.5 s when the node was in use in the last minute, though nothing is sent", () => {
+    for (const idleMs of [500, 2_500, 20_000, 55_000]) {
+      const world = new World();
+      world.run(200_000);
+      world.choice.noteUse(world.now);
+      world.run(idleMs);
+      world.udpWorks = false;
+      world.run(4_500);
+      expect(world.choice.transport, `${idleMs} ms`).toBe("tcp");
+    }
+  });
+
+  it("finds a block within 2.5 s of the first packet after an idle hour", () => {
     const world = new World();
-    world.run(1_000);
+    for (let i = 0; i < 180; i++) {
+      world.run(20_000);
+      world.choice.handleUdpAnswer(world.now);
+    }
+    world.udpWorks = false;
+    world.run(10_000);
+    expect(world.choice.transport).toBe("udp");
+    world.choice.noteUse(world.now);
+    world.run(2_500);
+    expect(world.choice.transport).toBe("tcp");
+  });
+
+  it("finds a block by itself within half a minute when the node is idle", () => {
+    const world = new World();
+    for (let i = 0; i < 10; i++) {
+      world.run(20_000);
+      world.choice.handleUdpAnswer(world.now);
+    }
     world.udpWorks = false;
     world.run(30_000);
     expect(world.choice.transport).toBe("tcp");
+  });
+
+  it("is mistaken a few times an hour at most when a fifth is lost each way, and comes back", () => {
+    const world = new World();
+    const random = seededBytes(7);
+    world.isLost = () => random(1)[0]! < 0.36 * 256; // either way
+    for (let minute = 0; minute < 60; minute++) {
+      world.choice.noteUse(world.now);
+      world.run(60_000);
+    }
+    expect(world.log.filter((entry) => entry === "tcp").length).toBeLessThanOrEqual(6);
+    expect(world.choice.transport).toBe("udp");
   });
 
   it("probes UDP every two seconds on TCP, and goes back with the first answer", () => {
