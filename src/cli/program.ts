@@ -7,8 +7,10 @@ import { EXIT, type ExitCode } from "../control/api.ts";
 import { VERSION } from "../control/version.ts";
 import { declareAddr } from "./addr.ts";
 import { declareAudit } from "./audit.ts";
+import { declareBugreport } from "./bugreport.ts";
 import { declareConfig } from "./config.ts";
 import { Context, type Declare, type Environment, examples, type Input, type Perform } from "./context.ts";
+import { declareDoctor } from "./doctor.ts";
 import { declareFlows } from "./flows.ts";
 import { declareDeregister, declareId } from "./id.ts";
 import { declareLockdown } from "./lockdown.ts";
@@ -23,11 +25,13 @@ import { declareReference } from "./reference.ts";
 import { refuse } from "./refusal.ts";
 import { declareRendezvous } from "./rendezvous.ts";
 import { declaredOptions } from "./settings.ts";
+import { declareShow } from "./show.ts";
 import { declareStatus } from "./status.ts";
 import { declareTrace } from "./trace.ts";
 import { declareTrust } from "./trust.ts";
 import { declareUp } from "./up.ts";
 import { declareVersion } from "./version.ts";
+import { declareWait } from "./wait.ts";
 import { declareWhois } from "./whois.ts";
 import { declareWhy } from "./why.ts";
 
@@ -52,6 +56,10 @@ const COMMANDS: readonly Declare[] = [
   declareId,
   declareDeregister,
   declareRendezvous,
+  declareShow,
+  declareWait,
+  declareDoctor,
+  declareBugreport,
   declareMetrics,
   declareReference,
   declareVersion,

@@ -38,6 +38,7 @@ function facts(reply: StatusReply): Cell[][] {
     ["underlay", underlay(reply)],
     ["registry", isUp ? registry(reply) : { text: registry(reply), colour: "yellow" }],
     ["beacon", beacon(reply)],
+    ["names", names(reply)],
     ["requests", requests(reply.pending)],
     ["drops", drops(reply)],
     ["version", reply.version],
@@ -58,6 +59,12 @@ function registry(reply: StatusReply): string {
 function beacon({ beacon: { state, address, transport } }: StatusReply): Cell {
   const text = `${state}, ${printable(address)}${transport === "tcp" ? ", over TCP" : ""}`;
   return transport === "tcp" ? { text, colour: "yellow" } : text;
+}
+
+function names({ dns: { address, resolved } }: StatusReply): Cell {
+  if (address === null) return "not answered here";
+  if (resolved === "applied") return `.pilot by systemd-resolved and at ${address}`;
+  return { text: `.pilot at ${address} only, see: pilot-tun doctor dns`, colour: "yellow" };
 }
 
 function requests(pending: number): Cell {

@@ -154,6 +154,13 @@ export interface BeaconStatus {
   readonly transport: "udp" | "tcp";
 }
 
+export interface DnsStatus {
+  /** Where names under `.pilot` are answered; null when they are not. */
+  readonly address: string | null;
+  /** Whether systemd-resolved asks there: `absent` when it does not run, `off` when nothing is answered. */
+  readonly resolved: "absent" | "applied" | "refused" | "off";
+}
+
 // ---- requests and replies -----------------------------------------------------------------------------------------
 
 export type EmptyRequest = Readonly<Record<never, never>>;
@@ -179,6 +186,7 @@ export interface StatusReply {
   readonly publicKey: string;
   readonly registry: RegistryStatus;
   readonly beacon: BeaconStatus;
+  readonly dns: DnsStatus;
   readonly peers: readonly PeerStatus[];
   /** How many peers wait for `trust approve` or `trust deny`. */
   readonly pending: number;

@@ -214,6 +214,7 @@ export class Backend implements ControlBackend {
       publicKey: toBase64(identity.publicKey),
       registry: this.#registryStatus(),
       beacon: this.#beaconStatus(),
+      dns: { address: this.names.status.address, resolved: this.names.status.resolved },
       peers: this.#peers(),
       pending: [...book.records()].filter((record) => record.request !== undefined).length,
       drops: engine.drops(),

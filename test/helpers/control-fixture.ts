@@ -87,6 +87,7 @@ export const STATUS: StatusReply = {
   publicKey: "AAAA",
   registry: { state: "connected", address: "registry.example:9000", error: null, sinceS: 90 },
   beacon: { state: "ok", address: "registry.example:9001", observed: "198.51.100.23:41113", transport: "udp" },
+  dns: { address: "fd50:494c:4f54:ffff::53", resolved: "applied" },
   peers: [BOB_STATUS, NAMELESS_STATUS],
   pending: 1,
   drops: { replayed: 3, "not-trusted": 12 },

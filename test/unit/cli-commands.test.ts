@@ -24,6 +24,7 @@ describe("status", () => {
         "underlay   0.0.0.0:4000, seen from outside as 198.51.100.23:41113",
         "registry   connected for 1 min, registry.example:9000",
         "beacon     ok, registry.example:9001",
+        "names      .pilot by systemd-resolved and at fd50:494c:4f54:ffff::53",
         "requests   1 waiting, see: pilot-tun trust pending",
         "drops      replayed 3, not-trusted 12",
         "version    0.1.0",

@@ -66,6 +66,7 @@ const EDGE: Readonly<Record<string, Layer>> = {
       "rendezvous.ts": ["daemon"],
       "id.ts": ["daemon"],
       "rendezvous-ops.ts": ["daemon"],
+      "doctor.ts": ["host"],
     },
     typesOnly: ["daemon"],
     packages: ["commander", "ip-address", "smol-toml"],
