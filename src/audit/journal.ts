@@ -214,6 +214,6 @@ function gapEvent(loss: Loss, at: WallClock): AuditEvent {
 const MAX_WAITING = 8_192;
 const MAX_ORDINARY_WAITING = 6_144;
 const HURRY_AT = 1_024;
-/** What one write makes the packets wait for: some 2 ms. */
-const MAX_WRITE_RECORDS = 200;
+/** What one write makes the packets wait for: less than a millisecond. */
+const MAX_WRITE_RECORDS = 64;
 const MAX_WRITE_BYTES = 128 * 1024;

@@ -51,9 +51,11 @@ export function concatBytes(...parts: readonly Uint8Array[]): Uint8Array {
 
 export function toHex(bytes: Uint8Array): string {
   let text = "";
-  for (const byte of bytes) text += byte.toString(16).padStart(2, "0");
+  for (const byte of bytes) text += HEX_OF_BYTE[byte];
   return text;
 }
+
+const HEX_OF_BYTE = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, "0"));
 
 /** Bytes of an even number of hex digits; undefined for anything else. */
 export function fromHex(text: string): Uint8Array | undefined {

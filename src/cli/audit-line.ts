@@ -62,9 +62,10 @@ function portText(port: unknown): string {
 }
 
 function viaText({ path, program }: Fields): string {
-  const owner = program as { command?: unknown; pid?: unknown } | null | undefined;
-  const by = owner ? `, ${owner.command ?? "program"} (${owner.pid ?? "?"})` : "";
-  return `, ${path ?? "no path"}${by};`;
+  const owner = program as { name?: unknown; pid?: unknown; uid?: unknown; unit?: unknown } | null | undefined;
+  const place = owner?.unit ? ` in ${owner.unit}` : "";
+  const who = owner?.name ? `${owner.name} (${owner.pid})${place}` : owner ? `uid ${owner.uid}` : "";
+  return `, ${path ?? "no path"}${who === "" ? "" : `, ${who}`};`;
 }
 
 function ruleText({ rule }: Fields): string {

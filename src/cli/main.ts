@@ -31,5 +31,7 @@ const environment: Environment = {
   },
 };
 
-// Writes to pipes, files and terminals are synchronous on Linux: nothing is lost by leaving at once.
-process.exit(await run(process.argv.slice(2), environment));
+const code = await run(process.argv.slice(2), environment);
+// A pipe whose reader is slow takes no more than it holds; the rest waits in this process.
+await new Promise((resolve) => process.stdout.write("", resolve));
+process.exit(code);

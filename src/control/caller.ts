@@ -17,15 +17,26 @@ export interface Caller {
   readonly login: { readonly uid: number; readonly user: string | null } | null;
 }
 
-/** Runs `act` on behalf of a caller; `find` is asked at most once, and only if somebody wants to know. */
-export function onBehalfOf<T>(find: () => Caller | undefined, act: () => T): T {
-  return requests.run({ find, caller: undefined, isFound: false }, act);
+/** Works on his request; `find` is asked at most once, and only if somebody wants to know. */
+export async function onBehalfOf<T>(find: () => Caller | undefined, work: () => Promise<T>): Promise<T> {
+  const request: Request = { find, caller: undefined, isFound: false, isOver: false };
+  try {
+    return await requests.run(request, work);
+  } finally {
+    // Timers that were set meanwhile carry the request with them, but do nothing in his name.
+    request.isOver = true;
+  }
+}
+
+/** `act` as something that is done in nobody's name, whoever caused it to be done. */
+export function inNobodysName<Args extends unknown[], T>(act: (...args: Args) => T): (...args: Args) => T {
+  return (...args) => requests.run(undefined, () => act(...args));
 }
 
 /** Undefined outside of a request, and when the system does not tell. */
 export function currentCaller(): Caller | undefined {
   const request = requests.getStore();
-  if (request === undefined) return undefined;
+  if (request === undefined || request.isOver) return undefined;
   if (!request.isFound) request.caller = request.find();
   request.isFound = true;
   return request.caller;
@@ -35,6 +46,7 @@ interface Request {
   readonly find: () => Caller | undefined;
   caller: Caller | undefined;
   isFound: boolean;
+  isOver: boolean;
 }
 
-const requests = new AsyncLocalStorage<Request>();
+const requests = new AsyncLocalStorage<Request | undefined>();

@@ -2,11 +2,13 @@
  * The control API's answers: every request becomes a command or a question to the engine, on the driver's thread, and
  * what has to be waited for (a pong, an acknowledgement, a registry's answer) is waited for here.
  */
+import type { Fields } from "../audit/record.ts";
 import { toBase64 } from "../base/bytes.ts";
 import type { Crypto } from "../base/crypto.ts";
 import { type Endpoint, formatEndpoint } from "../base/endpoint.ts";
 import type { Instant } from "../base/instant.ts";
 import { PilotError } from "../base/pilot-error.ts";
+import { TokenBucket } from "../base/token-bucket.ts";
 import type {
   AddrReply,
   AddrRequest,
@@ -29,9 +31,11 @@ import type {
 import type { AuditBackend } from "../control/audit-api.ts";
 import { VERSION } from "../control/version.ts";
 import type { Engine, EngineEvent } from "../engine/engine.ts";
-import { now } from "../io/clock.ts";
+import type { OpenedFlow } from "../engine/engine-ports.ts";
+import { now, wallNow } from "../io/clock.ts";
 import type { RegistryConnection } from "../io/registry-connection.ts";
 import type { Identity, StateDirectory } from "../io/state-directory.ts";
+import type { Flow } from "../policy/flow-table.ts";
 import type { RegistryClient } from "../registry/client.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
 import type { TrustRecord } from "../trust/trust-record.ts";
@@ -41,6 +45,7 @@ import type { AuditLog } from "./audit-log.ts";
 import type { CompatLink } from "./compat-link.ts";
 import { Configuration } from "./configuration.ts";
 import type { Driver } from "./driver.ts";
+import { placeOf } from "./flow-status.ts";
 import { leaseStatus } from "./lease-status.ts";
 import { Metrics } from "./metrics.ts";
 import { NameService } from "./name-service.ts";
@@ -88,6 +93,7 @@ export class Backend implements ControlBackend {
   readonly audit: AuditBackend;
   readonly #parts: BackendParts;
   readonly #owners: SocketOwners;
+  readonly #programQuota = new TokenBucket(PROGRAMS_PER_SECOND, PROGRAMS_AT_ONCE, now());
   readonly #pongs = new Waiters<number, number>();
   readonly #beaconMtus = new Waiters<"beacon", number | undefined>();
   readonly #names = new Waiters<string, NodeId | undefined>();
@@ -106,7 +112,14 @@ export class Backend implements ControlBackend {
       answer: (id, owner) => ways.input((at) => parts.engine.answerOwner(id, owner, at)),
     });
     this.network = new NetworkRequests({ ...parts, ...ways });
-    this.policy = new PolicyRequests({ ...parts, ...ways, owners: this.#owners, policyFile: parts.options.policy });
+    const noteChange = (change: string, facts: Fields, automatic = false) => {
+      const event = { event: "policy", at: wallNow(), matters: true, byOperator: !automatic };
+      parts.auditLog?.add({ ...event, fields: () => ({ change, ...facts }) });
+    };
+    this.policy = new PolicyRequests({
+      ...{ ...parts, ...ways, noteChange, owners: this.#owners },
+      policyFile: parts.options.policy,
+    });
     this.trust = new TrustRequests({ ...parts, ...ways });
     this.audit = { flush: async (_request, signal) => await demandAudit(parts.auditLog).flush(signal) };
     this.names = new NameService({
@@ -176,6 +189,8 @@ export class Backend implements ControlBackend {
         return;
       case "owner-wanted":
         return this.#owners.handleQuestion(event.question);
+      case "flow-recorded":
+        return void this.#findProgram(event.flow, event.opened);
       case "tags-changed":
         this.#keep(() => memory.rememberTags(engine.gate.tags.toStored()));
         return;
@@ -474,6 +489,19 @@ export class Backend implements ControlBackend {
     };
   }
 
+  /** For the audit log. A program that is gone too soon, or one of too many, is not named. */
+  async #findProgram(flow: Flow, opened: OpenedFlow): Promise<void> {
+    if (!this.#programQuota.take(now())) return;
+    const { engine } = this.#parts;
+    const place = placeOf(flow, engine.prefix);
+    // Until the connection is accepted it is its listener's: that is who has this port, whoever asks.
+    const [own, listener] = await this.#owners.find([place, { ...place, remotePort: 0 }]);
+    const owner = own ?? (flow.beganRemotely ? listener : undefined);
+    if (owner === undefined) return;
+    opened.owner = owner;
+    engine.admission.noteOwner(flow, owner);
+  }
+
   #problems(): Problem[] {
     const { engine, auditLog } = this.#parts;
     return [...engine.problems.values(), ...(auditLog?.problems.values() ?? [])];
@@ -519,6 +547,9 @@ function sleep(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
+/** Of flows in the audit log: each costs a question to the kernel and a look through /proc. */
+const PROGRAMS_PER_SECOND = 20;
+const PROGRAMS_AT_ONCE = 100;
 /** Every way round the world answers within this time. */
 const TRACE_MS = 1_000;
 const MTU_PATIENCE_MS = 10_000;

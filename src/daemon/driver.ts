@@ -3,6 +3,7 @@
  * does a bounded number of rounds, so that bulk traffic never starves timers, the registry or the control socket.
  */
 import type { Instant } from "../base/instant.ts";
+import { inNobodysName } from "../control/caller.ts";
 import type { Engine, EngineEvent } from "../engine/engine.ts";
 import { now, wallNow } from "../io/clock.ts";
 import type { NativeDataPlane } from "../io/native-data-plane.ts";
@@ -20,6 +21,8 @@ export class Driver {
   readonly #plane: NativeDataPlane;
   readonly #hooks: DriverHooks;
   #timer: NodeJS.Timeout | undefined;
+  /** The timer may be set while a request is worked on, and does other things than that. */
+  readonly #wakeUp = inNobodysName(() => this.#wake());
   #armedFor: Instant | undefined;
   #stopped = false;
 
@@ -128,7 +131,7 @@ export class Driver {
     if (deadline === undefined || (this.#armedFor !== undefined && deadline.at >= this.#armedFor)) return;
     clearTimeout(this.#timer);
     this.#armedFor = deadline.at;
-    this.#timer = setTimeout(() => this.#wake(), Math.max(1, Math.ceil(deadline.at - now())));
+    this.#timer = setTimeout(this.#wakeUp, Math.max(1, Math.ceil(deadline.at - now())));
   }
 
   #wake(): void {

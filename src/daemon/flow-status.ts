@@ -4,7 +4,7 @@ import type { FlowStatus, ProgramStatus } from "../control/policy-api.ts";
 import type { Engine } from "../engine/engine.ts";
 import { now } from "../io/clock.ts";
 import type { Flow } from "../policy/flow-table.ts";
-import { type SocketOwner, unitOf } from "../policy/socket-owner.ts";
+import { type SocketOwner, unitOf, workerOf } from "../policy/socket-owner.ts";
 import type { OverlayPrefix } from "../wire/address.ts";
 import type { NodeId } from "../wire/ids.ts";
 import type { FlowPlace } from "./socket-owners.ts";
@@ -41,10 +41,9 @@ function flowStatus(flow: Flow, peer: PeerIdentity, engine: Engine, nowS: number
   };
 }
 
-/** Of several programs that hold a socket the youngest: a worker, not who started it. */
 function programStatus(owner: SocketOwner | undefined): ProgramStatus | null {
   if (owner === undefined) return null;
-  const [program] = [...owner.programs].sort((a, b) => b.pid - a.pid);
+  const program = workerOf(owner);
   const known = program && { pid: program.pid, name: program.name, unit: unitOf(program.cgroup) ?? null };
   return { uid: owner.uid, ...(known ?? { pid: null, name: null, unit: null }) };
 }

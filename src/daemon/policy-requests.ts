@@ -3,8 +3,11 @@
  * by a lockdown. What is in force changes only as a whole; a policy with one mistake or one failed test is not put in
  * force, and the running one stays.
  */
+import { createHash } from "node:crypto";
+import type { Fields } from "../audit/record.ts";
 import type { Instant, WallClock } from "../base/instant.ts";
 import { PilotError } from "../base/pilot-error.ts";
+import { isoUtc } from "../base/utc.ts";
 import type { PeerIdentity } from "../control/api.ts";
 import {
   type FlowKillReply,
@@ -50,6 +53,8 @@ export interface PolicyRequestParts {
   input<T>(act: (at: Instant) => T): T;
   find(text: string, signal: AbortSignal): Promise<NodeId>;
   identity(node: NodeId): PeerIdentity;
+  /** For the audit log; `automatic`: nobody asked for it. */
+  noteChange(change: string, facts: Fields, automatic?: boolean): void;
 }
 
 /** Applied, and to be taken back unless confirmed. */
@@ -81,6 +86,8 @@ export class PolicyRequests implements PolicyBackend {
     const unreadable = stored.problem && { except: [], since: wallNow(), until: undefined };
     const lockdown = stored.value?.lockdown ?? unreadable;
     if (lockdown !== undefined) engine.admission.setLockdown(lockdown, now());
+    const { rules } = engine.admission.policy;
+    this.#parts.noteChange("start", { ...digestOf(rules), lockdown: lockdown !== undefined }, true);
   }
 
   close(): void {
@@ -127,9 +134,9 @@ export class PolicyRequests implements PolicyBackend {
     const kept = path === policyFile.path ? undefined : sources[0];
     // The file first: what is in force without being kept would be gone at the next start.
     if (confirmMs === undefined) this.#keep(kept);
-    const reply = this.#replace(rules);
+    const reply = this.#replace(rules, "apply", { file: path, confirmWithinMs: confirmMs ?? null });
     if (confirmMs === undefined) return reply;
-    const timer = setTimeout(() => this.#takeBack(), confirmMs);
+    const timer = setTimeout(() => this.#takeBack("not-confirmed", true), confirmMs);
     this.#trial = { before, kept, endsAt: (now() + confirmMs) as Instant, timer };
     return { ...reply, confirmWithinS: this.#confirmWithinS() };
   }
@@ -138,17 +145,14 @@ export class PolicyRequests implements PolicyBackend {
     const trial = this.#demandTrial();
     this.#keep(trial.kept);
     this.close();
-    return {
-      rules: this.#parts.engine.admission.policy.rules?.length ?? 0,
-      cut: [],
-      cutFlows: 0,
-      confirmWithinS: null,
-    };
+    const { rules } = this.#parts.engine.admission.policy;
+    this.#parts.noteChange("confirm", digestOf(rules));
+    return { rules: rules?.length ?? 0, cut: [], cutFlows: 0, confirmWithinS: null };
   }
 
   async rollback(): Promise<PolicyChangeReply> {
     this.#demandTrial();
-    return this.#takeBack();
+    return this.#takeBack("rollback");
   }
 
   async reload(): Promise<PolicyChangeReply> {
@@ -160,7 +164,7 @@ export class PolicyRequests implements PolicyBackend {
     if (sources === undefined) return { rules: 0, cut: [], cutFlows: 0, confirmWithinS: null };
     const rules = this.#accept(sources);
     await this.#learnOwnersFor(rules);
-    return this.#replace(rules);
+    return this.#replace(rules, "reload");
   }
 
   async flows(): Promise<FlowsReply> {
@@ -173,6 +177,7 @@ export class PolicyRequests implements PolicyBackend {
   async kill({ id }: FlowKillRequest): Promise<FlowKillReply> {
     const [known] = this.#statusOf(this.#parts.engine.admission.list(now()).filter((flow) => flow.id === id));
     if (known !== undefined && this.#parts.input(() => this.#parts.engine.admission.kill(id)) !== undefined) {
+      this.#parts.noteChange("kill", { id, peer: known.peer, protocol: known.protocol });
       return { flow: known };
     }
     throw new PilotError("unknown_flow", `There is no flow ${id}`, "See pilot-tun flows.");
@@ -185,6 +190,11 @@ export class PolicyRequests implements PolicyBackend {
     const until = request.forMs === undefined ? undefined : ((since + request.forMs) as WallClock);
     const lockdown: Lockdown | undefined = request.on ? { except, since, until } : undefined;
     const cut = this.#parts.input((at) => engine.admission.setLockdown(lockdown, at));
+    const term = { except, until: until === undefined ? null : isoUtc(until) };
+    this.#parts.noteChange(request.on ? "lockdown" : "lockdown-lifted", {
+      ...(request.on ? term : {}),
+      cut: cut.length,
+    });
     state.save("lockdown.json", lockdown === undefined ? { version: 1 } : { version: 1, ...lockdown });
     const status = lockdown === undefined ? null : this.#lockdownStatus(lockdown);
     return { lockdown: status, cut: this.#listed(cut), cutFlows: cut.length };
@@ -243,16 +253,22 @@ export class PolicyRequests implements PolicyBackend {
     return undefined;
   }
 
-  #replace(rules: readonly Rule[] | undefined): PolicyChangeReply {
+  #replace(
+    rules: readonly Rule[] | undefined,
+    change: string,
+    facts: Fields = {},
+    automatic = false,
+  ): PolicyChangeReply {
     const { engine, input } = this.#parts;
     const cut = input((at) => engine.admission.replaceRules(rules, at));
+    this.#parts.noteChange(change, { ...facts, ...digestOf(rules), cut: cut.length }, automatic);
     return { rules: rules?.length ?? 0, cut: this.#listed(cut), cutFlows: cut.length, confirmWithinS: null };
   }
 
-  #takeBack(): PolicyChangeReply {
+  #takeBack(change: string, automatic = false): PolicyChangeReply {
     const before = this.#trial?.before;
     this.close();
-    return this.#replace(before);
+    return this.#replace(before, change, {}, automatic);
   }
 
   #demandTrial(): Trial {
@@ -304,6 +320,14 @@ function parseLockdown(json: unknown): { lockdown: Lockdown | undefined } | unde
 function mostRecent(flows: Flow[]): Flow[] {
   if (flows.length <= MAX_LISTED_FLOWS) return flows;
   return flows.sort((a, b) => b.lastSeenS - a.lastSeenS).slice(0, MAX_LISTED_FLOWS);
+}
+
+/** Tells two policies apart without repeating them: SHA-256 over the rules as they are written. */
+function digestOf(rules: readonly Rule[] | undefined): Fields {
+  if (rules === undefined) return { rules: null, digest: null };
+  const hash = createHash("sha256");
+  for (const { text } of rules) hash.update(`${text}\n`);
+  return { rules: rules.length, digest: `SHA256:${hash.digest("base64").replace(/=+$/, "")}` };
 }
 
 function invalid(mistakes: readonly string[]): PilotError {

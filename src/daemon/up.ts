@@ -88,6 +88,9 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
 
   const node = memory.node ?? (await firstRegistration(client, options, manager, (wake) => (onRegistryInput = wake)));
   memory.rememberNode(node);
+  const auditLog = createAuditLog(options, { node, hostname: options.hostname ?? memory.hostname, identity, crypto });
+  auditLog?.start();
+  undo.add(() => auditLog?.close(stopRecord()));
   const engine = new Engine(
     {
       prefix: options.prefix,
@@ -112,13 +115,11 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
       registry: client,
       beacon: beaconEndpoint === undefined ? undefined : new BeaconClient(node, now(), proverOf(identity, crypto)),
       trust: book,
+      audit: auditLog,
     },
     now(),
     wallNow(),
   );
-  const auditLog = createAuditLog(options, { node, hostname: options.hostname ?? memory.hostname, identity, crypto });
-  auditLog?.start();
-  undo.add(() => auditLog?.close(stopRecord()));
   undo.add(() => {
     engine.close();
     trust.save(engine.leases.time(now())); // with the bytes of leases as they were used

@@ -16,6 +16,7 @@ import { networkAt } from "../wire/address.ts";
 import type { NetworkId, NodeId, PilotAddress } from "../wire/ids.ts";
 import { IPV6_HEADER_BYTES, NEXT_HEADER } from "../wire/ipv6.ts";
 import { TCP, TCP_FLAG } from "../wire/tcp.ts";
+import type { AuditTrail } from "./audit-trail.ts";
 import { type FlowFactsFinder, hasPorts } from "./flow-facts.ts";
 import type { Governor } from "./governor.ts";
 import type { Leases } from "./leases.ts";
@@ -36,6 +37,7 @@ export interface AdmissionParts {
   wall(now: Instant): WallClock;
   /** The time of flows. */
   steadyS(now: Instant): number;
+  readonly trail: AuditTrail | undefined;
 }
 
 export class Admission {
@@ -51,9 +53,10 @@ export class Admission {
   }
 
   /** A TCP header right after the IPv6 header: its end is the flow's. */
-  noteTcpEnd(bytes: Uint8Array, offset: number, flow: number): void {
+  noteTcpEnd(bytes: Uint8Array, offset: number, flow: number, side: Side): void {
     const flags = bytes[offset + IPV6_HEADER_BYTES + TCP.FLAGS]!;
-    if ((flags & (TCP_FLAG.FIN | TCP_FLAG.RST)) !== 0) this.#parts.flows.noteClosing(flow);
+    if ((flags & (TCP_FLAG.FIN | TCP_FLAG.RST)) === 0) return;
+    this.#parts.flows.noteClosing(flow, side === "source-is-remote", (flags & TCP_FLAG.RST) !== 0);
   }
 
   /**
@@ -82,8 +85,13 @@ export class Admission {
     if (typeof begun === "string") return begun;
     const isGoverned = governor.governs(begun.verdict);
     const beyond = goesOn || !isGoverned ? undefined : governor.mayBegin(begun.verdict, link.node, now);
-    if (beyond !== undefined) return beyond;
-    const flow = flows.allow(key, link.index, trust.epoch, nowS, { ...begun, isGoverned, isNew: !goesOn });
+    if (beyond !== undefined) {
+      this.policy.refusedBy = begun.verdict;
+      return beyond;
+    }
+    const openingSequence = key.opens && key.protocol === NEXT_HEADER.TCP ? key.openingSequence : undefined;
+    const how = { ...begun, isGoverned, isNew: !goesOn, openingSequence };
+    const flow = flows.allow(key, link.index, trust.epoch, nowS, how);
     if (flow >= 0 && !goesOn) governor.noteBegun(begun.verdict, link.node, now);
     return flow < 0 ? "flow-limit" : flow;
   }
@@ -110,10 +118,24 @@ export class Admission {
 
   /** A packet that was made out of what a trusted plain agent sent: why it may not pass, or undefined. */
   admitTranslated(packet: Uint8Array, link: Link, now: Instant): DropReason | "waits" | undefined {
-    const { flows, trust, governor, leases } = this.#parts;
     const view = new DataView(packet.buffer, packet.byteOffset, packet.byteLength);
-    const key: FlowKey = { view, remoteOffset: 0, localOffset: 0, ports: 0, protocol: 0, opens: false };
+    const key: FlowKey = {
+      view,
+      remoteOffset: 0,
+      localOffset: 0,
+      ports: 0,
+      protocol: 0,
+      opens: false,
+      openingSequence: 0,
+    };
     if (readFlowKey(packet, 0, packet.length, "source-is-remote", key) !== SHAPE.FLOW) return "malformed-packet";
+    const refused = this.#admitKey(key, packet, link, now);
+    if (refused !== undefined && refused !== "waits") this.#parts.trail?.denied(refused, "in", link.node, key);
+    return refused;
+  }
+
+  #admitKey(key: FlowKey, packet: Uint8Array, link: Link, now: Instant): DropReason | "waits" | undefined {
+    const { flows, trust, governor, leases } = this.#parts;
     const nowS = this.#parts.steadyS(now);
     const flow = flows.find(key);
     const isKnown = flow >= 0 && flows.linkOf(flow) === link.index;
@@ -185,7 +207,7 @@ export class Admission {
 
   /** Somebody set the clock, or the machine slept: rules may have ended, and ones that had may be in force again. */
   handleClockSet(now: Instant): void {
-    if (this.policy.reconsider(this.#parts.wall(now))) this.#changed(now);
+    this.#passTime(now, (wall) => this.policy.reconsider(wall));
   }
 
   /** What leases let begin is not what it was. */
@@ -195,12 +217,19 @@ export class Admission {
 
   handleTimeout(now: Instant): void {
     if (this.#wakeAt === undefined || this.#wakeAt > now) return;
-    if (this.policy.expire(this.#parts.wall(now))) this.#changed(now);
+    this.#passTime(now, (wall) => this.policy.expire(wall));
     this.#arm(now);
   }
 
   pollTimeout(): Deadline | undefined {
     return this.#wakeAt === undefined ? undefined : { at: this.#wakeAt, reason: "a rule ends" };
+  }
+
+  #passTime(now: Instant, reconsider: (wall: WallClock) => boolean): void {
+    const wasLocked = this.policy.lockdown !== undefined;
+    if (!reconsider(this.#parts.wall(now))) return;
+    const cut = this.#changed(now);
+    this.#parts.trail?.policyExpired(cut.length, wasLocked && this.policy.lockdown === undefined);
   }
 
   #changed(now: Instant): Flow[] {
@@ -209,10 +238,10 @@ export class Admission {
     const verdictOf = (flow: Flow) => {
       const facts = this.#parts.facts.ofFlow(flow);
       if (facts === undefined || !this.#isLeased(facts)) return undefined;
-      const verdict = this.policy.judge(facts);
-      return this.policy.allows(verdict) ? verdict : undefined;
+      return this.policy.judge(facts);
     };
-    const cut = this.#parts.flows.rejudge(verdictOf, this.#parts.steadyS(now));
+    const allows = (verdict: number) => this.policy.allows(verdict);
+    const cut = this.#parts.flows.rejudge(verdictOf, allows, this.#parts.steadyS(now));
     this.#parts.refusals.cut(cut);
     return cut;
   }
@@ -248,6 +277,7 @@ export class Admission {
       return { direction, verdict, owner: facts.owner };
     }
     this.counters.denied++;
+    this.policy.refusedBy = verdict;
     return "policy";
   }
 

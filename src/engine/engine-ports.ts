@@ -1,8 +1,11 @@
 /** What an engine is made of, what it tells the edge, and what `status` shows of a link. */
+import type { AuditSink } from "../audit/record.ts";
 import type { Crypto } from "../base/crypto.ts";
 import type { Endpoint } from "../base/endpoint.ts";
 import type { Instant } from "../base/instant.ts";
 import type { BeaconClient } from "../beacon/client.ts";
+import type { Flow } from "../policy/flow-table.ts";
+import type { SocketOwner } from "../policy/socket-owner.ts";
 import type { RegistryClient } from "../registry/client.ts";
 import type { NetworkEvent } from "../registry/network-commands.ts";
 import type { LeaseTime } from "../trust/lease.ts";
@@ -50,11 +53,20 @@ export interface EngineParts {
   readonly registry: RegistryClient;
   readonly beacon: BeaconClient | undefined;
   readonly trust: TrustBook;
+  /** Where what happens is written down; absent: nowhere. */
+  readonly audit?: AuditSink | undefined;
+}
+
+/** A flow of which the audit log tells that it began. */
+export interface OpenedFlow {
+  owner: SocketOwner | undefined;
 }
 
 export type EngineEvent =
   /** Whose local socket has this flow? The answer goes to `answerOwner`. */
   | { readonly kind: "owner-wanted"; readonly question: OwnerQuestion }
+  /** Whose local socket has this flow? For its record alone: `opened.owner` is read when that is written. */
+  | { readonly kind: "flow-recorded"; readonly flow: Flow; readonly opened: OpenedFlow }
   | { readonly kind: "tags-changed" }
   | { readonly kind: "trust-changed" }
   | { readonly kind: "endpoints-changed" }

@@ -11,6 +11,7 @@ import { DropCounters, type DropReason } from "../base/drop-reason.ts";
 import type { Endpoint, LocalAddress } from "../base/endpoint.ts";
 import { after, type Deadline, earlier, type Instant, type WallClock } from "../base/instant.ts";
 import { FlowTable } from "../policy/flow-table.ts";
+import type { Policy } from "../policy/policy.ts";
 import type { SocketOwner } from "../policy/socket-owner.ts";
 import { Routes } from "../routing/routes.ts";
 import type { LeaseTime } from "../trust/lease.ts";
@@ -21,6 +22,7 @@ import { LinkTable, type Transmit } from "../tunnel/link-table.ts";
 import { encodeAddressBytes, type OverlayPrefix } from "../wire/address.ts";
 import { type NetworkId, type NodeId, networkId } from "../wire/ids.ts";
 import type { Admission } from "./admission.ts";
+import { AuditTrail } from "./audit-trail.ts";
 import { BeaconMtu } from "./beacon-mtu.ts";
 import { BeaconWay } from "./beacon-way.ts";
 import { BridgeConversation, bridgeHeader, type PeerKind } from "./bridge-conversation.ts";
@@ -169,7 +171,7 @@ export class Engine {
       },
       now,
     );
-    this.gate = this.#createGate();
+    this.gate = this.#createGate(now, wall);
     this.plain = new PlainAgents({
       ...{ local: this.node, links: this.#links, streams: this.#streams, pings: this.#pings },
       admission: this.admission,
@@ -199,6 +201,7 @@ export class Engine {
       plain: this.plain,
       trust: parts.trust,
       drops: this.#drops,
+      trail: this.gate.trail,
     };
     this.sizes = new PacketSizes({
       ...{ ...shared, mtuBytes: options.mtuBytes, bridge: this.#bridge, pings: this.#pings, paths: this.paths },
@@ -254,6 +257,7 @@ export class Engine {
 
   /** `wall` is what other machines call `now`; must be called at least after every clock change. */
   handleClock(now: Instant, wall: WallClock): void {
+    this.gate.trail?.handleClock(now, wall);
     const isSet = Math.abs(wall - now - this.#clockOffsetMs) > CLOCK_SET_MS;
     this.#clockOffsetMs = wall - now;
     if (isSet) this.admission.handleClockSet(now);
@@ -358,6 +362,7 @@ export class Engine {
   /** Says goodbye to nobody (`plain.close` did, to agents): peers find out by silence, or by our next start. Wipes all keys. */
   close(): void {
     this.leases.close();
+    this.gate.trail?.close();
     for (const link of [...this.#links.links()]) this.#links.close(link.node);
   }
 
@@ -445,7 +450,7 @@ export class Engine {
 
   // ---- inside
 
-  #createGate(): Gate {
+  #createGate(now: Instant, wall: WallClock): Gate {
     const state = { flows: this.#flows, links: this.#links, routes: this.routes, refusals: this.#refusals };
     const leases = this.leases;
     const tagsChanged = () => void this.#events.push({ kind: "tags-changed" });
@@ -455,6 +460,7 @@ export class Engine {
         ...state,
         leases,
         tagsChanged,
+        createTrail: (policy) => this.#createTrail(policy, now, wall),
         wall: (at) => this.#wall(at),
         steadyS: (at) => this.steadyS(at),
       },
@@ -522,6 +528,16 @@ export class Engine {
     });
   }
 
+  #createTrail(policy: Policy, now: Instant, wall: WallClock): AuditTrail | undefined {
+    const { audit: sink, crypto, trust } = this.#parts;
+    if (sink === undefined) return undefined;
+    const state = { flows: this.#flows, links: this.#links, trust, policy, networks: [...this.networks.memberships()] };
+    const { prefix } = this.#options;
+    const emit = (event: EngineEvent) => void this.#events.push(event);
+    const ways = { leases: this.leases, steadyS: (at: Instant) => this.steadyS(at), emit };
+    return new AuditTrail({ sink, crypto, prefix, ...state, ...ways }, now, wall);
+  }
+
   #createNetworks(): Networks {
     const { trust, registry } = this.#parts;
     const changed = (lost: readonly NetworkId[], now: Instant) => this.#networksChanged(lost, now);
@@ -536,6 +552,7 @@ export class Engine {
     for (const network of lost) this.#refusals.cut(this.#flows.cutNetwork(network, nowS));
     this.plain.networksChanged(now);
     this.introductions.membershipsChanged((node) => this.networks.sharesJoined(node), now);
+    this.gate.trail?.networksChanged([...this.networks.memberships()]);
     this.#events.push({ kind: "networks-changed" });
   }
 
@@ -562,8 +579,10 @@ export class Engine {
       },
       sayDirectly: (node, word, now) => this.#direct.say(node, word, this.#links.get(node)?.isUp ?? false, now),
       notifyRevoked: (node, now) => this.#parting.notifyRevoked(node, now),
-      keyChanged: (record, key) =>
-        void this.problems.set(`key_changed ${record.node}`, keyChangeProblem(record, key, this.#parts.crypto)),
+      keyChanged: (record, key) => {
+        this.problems.set(`key_changed ${record.node}`, keyChangeProblem(record, key, this.#parts.crypto));
+        this.gate.trail?.keyOffered(record, key);
+      },
       keySettled: (node) => void this.problems.delete(`key_changed ${node}`),
       consentFor: (node, now) => this.networks.consentFor(node, now),
     });

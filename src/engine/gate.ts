@@ -12,6 +12,7 @@ import type { Routes } from "../routing/routes.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
 import type { LinkTable } from "../tunnel/link-table.ts";
 import { Admission } from "./admission.ts";
+import type { AuditTrail } from "./audit-trail.ts";
 import { FlowFactsFinder } from "./flow-facts.ts";
 import { Governor } from "./governor.ts";
 import type { Leases } from "./leases.ts";
@@ -34,6 +35,8 @@ export interface GateParts {
   steadyS(now: Instant): number;
   /** Tags of peers are otherwise than they were. */
   tagsChanged(): void;
+  /** Who writes down what is decided; undefined: nobody. */
+  createTrail(policy: Policy): AuditTrail | undefined;
 }
 
 export class Gate {
@@ -42,6 +45,7 @@ export class Gate {
   readonly related: RelatedPackets;
   readonly owners = new OwnerQuestions();
   readonly tags: PeerTags;
+  readonly trail: AuditTrail | undefined;
 
   constructor(parts: GateParts, storedTags: StoredTags) {
     const policy = new Policy();
@@ -52,6 +56,7 @@ export class Gate {
     this.tags = new PeerTags({ ...parts, changed }, storedTags);
     this.governor = new Governor({ ...parts, policy });
     this.related = new RelatedPackets(parts);
+    this.trail = parts.createTrail(policy);
     const facts = new FlowFactsFinder({ ...parts, tags: this.tags });
     this.admission = new Admission({
       ...parts,
@@ -60,6 +65,7 @@ export class Gate {
       tags: this.tags,
       governor: this.governor,
       owners: this.owners,
+      trail: this.trail,
     });
   }
 
@@ -71,9 +77,11 @@ export class Gate {
     this.admission.handleTimeout(now);
     this.owners.handleTimeout(now);
     this.tags.handleTimeout(now);
+    this.trail?.handleTimeout(now);
   }
 
   pollTimeout(): Deadline | undefined {
-    return earlier(this.admission.pollTimeout(), earlier(this.owners.pollTimeout(), this.tags.pollTimeout()));
+    const facts = earlier(this.owners.pollTimeout(), this.tags.pollTimeout());
+    return earlier(this.admission.pollTimeout(), earlier(facts, this.trail?.pollTimeout()));
   }
 }

@@ -57,13 +57,14 @@ export class Governor {
     const verdict = flows.verdictOf(flow);
     const terms = policy.ruleOf(verdict)?.terms;
     if (terms === undefined || link === undefined) return undefined;
+    policy.refusedBy = verdict;
     if (terms.via === "direct" && link.path.isRelayed) {
       this.refuseDetour(link, packet, now);
       return "wrong-path";
     }
     const spent = this.#meters.of(verdict, link.node, now)?.pass("out", bytes, now);
     if (spent === "over-budget") {
-      refusals.cut([flows.cutEntry(flow)]);
+      refusals.cut([flows.cutEntry(flow, "over-budget")]);
       refusals.prohibited(packet, now);
     }
     return spent;
@@ -76,6 +77,7 @@ export class Governor {
     const verdict = flows.verdictOf(flow);
     const terms = policy.ruleOf(verdict)?.terms;
     if (terms === undefined) return undefined;
+    policy.refusedBy = verdict;
     if (terms.via !== undefined && byRelay !== (terms.via === "relay")) return "wrong-path";
     return this.passTranslated(flow, bytes, now);
   }
@@ -85,7 +87,7 @@ export class Governor {
     const { flows, links, refusals } = this.#parts;
     const link = links.at(flows.linkOf(flow));
     const spent = link && this.#meters.of(flows.verdictOf(flow), link.node, now)?.pass("in", bytes, now);
-    if (spent === "over-budget") refusals.cut([flows.cutEntry(flow)]);
+    if (spent === "over-budget") refusals.cut([flows.cutEntry(flow, "over-budget")]);
     return spent;
   }
 

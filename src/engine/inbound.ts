@@ -17,6 +17,7 @@ import type { LinkTable } from "../tunnel/link-table.ts";
 import { IPV6, IPV6_HEADER_BYTES, NEXT_HEADER } from "../wire/ipv6.ts";
 import { clampMss, MIN_TCP_HEADER_BYTES, TCP, TCP_FLAG } from "../wire/tcp.ts";
 import type { Admission } from "./admission.ts";
+import type { AuditTrail } from "./audit-trail.ts";
 import type { Governor } from "./governor.ts";
 import type { Leases } from "./leases.ts";
 import type { Networks } from "./networks.ts";
@@ -41,6 +42,7 @@ export interface InboundParts {
   readonly drops: DropCounters;
   readonly mtuBytes: number;
   readonly sizes: PacketSizes;
+  readonly trail: AuditTrail | undefined;
   /** The peer sends packets though it was not taken for a pilot-tun; false when this node takes none. */
   heardPacket(link: Link, now: Instant): boolean;
   /**
@@ -69,7 +71,15 @@ export class Inbound {
     this.#rows = parts.dataPlane.inbound.rows;
     this.#arena = parts.dataPlane.inbound.arena;
     this.#view = new DataView(this.#arena.buffer, this.#arena.byteOffset, this.#arena.byteLength);
-    this.#key = { view: this.#view, remoteOffset: 0, localOffset: 0, ports: 0, protocol: 0, opens: false };
+    this.#key = {
+      view: this.#view,
+      remoteOffset: 0,
+      localOffset: 0,
+      ports: 0,
+      protocol: 0,
+      opens: false,
+      openingSequence: 0,
+    };
   }
 
   /** `nowS`: the time of flows. */
@@ -148,6 +158,19 @@ export class Inbound {
     nextSequence: number,
     now: Instant,
   ): DropReason | "waits" | undefined {
+    const refused = this.#judgePacket(link, offset, length, totalBytes, nextSequence, now);
+    if (refused !== undefined && refused !== "waits") this.#parts.trail?.denied(refused, "in", link.node, this.#key);
+    return refused;
+  }
+
+  #judgePacket(
+    link: Link,
+    offset: number,
+    length: number,
+    totalBytes: number,
+    nextSequence: number,
+    now: Instant,
+  ): DropReason | "waits" | undefined {
     const { flows, trust, admission, governor, related, owners, leases } = this.#parts;
     const nowS = this.#nowS;
     if (length < IPV6_HEADER_BYTES) return "malformed-packet";
@@ -187,7 +210,7 @@ export class Inbound {
     flows.noteReceived(flow, totalBytes, nowS);
     if (shape === SHAPE.FIRST_FRAGMENT) related.noteFirstFragment(this.#arena, offset, length, SIDE, key, flow, nowS);
     if (this.#arena[offset + IPV6.NEXT_HEADER] === NEXT_HEADER.TCP) {
-      admission.noteTcpEnd(this.#arena, offset, flow);
+      admission.noteTcpEnd(this.#arena, offset, flow, SIDE);
       this.#followTcp(offset, length, flow, nextSequence, link);
     }
     return undefined;

@@ -17,6 +17,7 @@ import type { NodeId } from "../wire/ids.ts";
 import { IPV6, IPV6_HEADER_BYTES, NEXT_HEADER } from "../wire/ipv6.ts";
 import { clampMss, MIN_TCP_HEADER_BYTES, TCP, TCP_FLAG } from "../wire/tcp.ts";
 import type { Admission } from "./admission.ts";
+import type { AuditTrail } from "./audit-trail.ts";
 import type { Governor } from "./governor.ts";
 import type { Leases } from "./leases.ts";
 import type { Networks } from "./networks.ts";
@@ -43,6 +44,7 @@ export interface OutboundParts {
   readonly plain: PlainAgents;
   readonly drops: DropCounters;
   readonly sizes: PacketSizes;
+  readonly trail: AuditTrail | undefined;
   /** Whether a stranger's node exists at all is only known to the registry; the answer decides what programs are told. */
   refuseStranger(packet: Uint8Array, node: NodeId, now: Instant): void;
 }
@@ -62,7 +64,15 @@ export class Outbound {
     this.#rows = parts.dataPlane.outbound.rows;
     this.#arena = parts.dataPlane.outbound.arena;
     this.#view = new DataView(this.#arena.buffer, this.#arena.byteOffset, this.#arena.byteLength);
-    this.#key = { view: this.#view, remoteOffset: 0, localOffset: 0, ports: 0, protocol: 0, opens: false };
+    this.#key = {
+      view: this.#view,
+      remoteOffset: 0,
+      localOffset: 0,
+      ports: 0,
+      protocol: 0,
+      opens: false,
+      openingSequence: 0,
+    };
   }
 
   /** `nowS`: the time of flows. */
@@ -70,7 +80,7 @@ export class Outbound {
     for (let row = 0; row < count * ROW_WORDS; row += ROW_WORDS) {
       this.#rows[row + OUT.KEY_SLOT] = DROP;
       const refused = this.#decideOne(row, now, nowS);
-      if (refused !== undefined) this.#parts.drops.count(refused);
+      if (refused !== undefined) this.#refused(row, refused);
     }
   }
 
@@ -130,7 +140,7 @@ export class Outbound {
       return "too-big";
     }
     if (this.#arena[offset + IPV6.NEXT_HEADER] === NEXT_HEADER.TCP) {
-      admission.noteTcpEnd(this.#arena, offset, flow);
+      admission.noteTcpEnd(this.#arena, offset, flow, SIDE);
       this.#followTcp(row, offset, flow, frameBytes);
     }
 
@@ -172,6 +182,14 @@ export class Outbound {
     if (this.#rows[row + OUT.GSO_TYPE] === 0) return length;
     const headers = this.#rows[row + OUT.HEADER_LENGTH]!;
     return length + (Math.ceil((length - headers) / this.#rows[row + OUT.GSO_SIZE]!) - 1) * headers;
+  }
+
+  #refused(row: number, reason: DropReason): void {
+    const { drops, trail, routes } = this.#parts;
+    drops.count(reason);
+    const offset = this.#rows[row + OUT.OFFSET]!;
+    if (trail === undefined || this.#rows[row + OUT.LENGTH]! < IPV6_HEADER_BYTES) return;
+    trail.denied(reason, "out", routes.ownerOf(this.#arena, offset + 24), this.#key);
   }
 
   /** The flow table compares the last 12 bytes of addresses; the first 4 are the same for all of them. */

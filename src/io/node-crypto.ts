@@ -3,10 +3,10 @@
  * Raw keys go in and out; OpenSSL wants them wrapped in the fixed DER prefixes of RFC 8410.
  */
 import {
-  createHash,
   createPrivateKey,
   createPublicKey,
   diffieHellman,
+  hash,
   hkdfSync,
   type KeyObject,
   sign,
@@ -26,7 +26,7 @@ export class NodeCrypto implements Crypto {
   }
 
   sha256(message: Uint8Array): Uint8Array {
-    return plain(createHash("sha256").update(message).digest());
+    return plain(hash("sha256", message, "buffer"));
   }
 
   hkdfSha256(secret: Uint8Array, info: Uint8Array, lengthBytes: number): Uint8Array {

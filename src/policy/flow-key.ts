@@ -9,11 +9,13 @@ import { readU16, readU32 } from "../base/bytes.ts";
 import { ICMPV6_TYPE } from "../wire/icmpv6.ts";
 import { emptyParsedPacket, IPV6, IPV6_HEADER_BYTES, NEXT_HEADER, parsePacket } from "../wire/ipv6.ts";
 import { TCP_FLAG } from "../wire/tcp.ts";
-import type { FlowKeySource } from "./flow-table.ts";
+import { ASKED_HERE, ASKED_THERE, type FlowKeySource } from "./flow-table.ts";
 
 export interface FlowKey extends FlowKeySource {
   /** Only the side that begins sends this: a TCP SYN, an echo request. */
   opens: boolean;
+  /** Of a TCP SYN that opens: its sequence number. */
+  openingSequence: number;
 }
 
 export const SHAPE = {
@@ -41,6 +43,7 @@ export function readFlowKey(bytes: Uint8Array, offset: number, length: number, s
     key.protocol = protocol;
     key.ports = orient(key.view.getInt32(start), side);
     key.opens = (bytes[start + TCP_FLAGS]! & (TCP_FLAG.SYN | TCP_FLAG.ACK)) === TCP_FLAG.SYN;
+    if (key.opens) key.openingSequence = key.view.getInt32(start + TCP_SEQUENCE);
     return SHAPE.FLOW;
   }
   if (protocol === NEXT_HEADER.UDP && length >= IPV6_HEADER_BYTES + UDP_HEADER_BYTES) {
@@ -90,6 +93,7 @@ function readSlowly(bytes: Uint8Array, offset: number, length: number, side: Sid
   switch (parsed.protocol) {
     case NEXT_HEADER.TCP:
     case NEXT_HEADER.UDP:
+      key.openingSequence = parsed.sequence;
       key.ports = orient((parsed.sourcePort << 16) | parsed.destinationPort, side);
       key.opens = (parsed.tcpFlags & (TCP_FLAG.SYN | TCP_FLAG.ACK)) === TCP_FLAG.SYN;
       return parsed.isFragment ? SHAPE.FIRST_FRAGMENT : SHAPE.FLOW;
@@ -152,11 +156,9 @@ const parsed = emptyParsedPacket();
 
 const TCP_HEADER_BYTES = 20;
 const TCP_FLAGS = 13;
+const TCP_SEQUENCE = 4;
 const UDP_HEADER_BYTES = 8;
 const ECHO_HEADER_BYTES = 8;
 const ICMP_ERROR_HEADER_BYTES = 8;
 const QUOTED_TRANSPORT_BYTES = 8;
 const FIRST_INFORMATIONAL_TYPE = 128;
-/** Beside the next-header number in a key's protocol. */
-const ASKED_HERE = 0x1000;
-const ASKED_THERE = 0x2000;

@@ -11,6 +11,7 @@
  * For TCP an entry keeps what a word to the local program must carry to be believed (RFC 5961): the last acknowledgement
  * it sent, or its SYN's number before that, and the sequence number that follows what it was given.
  */
+import { writeU32 } from "../base/bytes.ts";
 import { NEXT_HEADER } from "../wire/ipv6.ts";
 import type { Direction } from "./rule.ts";
 import type { SocketOwner } from "./socket-owner.ts";
@@ -41,6 +42,12 @@ export interface Flow {
   readonly id: string;
   readonly link: number;
   readonly beganRemotely: boolean;
+  /** Of the SYN that was seen to open it. */
+  readonly openingSequence: number | undefined;
+  /** Who sends the echo requests; undefined for other protocols. */
+  readonly asker: "local" | "remote" | undefined;
+  /** What `FlowWatch.began` said. */
+  readonly isRecorded: boolean;
   /** What the policy answered when it was judged last. */
   readonly verdict: number;
   /** Undefined: nobody asked, or nobody knows. */
@@ -52,6 +59,22 @@ export interface Flow {
   readonly receivedBytes: number;
 }
 
+/**
+ * Why a flow is over: quiet for too long, closed by both sides, reset, begun anew between the same ports, pushed out by
+ * others, at the end of its budget, killed by an operator, or cut because it may not go on.
+ */
+export type FlowEnd = "idle" | "closed" | "reset" | "reopened" | "evicted" | "over-budget" | "killed" | "cut";
+
+/** Who wants to know of every flow that begins and ends. */
+export interface FlowWatch {
+  /** Returns whether it is told of by itself; the flow carries that to its end. */
+  began(flow: Flow): boolean;
+  /** The last word about the flow, with all its bytes. */
+  ended(flow: Flow, why: FlowEnd): void;
+  /** Bytes that still came after the last word, of a flow both of whose sides had closed it. */
+  cameLate(flow: Flow): void;
+}
+
 /** How a flow came to be. */
 export interface Begun {
   readonly direction: Direction;
@@ -59,16 +82,23 @@ export interface Begun {
   readonly owner: SocketOwner | undefined;
   /** The rule has terms, so each packet is looked at. */
   readonly isGoverned: boolean;
+  /** Sequence number of the SYN that opens it. */
+  readonly openingSequence?: number | undefined;
   /** False keeps the age of the entry that is there. */
   readonly isNew: boolean;
 }
 
 export class FlowTable {
+  watch: FlowWatch | undefined;
   readonly #words = new Int32Array(CAPACITY * STRIDE);
   /** Two for each entry, as long as its flow: bytes sent and received. */
   readonly #bytes = new Float64Array(CAPACITY * 2);
   /** Key: entry. Bound: the entries; removed with the flow. */
   readonly #owners = new Map<number, SocketOwner>();
+  /** For each entry the sequence number that opened it, if its flags say so. */
+  readonly #openings = new Int32Array(CAPACITY);
+  /** Where the next `sweep` begins. */
+  #sweptTo = 0;
   #size = 0;
   /** Key: link index. Bound: links with flows. */
   readonly #held = new Map<number, number>();
@@ -130,9 +160,10 @@ export class FlowTable {
     return nowS - this.#words[entry + LAST_SEEN_S]! > idleLimitS(protocol, isClosing);
   }
 
-  /** One side said that it ends. */
-  noteClosing(entry: number): void {
-    this.#words[entry + FLAGS] = this.#words[entry + FLAGS]! | CLOSING;
+  /** One side said that it ends, or both with a reset. */
+  noteClosing(entry: number, remotely: boolean, isReset: boolean): void {
+    const side = isReset ? WAS_RESET : remotely ? CLOSED_THERE : CLOSED_HERE;
+    this.#words[entry + FLAGS] = this.#words[entry + FLAGS]! | CLOSING | side;
   }
 
   /** Packets of this flow are not simply passed on. */
@@ -187,6 +218,7 @@ export class FlowTable {
   allow(key: FlowKeySource, link: number, epoch: number, nowS: number, begun: Begun = BEGUN_HERE): number {
     const words = this.#words;
     const known = this.find(key);
+    if (known >= 0 && begun.isNew) this.#tell(known, this.#isOver(known, nowS) ?? "reopened");
     const entry = known < 0 ? this.#claim(key, link, nowS) : known;
     if (entry < 0) return -1;
     if (known < 0) this.#hold(link, 1);
@@ -203,6 +235,7 @@ export class FlowTable {
     words[entry + LAST_SEEN_S] = nowS;
     words[entry + VERDICT] = begun.verdict;
     if (begun.owner !== undefined) this.#owners.set(entry, begun.owner);
+    if (known < 0 || begun.isNew) this.#begin(entry, begun.openingSequence);
     return entry;
   }
 
@@ -218,29 +251,29 @@ export class FlowTable {
   /** Removes the flow of this id and returns it. */
   cutOne(id: string): Flow | undefined {
     const entry = this.#entryOf(id);
-    return entry < 0 ? undefined : this.cutEntry(entry);
+    return entry < 0 ? undefined : this.cutEntry(entry, "killed");
   }
 
   /** Removes this very flow and returns it. */
-  cutEntry(entry: number): Flow {
+  cutEntry(entry: number, why: FlowEnd): Flow {
     const flow = this.#read(entry);
-    this.#remove(entry);
+    this.#remove(entry, why);
     return flow;
   }
 
-  /** Asks anew about every flow: its verdict is stored, and undefined removes it; returns those removed. */
-  rejudge(verdictOf: (flow: Flow) => number | undefined, nowS: number): Flow[] {
+  /**
+   * Asks anew about every flow. Its verdict is stored; those that are not allowed under it, or have none, are removed.
+   * Returns the removed that were not idle, with the verdict that ended them.
+   */
+  rejudge(verdictOf: (flow: Flow) => number | undefined, allows: (verdict: number) => boolean, nowS: number): Flow[] {
     const cut: Flow[] = [];
     for (let entry = 0; entry < CAPACITY * STRIDE; entry += STRIDE) {
       if (!this.#used(entry)) continue;
-      const flow = this.#read(entry);
-      const verdict = verdictOf(flow);
-      if (verdict !== undefined) {
-        this.#words[entry + VERDICT] = verdict;
-        continue;
-      }
-      if (!this.isIdle(entry, nowS)) cut.push(flow);
-      this.#remove(entry);
+      const verdict = verdictOf(this.#read(entry));
+      if (verdict !== undefined) this.#words[entry + VERDICT] = verdict;
+      if (verdict !== undefined && allows(verdict)) continue;
+      if (!this.isIdle(entry, nowS)) cut.push(this.#read(entry));
+      this.#remove(entry, this.#isOver(entry, nowS) ?? "cut");
     }
     return cut;
   }
@@ -251,7 +284,7 @@ export class FlowTable {
     for (let entry = 0; entry < CAPACITY * STRIDE; entry += STRIDE) {
       if (!this.#used(entry) || this.#words[entry + LINK] !== link) continue;
       if (!this.isIdle(entry, nowS)) flows.push(this.#read(entry));
-      this.#remove(entry);
+      this.#remove(entry, this.#isOver(entry, nowS) ?? "cut");
     }
     return flows;
   }
@@ -264,9 +297,62 @@ export class FlowTable {
       const isIn = [LOCAL, REMOTE].some((side) => (this.#words[entry + side]! & 0xffff) === network);
       if (!this.#used(entry) || !isIn) continue;
       if (!this.isIdle(entry, nowS)) flows.push(this.#read(entry));
-      this.#remove(entry);
+      this.#remove(entry, this.#isOver(entry, nowS) ?? "cut");
     }
     return flows;
+  }
+
+  /** Looks through a part of the table for flows that are over; those that nothing may follow leave it. */
+  sweep(nowS: number): void {
+    const from = this.#sweptTo;
+    this.#sweptTo = (from + SWEPT_AT_ONCE) % CAPACITY;
+    for (let entry = from * STRIDE; entry < (from + SWEPT_AT_ONCE) * STRIDE; entry += STRIDE) {
+      if (!this.#used(entry)) continue;
+      const why = this.#isOver(entry, nowS);
+      if (why === undefined) continue;
+      if (this.isIdle(entry, nowS)) this.#remove(entry, why);
+      else this.#tell(entry, why);
+    }
+  }
+
+  /** The end of this node: tells of every flow there is. */
+  tellAll(nowS: number): void {
+    for (let entry = 0; entry < CAPACITY * STRIDE; entry += STRIDE) {
+      if (this.#used(entry)) this.#tell(entry, this.#isOver(entry, nowS) ?? "cut");
+    }
+  }
+
+  /** Why nothing more is expected of the flow; undefined while it is alive. */
+  #isOver(entry: number, nowS: number): FlowEnd | undefined {
+    const flags = this.#words[entry + FLAGS]!;
+    const isClosed = (flags & CLOSED_BOTH) === CLOSED_BOTH;
+    if ((flags & WAS_RESET) !== 0 || isClosed) {
+      const isQuiet = nowS - this.#words[entry + LAST_SEEN_S]! >= SETTLED_S;
+      return isQuiet ? (isClosed ? "closed" : "reset") : undefined;
+    }
+    return this.isIdle(entry, nowS) ? "idle" : undefined;
+  }
+
+  #begin(entry: number, openingSequence: number | undefined): void {
+    if (this.watch === undefined) return;
+    const words = this.#words;
+    if (openingSequence !== undefined) {
+      this.#openings[entry / STRIDE] = openingSequence;
+      words[entry + FLAGS] = words[entry + FLAGS]! | HAS_OPENING;
+    }
+    if (this.watch.began(this.#read(entry))) words[entry + FLAGS] = words[entry + FLAGS]! | RECORDED;
+  }
+
+  /** Once for each flow. */
+  #tell(entry: number, why: FlowEnd): void {
+    if (this.watch === undefined) return;
+    const flags = this.#words[entry + FLAGS]!;
+    const counters = (entry / STRIDE) * 2;
+    if ((flags & TOLD) === 0) this.watch.ended(this.#read(entry), why);
+    else if (this.#bytes[counters]! + this.#bytes[counters + 1]! > 0) this.watch.cameLate(this.#read(entry));
+    else return;
+    this.#words[entry + FLAGS] = flags | TOLD;
+    this.#bytes.fill(0, counters, counters + 2);
   }
 
   #note(counter: number, entry: number, bytes: number, nowS: number): number {
@@ -335,11 +421,12 @@ export class FlowTable {
       most = weight;
     }
     if (most < this.#heldBy(link)) return -1;
-    this.#remove(victim);
+    this.#remove(victim, this.#isOver(victim, nowS) ?? "evicted");
     return victim;
   }
 
-  #remove(entry: number): void {
+  #remove(entry: number, why: FlowEnd): void {
+    this.#tell(entry, why);
     this.#hold(this.#words[entry + LINK]!, -1);
     this.#words.fill(0, entry, entry + STRIDE);
     this.#owners.delete(entry);
@@ -377,6 +464,9 @@ export class FlowTable {
       id: `${(entry / STRIDE).toString(36)}-${words[entry + STARTED_S]!.toString(36)}`,
       link: words[entry + LINK]!,
       beganRemotely: (flags & BEGAN_REMOTELY) !== 0,
+      openingSequence: flags & HAS_OPENING ? this.#openings[entry / STRIDE]! >>> 0 : undefined,
+      asker: askerOf(words[entry + PROTOCOL]!),
+      isRecorded: (flags & RECORDED) !== 0,
       verdict: words[entry + VERDICT]!,
       owner: this.#owners.get(entry),
       startedS: words[entry + STARTED_S]!,
@@ -388,10 +478,14 @@ export class FlowTable {
 
   #addressTail(word: number): Uint8Array {
     const tail = new Uint8Array(12);
-    const view = new DataView(tail.buffer);
-    for (let i = 0; i < 3; i++) view.setInt32(4 * i, this.#words[word + i]!);
+    for (let i = 0; i < 3; i++) writeU32(tail, 4 * i, this.#words[word + i]!);
     return tail;
   }
+}
+
+function askerOf(protocol: number): Flow["asker"] {
+  if ((protocol & ASKED_HERE) !== 0) return "local";
+  return (protocol & ASKED_THERE) !== 0 ? "remote" : undefined;
 }
 
 function hash(key: FlowKeySource): number {
@@ -420,6 +514,9 @@ const LAST_SEEN_S = 12;
 const FLAGS = 13;
 const VERDICT = 14;
 const STARTED_S = 15;
+/** Beside the next-header number in a key's protocol: who sends the echo requests. */
+export const ASKED_HERE = 0x1000;
+export const ASKED_THERE = 0x2000;
 /** In the word of the protocol; what a key's protocol says beside the number stays below. */
 const USED = 0x10000;
 const HAS_ACK = 1;
@@ -430,6 +527,14 @@ const HAS_SYN = 16;
 const GOVERNED = 32;
 const ANSWERS_BY_RELAY = 64;
 
+const HAS_OPENING = 0x100;
+const RECORDED = 0x200;
+const TOLD = 0x400;
+const CLOSED_HERE = 0x800;
+const CLOSED_THERE = 0x1000;
+const CLOSED_BOTH = CLOSED_HERE | CLOSED_THERE;
+const WAS_RESET = 0x2000;
+
 const BEGUN_HERE: Begun = { direction: "out", verdict: -2, owner: undefined, isGoverned: false, isNew: false };
 
 /** How long connection tracking in hosts waits; never below RFC 4787 §4.3 and RFC 5382 §5. */
@@ -439,3 +544,7 @@ function idleLimitS(protocol: number, isClosing: boolean): number {
 }
 
 const SHORTEST_IDLE_S = 60;
+/** What comes after the last FIN or a reset comes within this time. */
+const SETTLED_S = 2;
+/** A sixteenth of the table: a fraction of a millisecond. */
+const SWEPT_AT_ONCE = CAPACITY / 16;

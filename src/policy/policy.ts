@@ -25,6 +25,8 @@ export interface Lockdown {
 }
 
 export class Policy {
+  /** The verdict of the last packet that was refused because of a rule, or for want of one. */
+  refusedBy = NO_RULE;
   #compiled: CompiledPolicy | undefined;
   #lockdown: Lockdown | undefined;
 

@@ -19,6 +19,14 @@ export interface LocalProgram {
   readonly cgroup: string | undefined;
 }
 
+/** Of several programs that hold a socket the youngest: a worker, not who started it. */
+export function workerOf(owner: SocketOwner): LocalProgram | undefined {
+  return owner.programs.reduce<LocalProgram | undefined>(
+    (a, b) => (a === undefined || b.pid > a.pid ? b : a),
+    undefined,
+  );
+}
+
 /** Which owners a rule speaks of. An owner that is not known is none of these. */
 export type OwnerSelector =
   | { readonly kind: "user"; readonly uid: number }

@@ -19,6 +19,8 @@ export class TrustBook {
   get revision(): number {
     return this.#revision;
   }
+  /** Told of every change of a record, as it happens. */
+  watch: ((before: TrustRecord | undefined, after: TrustRecord) => void) | undefined;
 
   /** Rises with every change that could alter a verdict. */
   get epoch(): number {
@@ -61,6 +63,7 @@ export class TrustBook {
     if (before === undefined || before.state !== record.state || !allowsTheSame(before, record)) this.#epoch++;
     this.#changed = true;
     this.#revision++;
+    this.watch?.(before, record);
     return true;
   }
 

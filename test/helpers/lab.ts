@@ -41,6 +41,8 @@ export interface NodeOptions {
   /** Further options of `pilot-tun up`. */
   readonly extraArgs?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
+  /** A program that runs `pilot-tun` with the arguments it is given, after doing something else. */
+  readonly launcher?: string;
   /** How long it may take until it says that it is ready. */
   readonly timeoutMs?: number;
 }
@@ -170,7 +172,7 @@ export class Lab {
     const where = ["--registry", this.registry, "--beacon", this.beacon];
     const own = ["--state", this.#subfolder(`${host}-state`), "--tun", "pilot0", "--hostname", options.name ?? host];
     const args = ["--json", "--control", this.#controlOf(host), "up", ...where, ...own, ...(options.extraArgs ?? [])];
-    return this.spawn(host, LAUNCHER, args, options.env === undefined ? {} : { env: options.env });
+    return this.spawn(host, options.launcher ?? LAUNCHER, args, options.env === undefined ? {} : { env: options.env });
   }
 
   async stopNode(host: string, signal: "SIGTERM" | "SIGKILL" = "SIGTERM"): Promise<void> {

@@ -2,6 +2,7 @@
  * A network in memory: real engines, the real registry and beacon, one fake clock. Links delay, lose and reorder
  * datagrams from a seed; nodes can be killed, restarted (with what they had on disk), moved, and cut off the registry.
  */
+import type { AuditSink } from "../../src/audit/record.ts";
 import type { Endpoint } from "../../src/base/endpoint.ts";
 import { formatEndpoint } from "../../src/base/endpoint.ts";
 import { type Instant, instant, type WallClock } from "../../src/base/instant.ts";
@@ -204,6 +205,8 @@ export class SimNode {
   #kinds: ReadonlyMap<NodeId, PeerKind> = new Map();
   /** From the next start on: be a plain agent to every peer. */
   plainOnly = false;
+  /** From the next start on: where what happens is written down. */
+  audit: AuditSink | undefined;
   /** From the next start on: `allowed` beside the newer ones, or `only`, as a daemon of February 2026. */
   olderKeys: "refused" | "allowed" | "only" = "refused";
   makePlane = (): PortableDataPlane => new PortableDataPlane();
@@ -256,6 +259,7 @@ export class SimNode {
         registry: this.client,
         beacon: new BeaconClient(this.#node, this.#network.now),
         trust: this.book,
+        audit: this.audit,
       },
       this.#network.now,
       this.#network.wall,

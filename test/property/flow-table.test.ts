@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, it } from "vitest";
-import { type FlowKeySource, FlowTable } from "../../src/policy/flow-table.ts";
+import { type Flow, type FlowKeySource, FlowTable } from "../../src/policy/flow-table.ts";
 
 interface Tuple {
   readonly remoteNode: number;
@@ -130,7 +130,7 @@ it("agrees with a plain map about who began, what stands, and what is over", () 
           });
         }
         if (kind === "close" && known !== undefined) {
-          table.noteClosing(entry);
+          table.noteClosing(entry, remotely, false);
           known.closing = true;
         }
         if (kind === "cut") {
@@ -138,7 +138,8 @@ it("agrees with a plain map about who began, what stands, and what is over", () 
           for (const [other, flow] of model) if (flow.link === tuple.remoteNode) model.delete(other);
         }
         if (kind === "forget") {
-          table.rejudge((flow) => (flow.link === tuple.remoteNode ? undefined : flow.verdict), nowS);
+          const verdictOf = (flow: Flow) => (flow.link === tuple.remoteNode ? undefined : flow.verdict);
+          table.rejudge(verdictOf, () => true, nowS);
           for (const [other, flow] of model) if (flow.link === tuple.remoteNode) model.delete(other);
         }
         expect(table.size).toBe(model.size);
