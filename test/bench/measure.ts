@@ -67,7 +67,7 @@ function shown(value: number | null): string {
 
 // ---- round trips --------------------------------------------------------------------------------------------------
 
-interface Percentiles {
+export interface Percentiles {
   readonly p50Us: number;
   readonly p99Us: number;
 }
@@ -81,7 +81,7 @@ async function firstPacket(bed: Bed): Promise<number | null> {
   return timeUs / 1_000;
 }
 
-async function pings(bed: Bed, intervalS: number, count: number): Promise<Percentiles> {
+export async function pings(bed: Bed, intervalS: number, count: number): Promise<Percentiles> {
   const limits = ["-i", String(intervalS), "-c", String(count), "-w", "30"];
   const { stdout, stderr } = await bed.lab.exec("a", "ping", ["-6", "-n", ...limits, bed.target], {
     timeoutMs: 40_000,
@@ -213,7 +213,7 @@ async function idleCpu(bed: Bed): Promise<number | null> {
 const IDLE_SECONDS = 10;
 
 /** User and system time of the process groups, proc_pid_stat(5) fields 14 and 15. */
-function cpuSeconds(daemons: readonly LabProcess[]): number {
+export function cpuSeconds(daemons: readonly LabProcess[]): number {
   return groupMembers(daemons).reduce((sum, { fields }) => sum + Number(fields[11]) + Number(fields[12]), 0) / CLOCK_HZ;
 }
 

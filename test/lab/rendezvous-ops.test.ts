@@ -1,6 +1,7 @@
 /** A rendezvous in operation: what it proves, measures and keeps while real nodes relay through it. */
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, it } from "vitest";
+import { blockDirect } from "../helpers/direct-block.ts";
 import { LAUNCHER, Lab, waitUntil } from "../helpers/lab.ts";
 
 let lab: Lab;
@@ -30,21 +31,9 @@ async function metric(line: RegExp): Promise<number> {
 const ping = (count: number) =>
   lab.exec("a", "ping", ["-6", "-c", String(count), "-i", "0.2", "-W", "2", lab.overlay("b")]);
 
-/** From now on the two reach each other through the relay only. */
-async function blockDirect(): Promise<void> {
-  const beacon = lab.beacon.split(":")[0];
-  const rules = [
-    "add table inet ops",
-    "add chain inet ops out { type filter hook output priority 0; }",
-    `add rule inet ops out oifname != "pilot0" meta l4proto udp ip daddr != ${beacon} drop`,
-    `add rule inet ops out oifname != "pilot0" meta nfproto ipv6 meta l4proto udp drop`,
-  ].join("; ");
-  for (const host of ["a", "b"]) expect((await lab.exec(host, "nft", [rules])).code).toBe(0);
-}
-
 it("a relayed pair shows in the metrics, and a third host's claim does not redirect it", async () => {
   expect(JSON.parse((await operate("health")).stdout)).toMatchObject({ healthy: true, beacon: { provenNodes: 2 } });
-  await blockDirect();
+  await blockDirect(lab, ["a", "b"]);
   await waitUntil("the relay", async () => (await ping(1)).stdout.includes("1 received"), 60_000);
 
   const node = lab.node("b").node;
