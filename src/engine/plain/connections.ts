@@ -313,7 +313,7 @@ export class Connections implements StreamOwner {
     const program = programSideOf(bytes);
     if (this.listenerPort === undefined) return this.#tellFull(bytes, now);
     const remote = { network: program.network, node };
-    const stream = this.#parts.streams.dial(this, remote, program.remotePort, now, STREAM_OPTIONS);
+    const stream = this.#parts.streams.dial(this, remote, program.remotePort, now);
     if (stream === undefined) return this.#tellFull(bytes, now);
     const connection = this.#create(node, stream, wholeCopy(packet));
     const remotePort = this.nat.freeRemotePort(node, BACKBONE, this.listenerPort, program.localPort);
@@ -498,8 +498,6 @@ export function isTcpPacket(packet: Uint8Array): boolean {
   return packet[IPV6.NEXT_HEADER] === NEXT_HEADER.TCP && packet.length >= IPV6_HEADER_BYTES + MIN_TCP_HEADER_BYTES;
 }
 
-/** The program's own kernel has seen to small writes. */
-const STREAM_OPTIONS = { noDelay: true };
 const MAX_CONNECTIONS = 16_384;
 /** How long a program waits for a far side that says nothing; the stream alone would wait 39 s. */
 const DIAL_LIMIT_MS = 15_000;
