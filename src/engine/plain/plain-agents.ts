@@ -34,6 +34,7 @@ import type { WaitingInbound } from "../owner-questions.ts";
 import type { Pings } from "../pings.ts";
 import type { Refusals } from "../refusals.ts";
 import { Connections, isTcpPacket, type TcpVerdict } from "./connections.ts";
+import { Orphans } from "./orphans.ts";
 import { OwnServices } from "./own-services.ts";
 import { type NatBinding, turnAround } from "./tcp-nat.ts";
 import { TranslatedTraffic } from "./translated-traffic.ts";
@@ -75,6 +76,7 @@ export class PlainAgents {
   /** Of trust, policy and memberships, when the services' streams were last judged. */
   #epoch: number;
   readonly traffic = new TranslatedTraffic();
+  readonly orphans = new Orphans();
 
   constructor(parts: PlainAgentsParts) {
     this.#parts = parts;
@@ -111,7 +113,10 @@ export class PlainAgents {
   kindChanged(node: NodeId, now: Instant): void {
     this.#refreshMode(node);
     const kind = this.#parts.kindOf(node);
-    if (kind === "pilot-tun") this.#waiting.release(node);
+    if (kind === "pilot-tun") {
+      this.#waiting.release(node);
+      this.orphans.take(node); // they were none
+    }
     if (kind === "plain") this.#releaseTo(node, now);
   }
 
@@ -315,6 +320,7 @@ export class PlainAgents {
       const verdict = this.handlePacket(link, packet, now);
       if (verdict !== "taken" && verdict !== "loopback" && verdict !== "whole") this.#parts.drops.count(verdict);
     }
+    for (const packet of this.orphans.take(node)) this.#deliver(packet);
   }
 
   #deliver(packet: Uint8Array): void {
