@@ -20,6 +20,7 @@ export const DROP_REASONS = [
   "key-exchange-limited",
   "beacon-spoofed",
   "unknown-bridge-message",
+  "questions-limited",
   "unhandled-virtual-packet",
   "bad-fragment",
   "fragments-lost",

@@ -18,11 +18,18 @@ import type { ConfigBackend, ConfigMethods } from "./config-api.ts";
 import type { NetworkBackend, NetworkMethods } from "./network-api.ts";
 import type { PolicyBackend, PolicyMethods } from "./policy-api.ts";
 import type { TrustBackend, TrustMethods } from "./trust-api.ts";
+import type { WhyBackend, WhyMethods } from "./why-api.ts";
 
 export const SCHEMA = "pilot-tun/1";
 
 /** Every method, its request and its reply. */
-export interface ControlMethods extends NetworkMethods, PolicyMethods, TrustMethods, ConfigMethods, AuditMethods {
+export interface ControlMethods
+  extends NetworkMethods,
+    PolicyMethods,
+    TrustMethods,
+    WhyMethods,
+    ConfigMethods,
+    AuditMethods {
   status: { request: EmptyRequest; reply: StatusReply };
   metrics: { request: EmptyRequest; reply: MetricsReply };
   peers: { request: EmptyRequest; reply: PeersReply };
@@ -49,6 +56,7 @@ export interface ControlBackend {
   readonly policy: PolicyBackend;
   readonly audit: AuditBackend;
   readonly trust: TrustBackend;
+  readonly why: WhyBackend;
   readonly config: ConfigBackend;
   status(request: EmptyRequest, signal: AbortSignal): Promise<StatusReply>;
   metricsText(request: EmptyRequest, signal: AbortSignal): Promise<MetricsReply>;
@@ -423,6 +431,8 @@ export const ERROR_CODES: Readonly<Record<string, ErrorClass>> = {
   no_identity: { exit: EXIT.failed, status: 404 },
   not_registered: { exit: EXIT.failed, status: 409 },
   own_address: { exit: EXIT.usage, status: 400 },
+  /** Asked about a flow that neither begins nor ends here. */
+  not_this_node: { exit: EXIT.usage, status: 400 },
 };
 
 export function exitCodeOf(code: string): ExitCode {

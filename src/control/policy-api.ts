@@ -16,7 +16,6 @@ export interface PolicyMethods {
   flows: { request: Empty; reply: FlowsReply };
   "flows/kill": { request: FlowKillRequest; reply: FlowKillReply };
   lockdown: { request: LockdownRequest; reply: LockdownReply };
-  why: { request: WhyRequest; reply: WhyReply };
 }
 
 /** What the daemon implements. */
@@ -30,7 +29,6 @@ export interface PolicyBackend {
   flows(request: Empty, signal: AbortSignal): Promise<FlowsReply>;
   kill(request: FlowKillRequest, signal: AbortSignal): Promise<FlowKillReply>;
   lockdown(request: LockdownRequest, signal: AbortSignal): Promise<LockdownReply>;
-  why(request: WhyRequest, signal: AbortSignal): Promise<WhyReply>;
 }
 
 export interface PolicyCheckRequest {
@@ -172,39 +170,4 @@ export interface LockdownReply {
   /** The first MAX_LISTED_CUTS. */
   readonly cut: readonly FlowStatus[];
   readonly cutFlows: number;
-}
-
-export interface WhyRequest {
-  readonly peer: string;
-  /** Absent: trust and path alone. */
-  readonly protocol?: "tcp" | "udp" | "icmp";
-  readonly port?: number;
-  /** What the peer begins, in place of what this host does. */
-  readonly direction?: "in" | "out";
-}
-
-/** In the order in which they are looked at. */
-export const WHY_STAGES = ["name", "consent", "local-rule", "path"] as const;
-export type WhyStageName = (typeof WHY_STAGES)[number];
-
-export interface WhyStage {
-  readonly stage: WhyStageName;
-  /** `unknown`: not looked at, because an earlier one failed. */
-  readonly state: "ok" | "failed" | "unknown";
-  readonly detail: string;
-}
-
-export interface WhyReply {
-  readonly peer: PeerIdentity | null;
-  readonly verdict: "allow" | "deny";
-  /** The first that failed; null when none did. What the far side decides is not known here. */
-  readonly stage: WhyStageName | null;
-  /** Whose decision or fault it is; null when nothing failed. */
-  readonly side: "local" | "remote" | "between" | null;
-  /** Stable, for programs; `allowed` when nothing failed. */
-  readonly code: string;
-  readonly rule: (PolicyPlace & { readonly text: string }) | null;
-  /** What to do; null when there is nothing. */
-  readonly fix: string | null;
-  readonly stages: readonly WhyStage[];
 }

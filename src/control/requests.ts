@@ -34,9 +34,9 @@ import {
   MAX_LOCKDOWN_PEERS,
   type PolicyApplyRequest,
   type PolicyCheckRequest,
-  type WhyRequest,
 } from "./policy-api.ts";
 import { type LeaseTerms, MAX_REASON_LENGTH, type TrustApproveRequest, type TrustAskRequest } from "./trust-api.ts";
+import type { WhyRequest } from "./why-api.ts";
 
 export interface PreparedCall {
   readonly method: ControlMethod;
@@ -111,7 +111,7 @@ const METHODS: { readonly [M in ControlMethod]: MethodRow<M> } = {
   flows: { parse: parseEmpty, invoke: (backend, request, signal) => backend.policy.flows(request, signal) },
   "flows/kill": { parse: parseFlowKill, invoke: (backend, request, signal) => backend.policy.kill(request, signal) },
   lockdown: { parse: parseLockdown, invoke: (backend, request, signal) => backend.policy.lockdown(request, signal) },
-  why: { parse: parseWhy, invoke: (backend, request, signal) => backend.policy.why(request, signal) },
+  why: { parse: parseWhy, invoke: (backend, request, signal) => backend.why.explain(request, signal) },
   "config/show": { parse: parseEmpty, invoke: (backend, request, signal) => backend.config.show(request, signal) },
   reload: { parse: parseEmpty, invoke: (backend, request, signal) => backend.config.reload(request, signal) },
   trace: { parse: parsePeer, invoke: (backend, request, signal) => backend.trace(request, signal) },
@@ -257,15 +257,17 @@ function parseLockdown(body: JsonObject): LockdownRequest {
 }
 
 function parseWhy(body: JsonObject): WhyRequest {
-  onlyKeys(body, ["peer", "protocol", "port", "direction"]);
-  const peer = word(body, "peer");
-  const { protocol, port, direction = "out" } = body;
-  if (direction !== "in" && direction !== "out") throw badRequest("The direction must be in or out");
-  if (protocol === undefined) return { peer, direction };
-  if (protocol === "icmp") return { peer, protocol, direction };
+  onlyKeys(body, ["peer", "protocol", "port", "from"]);
+  const { protocol, port } = body;
+  const ends = {
+    ...(body.peer === undefined && body.from !== undefined ? {} : { peer: word(body, "peer") }),
+    ...(body.from === undefined ? {} : { from: word(body, "from") }),
+  };
+  if (protocol === undefined) return ends;
+  if (protocol === "icmp") return { ...ends, protocol };
   if (protocol !== "tcp" && protocol !== "udp") throw badRequest("The protocol must be tcp, udp or icmp");
   if (port === undefined) throw badRequest("A port is missing");
-  return { peer, protocol, port: whole(body, "port", 65_535), direction };
+  return { ...ends, protocol, port: whole(body, "port", 65_535) };
 }
 
 function absolutePath(body: JsonObject, key: string): string {

@@ -62,6 +62,7 @@ import type { TrustFile } from "./trust-file.ts";
 import { TrustRequests } from "./trust-requests.ts";
 import type { UpOptions } from "./up-options.ts";
 import { Waiters } from "./waiters.ts";
+import { WhyRequests } from "./why.ts";
 
 export interface BackendParts {
   readonly options: UpOptions;
@@ -87,6 +88,7 @@ export class Backend implements ControlBackend {
   readonly network: NetworkRequests;
   readonly policy: PolicyRequests;
   readonly trust: TrustRequests;
+  readonly why: WhyRequests;
   readonly config: Configuration;
   readonly metrics: Metrics;
   readonly names: NameService;
@@ -121,6 +123,12 @@ export class Backend implements ControlBackend {
       policyFile: parts.options.policy,
     });
     this.trust = new TrustRequests({ ...parts, ...ways });
+    this.why = new WhyRequests({
+      ...parts,
+      ...ways,
+      owners: this.#owners,
+      findAny: (text, signal) => this.#find(text, signal),
+    });
     this.audit = { flush: async (_request, signal) => await demandAudit(parts.auditLog).flush(signal) };
     this.names = new NameService({
       ...{ tun: parts.options.tun, prefix: parts.options.prefix, engine: parts.engine },
@@ -161,6 +169,7 @@ export class Backend implements ControlBackend {
 
   handleEvent(event: EngineEvent): void {
     const { memory, engine } = this.#parts;
+    if (this.why.handleEvent(event)) return;
     switch (event.kind) {
       case "beacon-mtu":
         this.#beaconMtus.settle("beacon", event.bytes);

@@ -1,9 +1,11 @@
 /** What a person may type for a peer, except a name: node number, Pilot address, overlay IPv6 address. */
 import { type OverlayPrefix, parseOverlayAddress, parsePilotAddress } from "../wire/address.ts";
-import { type NodeId, nodeId } from "../wire/ids.ts";
+import { type NetworkId, type NodeId, networkId, nodeId } from "../wire/ids.ts";
 
 export interface WrittenNode {
   readonly node: NodeId;
+  /** Of the address that was written; 0 for a number. */
+  readonly network: NetworkId;
   readonly form: "number" | "pilot" | "overlay";
 }
 
@@ -11,11 +13,13 @@ export interface WrittenNode {
 export function nodeInText(text: string, prefix: OverlayPrefix): WrittenNode | undefined {
   if (/^[0-9]{1,10}$/.test(text)) {
     const number = Number(text);
-    return number >= 1 && number < 0xffffffff ? { node: nodeId(number), form: "number" } : undefined;
+    return number >= 1 && number < 0xffffffff
+      ? { node: nodeId(number), network: networkId(0), form: "number" }
+      : undefined;
   }
   if (!text.includes(":")) return undefined;
   const pilot = parsePilotAddress(text);
-  if (pilot.kind === "address") return { node: pilot.address.node, form: "pilot" };
+  if (pilot.kind === "address") return { ...pilot.address, form: "pilot" };
   const overlay = parseOverlayAddress(prefix, text);
-  return overlay && { node: overlay.node, form: "overlay" };
+  return overlay && { node: overlay.node, network: overlay.network, form: "overlay" };
 }

@@ -25,8 +25,6 @@ import {
   type PolicyCheckReply,
   type PolicyCheckRequest,
   type PolicyShowReply,
-  type WhyReply,
-  type WhyRequest,
 } from "../control/policy-api.ts";
 import type { Engine } from "../engine/engine.ts";
 import { now, wallNow } from "../io/clock.ts";
@@ -38,12 +36,10 @@ import { type Lockdown, Policy } from "../policy/policy.ts";
 import type { Rule, Selector } from "../policy/rule.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
 import { type NodeId, nodeId } from "../wire/ids.ts";
-import { programSight, readAccounts } from "./accounts.ts";
 import { flowStatuses, placeOf } from "./flow-status.ts";
-import { type CheckedPolicy, checkPolicy, checkReply, sourcesToCheck } from "./policy-check.ts";
+import { checkPolicy, checkReply, sourcesToCheck } from "./policy-check.ts";
 import { missingPolicy, readCandidate, readPolicyFiles, writePolicyFile } from "./policy-files.ts";
 import type { SocketOwners } from "./socket-owners.ts";
-import { explain } from "./why.ts";
 
 export interface PolicyRequestParts {
   readonly policyFile: { readonly path: string; readonly mustExist: boolean };
@@ -98,7 +94,7 @@ export class PolicyRequests implements PolicyBackend {
 
   async check({ path }: PolicyCheckRequest): Promise<PolicyCheckReply> {
     const { policyFile, engine } = this.#parts;
-    const checked = this.#check(sourcesToCheck(path, policyFile.path));
+    const checked = checkPolicy(sourcesToCheck(path, policyFile.path), (selector) => this.#peerOf(selector));
     if (checked.parsed.problems.length > 0) return checkReply(checked, { wouldCut: [], wouldCutFlows: 0 });
     await this.#learnOwnersFor(checked.parsed.rules);
     const candidate = new Policy();
@@ -201,19 +197,11 @@ export class PolicyRequests implements PolicyBackend {
     return { lockdown: status, cut: this.#listed(cut), cutFlows: cut.length };
   }
 
-  async why(request: WhyRequest, signal: AbortSignal): Promise<WhyReply> {
-    return await explain(request, this.#parts, signal);
-  }
-
   // ---- inside
-
-  #check(sources: readonly PolicySource[]): CheckedPolicy {
-    return checkPolicy(sources, readAccounts(programSight()), (selector) => this.#peerOf(selector));
-  }
 
   /** Rules without a mistake; throws PilotError `policy_invalid` with all there is. */
   #accept(sources: readonly PolicySource[]): readonly Rule[] {
-    const { parsed, failedTests } = this.#check(sources);
+    const { parsed, failedTests } = checkPolicy(sources, (selector) => this.#peerOf(selector));
     const mistakes = parsed.problems.map(
       ({ file, line, column, message, hint }) => `${file}:${line}:${column}: ${message}. ${hint}`,
     );

@@ -96,15 +96,37 @@ export class Admission {
     return flow < 0 ? "flow-limit" : flow;
   }
 
-  /** What the policy says of a flow that is not there yet. */
-  judge(node: NodeId, network: NetworkId, direction: Direction, protocol: number, port: number): number {
-    return this.policy.judge(this.#parts.facts.of(node, network, direction, protocol, port));
+  /**
+   * Whether a flow with a trusted peer may begin, by its lease and by the policy. "by-program": that depends on whose local
+   * socket it is, and `owner` is not known.
+   */
+  mayBegin(facts: FlowFacts): boolean | "by-program" {
+    if (!this.#isLeased(facts)) return false;
+    if (facts.owner === undefined && this.policy.ownerMatters(facts)) return "by-program";
+    return this.policy.allows(this.policy.judge(facts));
+  }
+
+  /** What rules ask about a flow that is not there yet. */
+  factsOf(
+    node: NodeId,
+    network: NetworkId,
+    direction: Direction,
+    protocol: number,
+    port: number,
+    owner?: SocketOwner,
+  ): FlowFacts {
+    return this.#parts.facts.of(node, network, direction, protocol, port, owner);
+  }
+
+  /** Why no further flow of the peer may begin under the rule of this verdict, for now; undefined: one may. */
+  exhaustion(verdict: number, node: NodeId, now: Instant): DropReason | undefined {
+    return this.#parts.governor.governs(verdict) ? this.#parts.governor.mayBegin(verdict, node, now) : undefined;
   }
 
   /** Whether a service of this daemon, which no program owns, answers a trusted peer at a TCP port. */
   letsIn({ node, network }: PilotAddress, port: number): boolean {
-    const isLeased = this.#parts.leases.permits(node, "in", NEXT_HEADER.TCP, port);
-    return isLeased && this.policy.allows(this.judge(node, network, "in", NEXT_HEADER.TCP, port));
+    const facts = this.#parts.facts.of(node, network, "in", NEXT_HEADER.TCP, port);
+    return this.#isLeased(facts) && this.policy.allows(this.policy.judge(facts));
   }
 
   /**
@@ -112,12 +134,11 @@ export class Admission {
    * first packet is judged all the same.
    */
   mayLetIn({ node, network }: PilotAddress, port: number): boolean {
-    const facts = this.#parts.facts.of(node, network, "in", NEXT_HEADER.TCP, port);
-    return this.#isLeased(facts) && (this.policy.ownerMatters(facts) || this.policy.allows(this.policy.judge(facts)));
+    return this.mayBegin(this.#parts.facts.of(node, network, "in", NEXT_HEADER.TCP, port)) !== false;
   }
 
   /** A packet that was made out of what a trusted plain agent sent: why it may not pass, or undefined. */
-  admitTranslated(packet: Uint8Array, link: Link, byRelay: boolean, now: Instant): DropReason | "waits" | undefined {
+  admitTranslated(packet: Uint8Array, link: Link, now: Instant): DropReason | "waits" | undefined {
     const view = new DataView(packet.buffer, packet.byteOffset, packet.byteLength);
     const key: FlowKey = {
       view,
@@ -129,18 +150,12 @@ export class Admission {
       openingSequence: 0,
     };
     if (readFlowKey(packet, 0, packet.length, "source-is-remote", key) !== SHAPE.FLOW) return "malformed-packet";
-    const refused = this.#admitKey(key, packet, link, byRelay, now);
+    const refused = this.#admitKey(key, packet, link, now);
     if (refused !== undefined && refused !== "waits") this.#parts.trail?.denied(refused, "in", link.node, key);
     return refused;
   }
 
-  #admitKey(
-    key: FlowKey,
-    packet: Uint8Array,
-    link: Link,
-    byRelay: boolean,
-    now: Instant,
-  ): DropReason | "waits" | undefined {
+  #admitKey(key: FlowKey, packet: Uint8Array, link: Link, now: Instant): DropReason | "waits" | undefined {
     const { flows, trust, governor, leases } = this.#parts;
     const nowS = this.#parts.steadyS(now);
     const flow = flows.find(key);
@@ -148,11 +163,13 @@ export class Admission {
     const isLive = isKnown && flows.isLive(flow, trust.epoch, nowS, key.opens, true);
     const opened = isLive ? flow : this.open(key, link, "source-is-remote", now);
     if (opened === "waits") {
-      const waiting = { node: link.node, packet, byRelay, isTranslated: true };
+      const waiting = { node: link.node, packet, byRelay: link.cameByRelay, isTranslated: true };
       return this.#parts.owners.hold(waiting) ? "waits" : "owner-queue-full";
     }
     if (typeof opened === "string") return opened;
-    const beyond = flows.isGoverned(opened) ? governor.passIn(opened, link, byRelay, packet.length, now) : undefined;
+    const beyond = flows.isGoverned(opened)
+      ? governor.passIn(opened, link, link.cameByRelay, packet.length, now)
+      : undefined;
     if (beyond !== undefined) return beyond;
     if (!leases.spend(link.index, packet.length)) return "lease-ended";
     flows.noteReceived(opened, packet.length, nowS);

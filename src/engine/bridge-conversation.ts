@@ -19,6 +19,7 @@ import {
 import { type NodeId, networkId } from "../wire/ids.ts";
 import type { LeaseField } from "../wire/lease-field.ts";
 import { encodeVirtualHeader, encodeVirtualPacket, PROTOCOL } from "../wire/virtual-packet.ts";
+import type { Explanations } from "./explanations.ts";
 import type { SizeMessage } from "./packet-sizes.ts";
 
 export type PeerKind = "unknown" | "pilot-tun" | "plain";
@@ -37,6 +38,8 @@ export interface BridgeParts {
   heardSize(link: Link, message: SizeMessage, now: Instant): DropReason | undefined;
   /** What peers were in an earlier run. */
   readonly kinds: ReadonlyMap<NodeId, PeerKind>;
+  /** For questions why, and what is said to ours. */
+  explanations(): Pick<Explanations, "handleQuestion" | "handleAnswer" | "takesAnswer">;
   /** What the peer is was observed, and is not what it was taken for. */
   kindChanged(node: NodeId, now: Instant): void;
   /** True makes this node a plain agent: it never says hello and is deaf on the port. */
@@ -50,6 +53,8 @@ interface PeerFacts {
   hellosSent: number;
   /** An unanswered row of hellos means a plain agent; false when they only tell news to a peer that is known. */
   asksForKind: boolean;
+  /** Of its last hello in this session. */
+  features: number;
 }
 
 export class BridgeConversation {
@@ -73,6 +78,11 @@ export class BridgeConversation {
     return this.#peers.get(node)?.kind ?? "unknown";
   }
 
+  /** What the peer can do, by its last hello; 0 before. */
+  featuresOf(node: NodeId): number {
+    return this.#peers.get(node)?.features ?? 0;
+  }
+
   forget(node: NodeId): void {
     this.#peers.delete(node);
   }
@@ -85,6 +95,7 @@ export class BridgeConversation {
     const facts = this.#facts(link.node);
     facts.hellosSent = 0;
     facts.asksForKind = true;
+    facts.features = 0;
     if (facts.kind === "pilot-tun") {
       facts.kind = "unknown";
       facts.isObserved = false;
@@ -143,8 +154,14 @@ export class BridgeConversation {
         this.send(link, { kind: "mtu-answer", size: message.size, id: message.id });
         return undefined;
       case "mtu-answer":
+        return this.#parts.explanations().takesAnswer(message) ? undefined : this.#parts.heardSize(link, message, now);
       case "fragment":
         return this.#parts.heardSize(link, message, now);
+      case "why-question":
+        return this.#parts.explanations().handleQuestion(link, message, now);
+      case "why-answer":
+        this.#parts.explanations().handleAnswer(message);
+        return undefined;
       case "unknown":
         return "unknown-bridge-message";
     }
@@ -153,6 +170,7 @@ export class BridgeConversation {
   #heardHello(link: Link, hello: Extract<BridgeMessage, { kind: "hello" | "hello-ack" }>, now: Instant): void {
     this.#setKind(link.node, "pilot-tun", now);
     link.unschedule("hello-retry");
+    this.#facts(link.node).features = hello.features;
     this.#parts.heardSize(link, hello, now);
     this.#parts.heardConsent(link.node, hello.consents, hello.lease, now);
   }
@@ -177,7 +195,7 @@ export class BridgeConversation {
     return {
       kind,
       ...this.#parts.consentTo(node, now),
-      features: FEATURE.FRAGMENTS,
+      features: FEATURE.FRAGMENTS | FEATURE.ANSWERS,
       mtu: this.#parts.mtuBytes,
       instance: this.#parts.instance,
     };
@@ -206,7 +224,7 @@ export class BridgeConversation {
     let facts = this.#peers.get(node);
     if (facts === undefined) {
       const kind = this.#kinds.get(node) === "plain" ? "plain" : "unknown";
-      facts = { kind, isObserved: false, hellosSent: 0, asksForKind: true };
+      facts = { kind, isObserved: false, hellosSent: 0, asksForKind: true, features: 0 };
       this.#peers.set(node, facts);
     }
     return facts;

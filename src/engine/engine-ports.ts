@@ -15,6 +15,7 @@ import type { PathKind } from "../tunnel/path.ts";
 import type { OverlayPrefix } from "../wire/address.ts";
 import type { NodeId } from "../wire/ids.ts";
 import type { PeerKind } from "./bridge-conversation.ts";
+import type { ExplanationEvent } from "./explanations.ts";
 import type { StoredNetworks } from "./networks.ts";
 import type { OwnerQuestion } from "./owner-questions.ts";
 import type { StoredTags } from "./peer-tags.ts";
@@ -73,6 +74,7 @@ export type EngineEvent =
   | { readonly kind: "kinds-changed" }
   | { readonly kind: "networks-changed" }
   | NetworkEvent
+  | ExplanationEvent
   /** A connection to the beacon shall be open, or not. */
   | { readonly kind: "beacon-tcp"; readonly wanted: boolean }
   /** What was found of the way to the beacon: IP bytes that pass; undefined when nothing came back. */

@@ -15,7 +15,6 @@ import type { Policy } from "../policy/policy.ts";
 import type { SocketOwner } from "../policy/socket-owner.ts";
 import { Routes } from "../routing/routes.ts";
 import type { LeaseTime } from "../trust/lease.ts";
-import { consents } from "../trust/trust-record.ts";
 import type { StagedPacket } from "../tunnel/data-plane.ts";
 import type { Link } from "../tunnel/link.ts";
 import { LinkTable, type Transmit } from "../tunnel/link-table.ts";
@@ -239,7 +238,7 @@ export class Engine {
     const ends = { links: this.#links, bridge: this.#bridge, pings: this.#pings, direct: this.#direct };
     const talk = { ...ends, notices: this.#notices, sizes: this.sizes, plain: this.plain, streams: this.#streams };
     const kept = { refusals: this.#refusals, flows: this.#flows, history: this.#history, leases: this.leases };
-    this.#parting = new Parting({ ...talk, ...kept });
+    this.#parting = new Parting({ ...talk, ...kept, explanations: this.gate.explanations });
     this.#consequences = new Consequences({
       ...{ ...talk, ...parts, refusals: this.#refusals, strangers: this.#strangers, drops: this.#drops },
       ...{ gate: this.gate, leases: this.leases },
@@ -452,14 +451,13 @@ export class Engine {
 
   #createGate(now: Instant, wall: WallClock): Gate {
     const state = { flows: this.#flows, links: this.#links, routes: this.routes, refusals: this.#refusals };
-    const leases = this.leases;
-    const tagsChanged = () => void this.#events.push({ kind: "tags-changed" });
+    const own = { leases: this.leases, bridge: this.#bridge };
     return new Gate(
       {
         ...this.#parts,
         ...state,
-        leases,
-        tagsChanged,
+        ...own,
+        emit: (event) => this.#events.push(event),
         createTrail: (policy) => this.#createTrail(policy, now, wall),
         wall: (at) => this.#wall(at),
         steadyS: (at) => this.steadyS(at),
@@ -475,7 +473,7 @@ export class Engine {
       const link = this.#links.get(waiting.node);
       if (link === undefined) continue;
       const refused = waiting.isTranslated
-        ? this.plain.decideHeld(link, waiting, now)
+        ? this.plain.decideHeld(link, waiting.packet, now)
         : this.#inbound.decideHeld(link, waiting, now, this.steadyS(now));
       if (refused !== undefined) this.#drops.count(refused);
       else if (!waiting.isTranslated) this.#held.push(waiting.packet);
@@ -510,15 +508,12 @@ export class Engine {
       local: this.#options.node,
       mtuBytes: this.#options.mtuBytes,
       instance,
-      consentTo: (node, now) => {
-        const record = this.#parts.trust.get(node);
-        const consented = record !== undefined && consents(record);
-        return { consents: consented, epoch: record?.epoch ?? 0, lease: this.leases.fieldFor(node, now) };
-      },
+      consentTo: (node, now) => this.introductions.consentTo(node, now),
       heardConsent: (node, consented, lease, now) => this.introductions.heardConsent(node, consented, lease, now),
       heardRevoked: (node, reason, now) => this.introductions.heardTakenBack(node, reason, now),
       heardRevokedAck: (node, now) => this.#revocationHeard(node, now),
       heardSize: (link, message, now) => this.sizes.handleMessage(link, message, now),
+      explanations: () => this.gate.explanations,
       plainOnly: this.#options.plainOnly ?? false,
       kinds: this.#options.kinds ?? new Map(),
       kindChanged: (node, now) => {

@@ -1,6 +1,7 @@
 /**
  * Everything that decides about flows, made and joined in one place: the policy, what is known for it (flow-facts.ts,
- * peer-tags.ts, owner-questions.ts), what it decides (admission.ts), and what keeps flows to it (governor.ts).
+ * peer-tags.ts, owner-questions.ts), what it decides (admission.ts), what keeps flows to it (governor.ts), and what peers may
+ * ask about it (explanations.ts).
  */
 import type { Crypto } from "../base/crypto.ts";
 import { type Deadline, earlier, type Instant, type WallClock } from "../base/instant.ts";
@@ -13,6 +14,8 @@ import type { TrustBook } from "../trust/trust-book.ts";
 import type { LinkTable } from "../tunnel/link-table.ts";
 import { Admission } from "./admission.ts";
 import type { AuditTrail } from "./audit-trail.ts";
+import type { BridgeConversation } from "./bridge-conversation.ts";
+import { type ExplanationEvent, Explanations } from "./explanations.ts";
 import { FlowFactsFinder } from "./flow-facts.ts";
 import { Governor } from "./governor.ts";
 import type { Leases } from "./leases.ts";
@@ -33,8 +36,9 @@ export interface GateParts {
   wall(now: Instant): WallClock;
   /** The time of flows. */
   steadyS(now: Instant): number;
-  /** Tags of peers are otherwise than they were. */
-  tagsChanged(): void;
+  readonly bridge: BridgeConversation;
+  /** Tags of peers are otherwise than they were; or something about an explanation. */
+  emit(event: { readonly kind: "tags-changed" } | ExplanationEvent): void;
   /** Who writes down what is decided; undefined: nobody. */
   createTrail(policy: Policy): AuditTrail | undefined;
 }
@@ -46,12 +50,13 @@ export class Gate {
   readonly owners = new OwnerQuestions();
   readonly tags: PeerTags;
   readonly trail: AuditTrail | undefined;
+  readonly explanations: Explanations;
 
   constructor(parts: GateParts, storedTags: StoredTags) {
     const policy = new Policy();
     const changed = (now: Instant) => {
       if (policy.asksForTags) this.admission.handleChangedFacts(now);
-      parts.tagsChanged();
+      parts.emit({ kind: "tags-changed" });
     };
     this.tags = new PeerTags({ ...parts, changed }, storedTags);
     this.governor = new Governor({ ...parts, policy });
@@ -67,6 +72,7 @@ export class Gate {
       owners: this.owners,
       trail: this.trail,
     });
+    this.explanations = new Explanations({ ...parts, admission: this.admission });
   }
 
   handleRegistry(event: RegistryEvent, now: Instant): void {

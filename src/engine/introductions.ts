@@ -205,6 +205,13 @@ export class Introductions {
     return statement.heardAccept(record, madeAt, this.#parts.wall(now), this.#parts.leases.time(now));
   }
 
+  /** What a hello to the peer says about trust. */
+  consentTo(node: NodeId, now: Instant): { consents: boolean; epoch: number; lease: LeaseField } {
+    const record = this.#parts.book.get(node);
+    const consents = record !== undefined && statement.consents(record);
+    return { consents, epoch: record?.epoch ?? 0, lease: this.#parts.leases.fieldFor(node, now) };
+  }
+
   heardRevocationAck(node: NodeId, now: Instant): void {
     const record = this.#parts.book.get(node);
     if (record?.state !== "revoked" && record?.state !== "lease-ended") return;

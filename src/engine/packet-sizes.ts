@@ -8,6 +8,7 @@ import type { DataPlane } from "../tunnel/data-plane.ts";
 import type { Link } from "../tunnel/link.ts";
 import type { LinkTable } from "../tunnel/link-table.ts";
 import type { BridgeMessage, FragmentMessage, Hello, MtuMessage } from "../wire/bridge.ts";
+import type { NodeId } from "../wire/ids.ts";
 import type { BridgeConversation } from "./bridge-conversation.ts";
 import { LongPackets } from "./long-packets.ts";
 import { PathMtus } from "./path-mtu.ts";
@@ -69,6 +70,18 @@ export class PacketSizes {
   forget(link: Link): void {
     this.mtus.forget(link);
     this.long.forget(link);
+  }
+
+  /** The longest inner packet that goes to the peer in one frame; undefined without a link. */
+  frameBytesFor(node: NodeId): number | undefined {
+    const link = this.#parts.links.get(node);
+    return link && this.mtus.frameBytes[link.index];
+  }
+
+  /** Somebody found that frames of the size in use get lost. */
+  check(node: NodeId, now: Instant): void {
+    const link = this.#parts.links.get(node);
+    if (link !== undefined) this.mtus.refusedAsTooLong(link, now);
   }
 
   /** For `status`. */

@@ -6,6 +6,7 @@ import { UNREACHABLE } from "../wire/icmpv6.ts";
 import type { NodeId } from "../wire/ids.ts";
 import type { BridgeConversation } from "./bridge-conversation.ts";
 import type { DirectHandshakes } from "./direct-handshakes.ts";
+import type { Explanations } from "./explanations.ts";
 import type { Leases } from "./leases.ts";
 import type { LinkHistory } from "./link-history.ts";
 import type { NodeStreams } from "./node-streams.ts";
@@ -19,6 +20,7 @@ export interface PartingParts {
   readonly links: LinkTable;
   readonly flows: FlowTable;
   readonly leases: Leases;
+  readonly explanations: Explanations;
   readonly history: LinkHistory;
   readonly bridge: BridgeConversation;
   readonly pings: Pings;
@@ -56,6 +58,7 @@ export class Parting {
     this.#parts.plain.linkClosed(link);
     this.#parts.links.close(node);
     this.#parts.bridge.forget(node);
+    this.#parts.explanations.forget(node);
     this.#parts.pings.forget(node);
     this.#parts.notices.reset(node);
     this.#parts.direct.forget(node);

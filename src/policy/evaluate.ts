@@ -83,11 +83,12 @@ function factsOf(test: PolicyTest, peer: PeerFacts | undefined): FlowFacts {
 
 /** Somebody of whom only this is known. */
 function ownerOf(selector: OwnerSelector): SocketOwner {
-  return {
-    uid: selector.kind === "user" ? selector.uid : NOBODY,
+  const program = {
+    ...{ pid: 0, name: "" },
+    groups: selector.kind === "group" ? [selector.gid] : [],
     cgroup: selector.kind === "unit" ? `/${selector.unit}` : selector.kind === "cgroup" ? selector.path : undefined,
-    programs: selector.kind === "group" ? [{ pid: 0, name: "", groups: [selector.gid], cgroup: undefined }] : [],
   };
+  return { uid: selector.kind === "user" ? selector.uid : NOBODY, programs: [program] };
 }
 
 /** No user has this number. */

@@ -1,9 +1,6 @@
-/**
- * A first-in first-out queue on one array: shifting moves an index, and the array is compacted now and then. An empty queue
- * has no array of its own: an idle stream has several.
- */
+/** A first-in first-out queue on one array: shifting moves an index, and the array is compacted now and then. */
 export class Fifo<T> {
-  #items: T[] = NOTHING;
+  #items: T[] = [];
   #head = 0;
 
   get length(): number {
@@ -11,8 +8,7 @@ export class Fifo<T> {
   }
 
   push(item: T): void {
-    if (this.#items === NOTHING) this.#items = [item];
-    else this.#items.push(item);
+    this.#items.push(item);
   }
 
   peek(): T | undefined {
@@ -26,7 +22,7 @@ export class Fifo<T> {
   /** Puts an item before the first. */
   unshift(item: T): void {
     if (this.#head === 0) {
-      this.#items = [item, ...this.#items];
+      this.#items.unshift(item);
       return;
     }
     this.#head -= 1;
@@ -44,7 +40,7 @@ export class Fifo<T> {
   }
 
   clear(): void {
-    this.#items = NOTHING;
+    this.#items = [];
     this.#head = 0;
   }
 
@@ -54,5 +50,4 @@ export class Fifo<T> {
   }
 }
 
-const NOTHING: never[] = [];
 const COMPACT_AT = 256;

@@ -10,13 +10,8 @@ export interface PeerTraits {
 
 export function judgePeer(initialSequence: number, halfClose: boolean | undefined): PeerTraits {
   const isReference = initialSequence === 0;
-  return TRAITS[isReference ? 1 : 0]![(halfClose ?? !isReference) ? 1 : 0]!;
+  return { isReference, halfClose: halfClose ?? !isReference };
 }
-
-/** By both answers; one object for all streams that are alike. */
-const TRAITS: readonly (readonly PeerTraits[])[] = [false, true].map((isReference) =>
-  [false, true].map((halfClose) => ({ isReference, halfClose })),
-);
 
 /**
  * A reference daemon's socket holds some 90 datagrams of our size. On a short path all that is in flight can wait there at

@@ -55,7 +55,7 @@ export interface AcknowledgedRange {
 
 export class RetransmissionQueue {
   readonly #blocks: BlockPool;
-  #segments: SentSegment[] = NO_SEGMENTS;
+  #segments: SentSegment[] = [];
   #head = 0;
   #outstandingBytes = 0;
   #pipeBytes = 0;
@@ -112,7 +112,6 @@ export class RetransmissionQueue {
 
   /** Enters segments that are being sent for the first time: of `segmentBytes` each but the last. */
   append(sequence: number, run: Uint8Array, segmentBytes: number, isFin: boolean, now: Instant): void {
-    if (this.#segments === NO_SEGMENTS) this.#segments = [];
     let at = 0;
     do {
       const payloadBytes = Math.min(segmentBytes, run.length - at);
@@ -221,7 +220,7 @@ export class RetransmissionQueue {
   }
 
   clear(): void {
-    this.#segments = NO_SEGMENTS;
+    this.#segments = [];
     this.#head = 0;
     this.#outstandingBytes = 0;
     this.#pipeBytes = 0;
@@ -279,7 +278,7 @@ export class RetransmissionQueue {
     this.#segments[this.#head] = undefined as unknown as SentSegment;
     this.#head += 1;
     if (this.#head === this.#segments.length) {
-      this.#segments = NO_SEGMENTS;
+      this.#segments = [];
       this.#head = 0;
     } else if (this.#head >= COMPACT_AT && this.#head * 2 >= this.#segments.length) {
       this.#segments = this.#segments.slice(this.#head);
@@ -309,8 +308,6 @@ function endOf(segment: SentSegment): number {
   return sequenceAdd(segment.sequence, lengthOf(segment));
 }
 
-/** Of an idle stream; never changed. */
-const NO_SEGMENTS: SentSegment[] = [];
 const LEAST_REORDERING = 3;
 const MOST_REORDERING = 100;
 const SHORTER_THAN_ANY = 0.8;

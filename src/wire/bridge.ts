@@ -1,6 +1,6 @@
 /**
  * What two pilot-tun nodes say to each other on virtual port 41, beside IPv6 packets: hello, revoked, path-MTU
- * probe, fragments. Byte layouts and rules stand in docs/bridge-protocol.md, which this file implements.
+ * probe, fragments, why. Byte layouts and rules stand in docs/bridge-protocol.md, which this file implements.
  * The first half-byte of the payload tells them apart: 6 is an IPv6 packet, 0 a message whose type is the first byte.
  * Bytes after the known fields are ignored, so that later versions can append.
  */
@@ -19,7 +19,7 @@ export const INSTANCE_BYTES = 8;
 /** What a fragment costs beyond its bytes. */
 export const FRAGMENT_HEADER_BYTES = 8;
 
-export type BridgeMessage = Hello | Revocation | MtuMessage | FragmentMessage;
+export type BridgeMessage = Hello | Revocation | MtuMessage | FragmentMessage | WhyQuestion | WhyAnswer;
 
 /** Bits of a hello's `features`. */
 export const FEATURE = {
@@ -27,6 +27,8 @@ export const FEATURE = {
   FRAGMENTS: 0x00000001,
   /** The sender keeps to leases, and this hello tells the limits of its consent. */
   LEASES: 0x00000002,
+  /** The sender answers questions why. */
+  ANSWERS: 0x00000004,
 } as const;
 
 export interface Hello {
@@ -75,6 +77,26 @@ export interface FragmentMessage {
   readonly bytes: Uint8Array;
 }
 
+/** May this flow begin, as far as the receiver is concerned? */
+export interface WhyQuestion {
+  readonly kind: "why-question";
+  readonly id: number;
+  /** Next-header number. */
+  readonly protocol: number;
+  /** Of the side that does not begin; 0 without ports. */
+  readonly port: number;
+  readonly begins: "sender" | "receiver";
+}
+
+export interface WhyAnswer {
+  readonly kind: "why-answer";
+  /** Of the question. */
+  readonly id: number;
+  readonly isAllowed: boolean;
+  /** Whether somebody listens on the port, or answers there; undefined: not looked at, or not told. */
+  readonly hasListener: boolean | undefined;
+}
+
 /** A type this version does not know: counted and ignored. */
 export interface UnknownBridgeMessage {
   readonly kind: "unknown";
@@ -102,6 +124,10 @@ export function encodeBridgeMessage(message: BridgeMessage): Uint8Array {
       return encodeMtuMessage(message);
     case "fragment":
       return encodeFragment(message);
+    case "why-question":
+      return encodeQuestion(message);
+    case "why-answer":
+      return encodeAnswer(message);
   }
 }
 
@@ -124,6 +150,10 @@ export function parseBridgeMessage(payload: Uint8Array): BridgeMessage | Unknown
       return parseMtuMessage(payload, "mtu-answer");
     case TYPE.FRAGMENT:
       return parseFragment(payload);
+    case TYPE.WHY_QUESTION:
+      return parseQuestion(payload);
+    case TYPE.WHY_ANSWER:
+      return parseAnswer(payload);
     default:
       return { kind: "unknown", type };
   }
@@ -216,6 +246,37 @@ function parseFragment(bytes: Uint8Array): FragmentMessage | undefined {
   };
 }
 
+function encodeQuestion({ id, protocol, port, begins }: WhyQuestion): Uint8Array {
+  const bytes = new Uint8Array(QUESTION_BYTES);
+  bytes[0] = TYPE.WHY_QUESTION;
+  bytes[1] = protocol;
+  writeU16(bytes, 2, port);
+  writeU32(bytes, 4, id);
+  bytes[8] = begins === "receiver" ? RECEIVER_BEGINS : 0;
+  return bytes;
+}
+
+function parseQuestion(bytes: Uint8Array): WhyQuestion | undefined {
+  if (bytes.length < QUESTION_BYTES) return undefined;
+  const begins = (bytes[8]! & RECEIVER_BEGINS) !== 0 ? "receiver" : "sender";
+  return { kind: "why-question", id: readU32(bytes, 4), protocol: bytes[1]!, port: readU16(bytes, 2), begins };
+}
+
+function encodeAnswer({ id, isAllowed, hasListener }: WhyAnswer): Uint8Array {
+  const bytes = new Uint8Array(ANSWER_BYTES);
+  bytes[0] = TYPE.WHY_ANSWER;
+  bytes[1] = isAllowed ? 1 : 0;
+  bytes[2] = hasListener === undefined ? 0 : hasListener ? 1 : 2;
+  writeU32(bytes, 4, id);
+  return bytes;
+}
+
+function parseAnswer(bytes: Uint8Array): WhyAnswer | undefined {
+  if (bytes.length < ANSWER_BYTES) return undefined;
+  const hasListener = bytes[2] === 1 ? true : bytes[2] === 2 ? false : undefined;
+  return { kind: "why-answer", id: readU32(bytes, 4), isAllowed: bytes[1] === 1, hasListener };
+}
+
 const TYPE = {
   HELLO: 1,
   HELLO_ACK: 2,
@@ -224,6 +285,8 @@ const TYPE = {
   MTU_ANSWER: 6,
   REVOKED_ACK: 7,
   FRAGMENT: 8,
+  WHY_QUESTION: 9,
+  WHY_ANSWER: 10,
 } as const;
 
 const VERSION = 1;
@@ -232,3 +295,6 @@ const HELLO_BYTES = 22;
 const REVOCATION_BYTES = 8;
 const MTU_MESSAGE_BYTES = 8;
 const MORE_FRAGMENTS = 0x01;
+const QUESTION_BYTES = 9;
+const ANSWER_BYTES = 8;
+const RECEIVER_BEGINS = 0x01;

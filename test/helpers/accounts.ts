@@ -16,5 +16,4 @@ export const ACCOUNTS: Accounts = {
   groupId: (name) => GROUPS.get(name),
   userNames: [...USERS.keys()],
   groupNames: [...GROUPS.keys()],
-  obstacleTo: () => undefined,
 };

@@ -50,6 +50,19 @@ export const bridgeMessage: fc.Arbitrary<BridgeMessage> = fc.oneof(
     reason: fc.constantFrom(...REVOCATION_REASONS),
   }),
   fc.record({
+    kind: fc.constant("why-question" as const),
+    id: u32,
+    protocol: fc.integer({ min: 0, max: 255 }),
+    port: u16,
+    begins: fc.constantFrom("sender" as const, "receiver" as const),
+  }),
+  fc.record({
+    kind: fc.constant("why-answer" as const),
+    id: u32,
+    isAllowed: fc.boolean(),
+    hasListener: fc.constantFrom(true, false, undefined),
+  }),
+  fc.record({
     kind: fc.constantFrom("mtu-probe" as const, "mtu-answer" as const),
     size: fc.integer({ min: 0, max: 1500 }),
     id: u32,

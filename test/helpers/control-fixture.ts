@@ -21,6 +21,7 @@ import type { NetworkBackend } from "../../src/control/network-api.ts";
 import type { FlowStatus, PolicyBackend, PolicyChangeReply } from "../../src/control/policy-api.ts";
 import { type ControlServer, startControlServer } from "../../src/control/server.ts";
 import type { TrustBackend } from "../../src/control/trust-api.ts";
+import type { WhyReply } from "../../src/control/why-api.ts";
 
 export const BOB: PeerIdentity = {
   node: 7,
@@ -161,6 +162,7 @@ export function fakeBackend(replace: Partial<ControlBackend> = {}): ControlBacke
     trace: async () => TRACE,
     whois: async () => ({ ...BOB, fingerprint: "SHA256:abc", trust: "mutual", lease: LEASE, self: false }),
     trust: fakeTrust(),
+    why: { explain: async () => WHY },
     network: fakeNetworks(),
     policy: fakePolicy(),
     audit: { flush: async () => AUDIT },
@@ -282,24 +284,26 @@ export function fakePolicy(replace: Partial<PolicyBackend> = {}): PolicyBackend 
       cut: [],
       cutFlows: 0,
     }),
-    why: async () => ({
-      peer: BOB,
-      verdict: "deny",
-      stage: "local-rule",
-      side: "local",
-      code: "policy_no_match",
-      rule: null,
-      fix: "Add a line to the policy: allow out tcp 22 to bob",
-      stages: [
-        { stage: "name", state: "ok", detail: "0:0000.0000.0007" },
-        { stage: "consent", state: "ok", detail: "both sides consented" },
-        { stage: "local-rule", state: "failed", detail: "no rule matches" },
-        { stage: "path", state: "unknown", detail: "" },
-      ],
-    }),
     ...replace,
   };
 }
+
+export const WHY: WhyReply = {
+  peer: BOB,
+  direction: "out",
+  verdict: "deny",
+  stage: "local-rule",
+  side: "local",
+  code: "policy_no_match",
+  rule: null,
+  fix: "Add a line to the policy: allow out tcp 22 to bob",
+  stages: [
+    { stage: "name", state: "ok", detail: "0:0000.0000.0007" },
+    { stage: "address", state: "ok", detail: "by pilot0" },
+    { stage: "local-rule", state: "failed", detail: "no rule matches" },
+    { stage: "consent", state: "unknown", detail: "" },
+  ],
+};
 
 const SELF: PeerIdentity = { node: 5, pilot: "0:0000.0000.0005", address: "fd50:494c:4f54::5", hostname: "alice" };
 

@@ -55,6 +55,11 @@ const LAYOUTS: readonly (readonly [BridgeMessage, string])[] = [
   [{ kind: "mtu-probe", size: 12, id: 0xdeadbeef }, "05 00 000c deadbeef 00000000"],
   [{ kind: "mtu-answer", size: 1360, id: 0xdeadbeef }, "06 00 0550 deadbeef"],
   [{ kind: "revoked-ack", epoch: 3, reason: "revoked" }, "07 000000 00000003"],
+  [{ kind: "why-question", id: 0xdeadbeef, protocol: 6, port: 443, begins: "sender" }, "09 06 01bb deadbeef 00"],
+  [{ kind: "why-question", id: 1, protocol: 58, port: 0, begins: "receiver" }, "09 3a 0000 00000001 01"],
+  [{ kind: "why-answer", id: 0xdeadbeef, isAllowed: true, hasListener: true }, "0a 01 01 00 deadbeef"],
+  [{ kind: "why-answer", id: 1, isAllowed: true, hasListener: false }, "0a 01 02 00 00000001"],
+  [{ kind: "why-answer", id: 1, isAllowed: false, hasListener: undefined }, "0a 00 00 00 00000001"],
   [
     { kind: "fragment", id: 0xdeadbeef, offset: 0x0480, more: true, bytes: hex("60aabb") },
     "08 01 0480 deadbeef 60aabb",
@@ -68,7 +73,7 @@ describe("bridge messages", () => {
     expect(parseBridgeMessage(hex(layout))).toEqual(message);
   });
 
-  it.each(["00", "09", "0f0102"])("type of %s is unknown, not malformed", (payload) => {
+  it.each(["00", "0b", "0f0102"])("type of %s is unknown, not malformed", (payload) => {
     expect(parseBridgeMessage(hex(payload))).toEqual({ kind: "unknown", type: hex(payload)[0] });
   });
 

@@ -8,7 +8,6 @@ import type { DropCounters, DropReason } from "../../base/drop-reason.ts";
 import type { Instant } from "../../base/instant.ts";
 import type { StagedPacket } from "../../tunnel/data-plane.ts";
 import type { Link } from "../../tunnel/link.ts";
-import type { LinkTable } from "../../tunnel/link-table.ts";
 import { networkAt } from "../../wire/address.ts";
 import { RELAY_PREFIX_BYTES } from "../../wire/beacon.ts";
 import { BRIDGE_PORT } from "../../wire/bridge.ts";
@@ -29,7 +28,6 @@ import { LocalFragments } from "./local-fragments.ts";
 import type { TranslatedTraffic } from "./translated-traffic.ts";
 
 export interface TranslationParts {
-  readonly links: LinkTable;
   readonly local: NodeId;
   readonly pings: Pings;
   readonly refusals: Refusals;
@@ -64,9 +62,9 @@ export class Translation {
       case NEXT_HEADER.UDP:
         return this.#sendDatagrams(link, packet, now);
       case NEXT_HEADER.ICMPV6:
-        return this.#sendPing(link, packet, now);
+        return this.#sendPing(link, bytes, now);
       case NEXT_HEADER.FRAGMENT:
-        return this.#sendFragment(link, packet, now);
+        return this.#sendFragment(link, bytes, now);
       default:
         return this.#refuse(bytes, now);
     }
@@ -77,16 +75,16 @@ export class Translation {
     return "peer-kind";
   }
 
-  #sendFragment(link: Link, { bytes, way }: StagedPacket, now: Instant): "taken" | DropReason {
-    const packet = this.#fragments.add(link.index, bytes, now);
+  #sendFragment(link: Link, fragment: Uint8Array, now: Instant): "taken" | DropReason {
+    const packet = this.#fragments.add(link.index, fragment, now);
     if (packet === undefined) return "taken";
     if (typeof packet === "string") return packet;
     const isFragment = packet[IPV6.NEXT_HEADER] === NEXT_HEADER.FRAGMENT; // within a fragment: no kernel does that
-    return isFragment ? "malformed-packet" : this.send(link, { ...AS_IT_IS, bytes: packet, way }, now);
+    return isFragment ? "malformed-packet" : this.send(link, { ...AS_IT_IS, bytes: packet }, now);
   }
 
   /** A superpacket of the TUN is several datagrams of `gsoSize` bytes. */
-  #sendDatagrams(link: Link, { bytes, gsoType, gsoSize, way }: StagedPacket, now: Instant): "taken" | DropReason {
+  #sendDatagrams(link: Link, { bytes, gsoType, gsoSize }: StagedPacket, now: Instant): "taken" | DropReason {
     if (bytes.length < UDP_PAYLOAD_AT) return "malformed-packet";
     const sourcePort = readU16(bytes, IPV6_HEADER_BYTES + UDP.SOURCE_PORT);
     const destinationPort = readU16(bytes, IPV6_HEADER_BYTES + UDP.DESTINATION_PORT);
@@ -97,7 +95,7 @@ export class Translation {
     const ports = { network: networkAt(bytes, IPV6.DESTINATION), sourcePort, destinationPort };
     for (let at = UDP_PAYLOAD_AT; at < bytes.length; at += size) {
       const payload = bytes.subarray(at, Math.min(at + size, bytes.length));
-      link.sendVirtual(this.#datagram(link.node, ports, payload), true, way);
+      link.sendVirtual(this.#datagram(link.node, ports, payload), true);
       this.#parts.traffic.noteSent(link.node, payload.length);
     }
     link.noteSent(now);
@@ -118,7 +116,7 @@ export class Translation {
     });
   }
 
-  #sendPing(link: Link, { bytes, way }: StagedPacket, now: Instant): "taken" | DropReason {
+  #sendPing(link: Link, bytes: Uint8Array, now: Instant): "taken" | DropReason {
     if (bytes.length < ECHO_PAYLOAD_AT) return "malformed-packet";
     // An error about a packet of the agent's has no place in its protocol.
     if (bytes[IPV6_HEADER_BYTES] !== ICMPV6_TYPE.ECHO_REQUEST) return "peer-kind";
@@ -127,8 +125,7 @@ export class Translation {
     const identifier = readU16(bytes, IPV6_HEADER_BYTES + 4);
     const sequence = readU16(bytes, IPV6_HEADER_BYTES + 6);
     const network = networkAt(bytes, IPV6.DESTINATION);
-    const echo = { network, identifier, sequence, payload: bytes.slice(ECHO_PAYLOAD_AT) };
-    this.#parts.pings.sendEcho(link, echo, way, now);
+    this.#parts.pings.sendEcho(link, { network, identifier, sequence, payload: bytes.slice(ECHO_PAYLOAD_AT) }, now);
     this.#parts.traffic.noteSent(link.node, size);
     link.noteSent(now);
     return "taken";
@@ -158,13 +155,8 @@ export class Translation {
   }
 
   /** A packet for the interface that was made out of what the peer sent: now, or after it waited. */
-  decideTranslated(
-    link: Link,
-    translated: Uint8Array,
-    now: Instant,
-    byRelay = link.cameByRelay,
-  ): DropReason | undefined {
-    const refused = this.#parts.admission.admitTranslated(translated, link, byRelay, now);
+  decideTranslated(link: Link, translated: Uint8Array, now: Instant): DropReason | undefined {
+    const refused = this.#parts.admission.admitTranslated(translated, link, now);
     if (refused === "waits") return undefined;
     if (refused !== undefined) return refused;
     this.#parts.traffic.noteReceived(link.node, translated.length - IPV6_HEADER_BYTES - UDP_HEADER_BYTES);
@@ -172,14 +164,11 @@ export class Translation {
     return undefined;
   }
 
-  /** Goes to the program that asked, as part of its flow. */
-  answerEcho({ node, echo, payload, byRelay }: EchoAnswer, now: Instant): DropReason | undefined {
-    const link = this.#parts.links.get(node);
-    if (link === undefined) return "no-session";
+  answerEcho({ node, echo, payload }: EchoAnswer): void {
+    this.#parts.traffic.noteReceived(node, payload.length);
     const { identifier, sequence, network } = echo;
     const reply = { type: ICMPV6_TYPE.ECHO_REPLY, identifier, sequence, payload };
-    const packet = encodeEcho({ ...reply, ...this.#between(network, node) });
-    return this.decideTranslated(link, packet, now, byRelay);
+    this.#parts.deliver(encodeEcho({ ...reply, ...this.#between(network, node) }));
   }
 
   #between(network: NetworkId, node: NodeId): { readonly source: Uint8Array; readonly destination: Uint8Array } {
