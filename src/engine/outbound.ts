@@ -202,7 +202,10 @@ export class Outbound {
   #admit(offset: number, length: number, now: Instant): number | DropReason | "waits" {
     const { routes, trust, refusals, links, admission } = this.#parts;
     const packet = this.#arena.subarray(offset, offset + length);
-    if (!routes.isLocal(this.#arena, offset + 8)) return "spoofed-source";
+    if (!routes.isLocal(this.#arena, offset + 8)) {
+      refusals.foreignSource(packet, now);
+      return "spoofed-source";
+    }
     const node = routes.ownerOf(this.#arena, offset + 24);
     if (node === undefined || routes.isLocal(this.#arena, offset + 24)) {
       return this.#parts.networks.refuseUnrouted(packet, now);

@@ -48,6 +48,11 @@ export class Refusals {
     this.#unreachable(packet, UNREACHABLE.PROHIBITED, now);
   }
 
+  /** It comes from an address that is not this node's. */
+  foreignSource(packet: Uint8Array, now: Instant): void {
+    this.#unreachable(packet, UNREACHABLE.SOURCE, now);
+  }
+
   /** The lease under which it could go is over. */
   leaseEnded(packet: Uint8Array, now: Instant): void {
     if (this.#resetOpenConnection(packet, now)) return;

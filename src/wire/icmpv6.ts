@@ -34,6 +34,8 @@ export const UNREACHABLE = {
   ADDRESS: 3,
   /** ECONNREFUSED. */
   PORT: 4,
+  /** EACCES. The address it is sent from is not one that may be used here. */
+  SOURCE: 5,
   /** EACCES. A way that was there is so no more: what a lease was for is over. */
   REJECT_ROUTE: 6,
 } as const;

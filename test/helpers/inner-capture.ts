@@ -15,9 +15,10 @@ export class InnerCapture {
   readonly #file: string;
   readonly #process: LabProcess;
 
-  static async start(lab: Lab, host: string): Promise<InnerCapture> {
-    const file = `${lab.folder}/${host}-inner-${performance.now()}.pcap`;
-    const words = ["--immediate-mode", "-n", "-i", "pilot0", "-B", "16384", "-s", "128", "-U", "-w", file];
+  /** `face`: another interface than the overlay's. */
+  static async start(lab: Lab, host: string, face = "pilot0"): Promise<InnerCapture> {
+    const file = `${lab.folder}/${host}-${face}-${performance.now()}.pcap`;
+    const words = ["--immediate-mode", "-n", "-i", face, "-B", "16384", "-s", "128", "-U", "-w", file];
     const capture = new InnerCapture(lab, host, file, lab.spawn(host, "tcpdump", words));
     await capture.#process.waitForLine(/listening on/);
     return capture;
@@ -50,7 +51,7 @@ export class InnerCapture {
     if (code !== 0) throw new Error(stderr);
     return stdout
       .split("\n")
-      .filter((line) => line !== "")
+      .filter((line) => /^\d/.test(line)) // not the bytes of what tcpdump does not know
       .map((text) => ({ atS: Number(text.split(" ")[0]), text }));
   }
 }

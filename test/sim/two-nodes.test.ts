@@ -325,6 +325,7 @@ describe("refusals", () => {
     a.sendPacket(udpPacket({ source: 99, destination: b.node }));
     network.run(50);
     expect(a.engine.drops()).toMatchObject({ "spoofed-source": 1 });
+    expect(a.takeTunPackets().map((packet) => [packet[40], packet[41]])).toEqual([[1, 5]]); // its source may not be used here
     expect(b.takeTunPackets()).toEqual([]);
     // A peer that lies about its address inside an authentic frame: sealed by hand with a's own key.
     const slot = 0;
