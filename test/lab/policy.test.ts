@@ -127,47 +127,6 @@ describe("a plain agent", () => {
   });
 });
 
-describe("lockdown", () => {
-  it("cuts and refuses everything, outlives a restart, and is lifted", async () => {
-    await serve("b", 7001);
-    const client = await connectAndStay(7001);
-    const locked = await lab.pilot("a", "lockdown");
-    expect(locked.cut.length).toBeGreaterThanOrEqual(1);
-    expect(await client.waitForLine(/ended by/, 1_000)).toContain("ConnectionResetError");
-    expect(await ping("a", "b")).toContain("Administratively prohibited");
-    await lab.stopNode("a", "SIGKILL");
-    await lab.startNode("a", { extraArgs: ["--policy", file] });
-    expect(await ping("a", "b")).toContain("Administratively prohibited");
-    await lab.pilot("a", "lockdown", "--lift");
-    await waitUntil("packets to pass", async () => (await ping("a", "b")).includes("1 received"));
-    await lab.pilot("a", "lockdown", "--for", "1s");
-    await waitUntil("its end", async () => (await ping("a", "b")).includes("1 received"), 4_000);
-  });
-});
-
-describe("why", () => {
-  it("names the stage, the rule and the fix", async () => {
-    const node = String(lab.node("b").node);
-    expect(await lab.pilot("a", "why", "b", "tcp/7001")).toMatchObject({ verdict: "allow", rule: { file, line: 1 } });
-    const denied = await lab.tryPilot("a", "why", "b", "tcp/7002");
-    expect(denied.code).toBe(4);
-    expect(denied.reply).toMatchObject({ stage: "local-rule", side: "local", code: "policy_no_match" });
-    expect(denied.reply.fix).toContain("allow out tcp 7002 to b");
-    await lab.pilot("a", "lockdown");
-    expect((await lab.tryPilot("a", "why", "b", "tcp/7001")).reply.code).toBe("locked_down");
-    await lab.pilot("a", "lockdown", "--lift");
-    await lab.stopNode("b", "SIGKILL");
-    await lab.pilot("a", "trust", "revoke", node);
-    const revoked = await lab.tryPilot("a", "why", node, "tcp/7001");
-    expect(revoked.code).toBe(5);
-    expect(revoked.reply).toMatchObject({ stage: "consent", code: "revoked" });
-    expect((await lab.tryPilot("a", "why", "nobody", "tcp/1")).reply).toMatchObject({
-      stage: "name",
-      code: "unknown_peer",
-    });
-  });
-});
-
 /** The daemon behind the launcher, which may be a shell. */
 async function daemonOf(host: string): Promise<number> {
   const { stdout } = await lab.exec(host, "sh", ["-c", `ss -lxp 2>/dev/null | grep -F ${lab.node(host).control}`]);
