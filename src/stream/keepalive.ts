@@ -19,10 +19,6 @@ export class Keepalive {
     this.#sentAt = now;
   }
 
-  get heardAt(): Instant {
-    return this.#heardAt;
-  }
-
   handleHeard(now: Instant): void {
     this.#heardAt = now;
   }

@@ -30,6 +30,8 @@ export interface LinkNumbers {
   readonly peerSequence: number;
   /** The window of the far side's SYN, in segments. */
   readonly peerWindow: number;
+  /** Who opened the stream. */
+  readonly isPeers: boolean;
 }
 
 export interface LinkSurroundings {
@@ -57,6 +59,8 @@ export class OpenLink {
   #ownEnd: "none" | "half" | "whole" = "none";
   /** When a FIN goes that waits for the far side to say its say. */
   #finAt: Instant | undefined;
+  /** When the far side last said or took something; what merely keeps the stream alive does not count. */
+  #activeAt: Instant;
   /** How long an acknowledged FIN waits for the far side's. */
   #finWaitUntil: Instant | undefined;
 
@@ -84,6 +88,7 @@ export class OpenLink {
       now,
     );
     this.#keepalive = new Keepalive(options.idleLimitMs, now);
+    this.#activeAt = now;
   }
 
   get statistics(): LinkStatistics {
@@ -134,7 +139,7 @@ export class OpenLink {
       this.#finWaitUntil = undefined;
       if (this.#sender.end === "acknowledged") this.#startFinWait(now);
     } else if (this.#sender.end === "none") {
-      this.#finAt ??= after(now, this.#options.quietBeforeFinMs);
+      this.#finAt ??= after(now, this.#quietMs);
     }
   }
 
@@ -224,6 +229,7 @@ export class OpenLink {
       return;
     }
     const isNews = acknowledgement !== this.#sender.unacknowledged;
+    if (isNews || payload.length > 0) this.#activeAt = now;
     this.#sender.handleAck(acknowledgement, window, payload.length === 0, now);
     if (payload.length > 0) {
       if (this.#receiver.handleData(packet.sequence, payload, segmentBytes, now)) this.#sayReadable();
@@ -266,8 +272,12 @@ export class OpenLink {
     else if (this.#ownEnd === "whole") this.#finWaitUntil = after(now, ORPHAN_LIMIT_MS);
   }
 
+  get #quietMs(): number {
+    return this.#numbers.isPeers ? this.#options.quietAfterAnswerMs : this.#options.quietBeforeFinMs;
+  }
+
   #handleFinDue(now: Instant): void {
-    const quietAt = after(this.#keepalive.heardAt, this.#options.quietBeforeFinMs);
+    const quietAt = after(this.#activeAt, this.#quietMs);
     if (quietAt > now) this.#finAt = quietAt;
     else if (!this.#sender.isDrained) this.#finAt = after(now, FIN_RETRY_MS);
     else {

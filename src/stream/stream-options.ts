@@ -18,6 +18,11 @@ export interface StreamOptions {
   readonly maxRunSegments: number;
   /** A far side without half-close gets our FIN once it has been quiet for this long, so that its answer is not lost. */
   readonly quietBeforeFinMs: number;
+  /**
+   * The same where the far side opened the stream. What answers it is a server: it ends when it has said all and seldom reads
+   * on, and the far side's program waits for that end.
+   */
+  readonly quietAfterAnswerMs: number;
   /** Nothing heard for this long although probes were sent: the stream is over. */
   readonly idleLimitMs: number;
 }
@@ -31,5 +36,6 @@ export const DEFAULT_STREAM_OPTIONS: StreamOptions = {
   maxInFlightSegments: 512,
   maxRunSegments: 1,
   quietBeforeFinMs: 10_000,
+  quietAfterAnswerMs: 300,
   idleLimitMs: 150_000,
 };

@@ -313,7 +313,11 @@ export class Stream {
   }
 
   #open(peer: PeerSyn): OpenLink {
-    const numbers = { ownSequence: this.#initialSequence, peerSequence: peer.sequence, peerWindow: peer.window };
+    const isPeers = this.#state.kind === "accepting";
+    const numbers = {
+      ...{ ownSequence: this.#initialSequence, isPeers },
+      ...{ peerSequence: peer.sequence, peerWindow: peer.window },
+    };
     const surroundings = { outbox: this.#outbox, events: this.#events, shares: this.#shares, wake: this.#onChange };
     const link = new OpenLink(numbers, this.#options, this.#form, surroundings, this.#now);
     this.#state = { kind: "open", link };

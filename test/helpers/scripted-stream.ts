@@ -62,6 +62,22 @@ export class ScriptedStream {
     return scripted;
   }
 
+  /** A stream that was dialled by the far side, and is open. */
+  static answered(script: ScriptOptions = {}): ScriptedStream {
+    const scripted = new ScriptedStream(script);
+    const syn = { flags: FLAG.SYN, sequence: scripted.#peerSequence, acknowledgement: 0, window: 512 };
+    scripted.stream.offer(
+      { ...syn, sourcePort: 80, destinationPort: 50_000, payload: new Uint8Array(0) },
+      scripted.now,
+    );
+    scripted.stream.accept(scripted.now);
+    scripted.sent();
+    scripted.receive({});
+    scripted.sent();
+    scripted.events();
+    return scripted;
+  }
+
   receive(packet: Partial<StreamPacket>): void {
     const fields = { flags: FLAG.ACK, sequence: 1, acknowledgement: 1, window: 512, payload: new Uint8Array(0) };
     const { sequence, acknowledgement, ...rest } = { ...fields, ...packet };

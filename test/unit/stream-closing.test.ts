@@ -75,6 +75,26 @@ describe("our end", () => {
     expect(scripted.pass(1_000)).toMatchObject([{ flags: FLAG.FIN }]);
   });
 
+  it("is not held back any longer by packets that say nothing", () => {
+    const scripted = ScriptedStream.open(reference);
+    scripted.stream.closeWrite(scripted.now);
+    for (let i = 0; i < 3; i++) {
+      expect(scripted.pass(3_000).some(({ flags }) => flags === FLAG.FIN)).toBe(false);
+      scripted.receive({ window: 0 }); // a keep-alive of the reference
+    }
+    expect(scripted.pass(1_000).filter(({ flags }) => flags === FLAG.FIN)).toHaveLength(1);
+  });
+
+  it("goes to a reference that opened the stream 0.3 s after the last data, for its program reads to the end", () => {
+    const scripted = ScriptedStream.answered(reference);
+    scripted.write(utf8("all there is"));
+    scripted.stream.closeWrite(scripted.now);
+    scripted.pass(50);
+    scripted.receive({ acknowledgement: 13, payload: utf8("more") });
+    expect(scripted.pass(299).some(({ flags }) => flags === FLAG.FIN)).toBe(false);
+    expect(scripted.pass(1)).toMatchObject([{ flags: FLAG.FIN, sequence: 13 }]);
+  });
+
   it("goes to a reference at once when nobody reads any more", () => {
     const scripted = ScriptedStream.open(reference);
     scripted.write(utf8("bye"));
