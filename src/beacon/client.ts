@@ -34,6 +34,8 @@ export type BeaconEvent =
 /** Lets a node show the beacon that it owns its number. */
 export interface BeaconProver {
   readonly publicKey: Uint8Array;
+  /** The rendezvous that the node is registered at; undefined before it is, and at one that has no id. */
+  rendezvous(): string | undefined;
   sign(text: string): Uint8Array;
 }
 
@@ -53,6 +55,8 @@ export class BeaconClient {
 
   readonly #prover: BeaconProver | undefined;
   readonly #proofs: TokenBucket;
+  /** A cookie that could not be signed before the registry said whose beacon this is. */
+  #unsigned: Uint8Array | undefined;
 
   /** `localNode` is 0 before the first registration. The first discovery is due at once. */
   constructor(localNode: NodeId, now: Instant, prover?: BeaconProver) {
@@ -77,6 +81,13 @@ export class BeaconClient {
     if (node === this.#localNode) return;
     this.#localNode = node;
     this.rediscover(now);
+  }
+
+  /** The registry took us: now we know to whom a proof would be given. */
+  registered(now: Instant): void {
+    const cookie = this.#unsigned;
+    this.#unsigned = undefined;
+    if (cookie !== undefined) this.#prove(cookie, now);
   }
 
   /** Something about the underlay changed: ask again now. */
@@ -160,8 +171,11 @@ export class BeaconClient {
 
   /** A proof that gets lost is found out by the next discovery, which therefore comes soon. */
   #prove(cookie: Uint8Array, now: Instant): void {
-    if (this.#prover === undefined || this.#localNode === 0 || !this.#proofs.take(now)) return;
-    const signature = this.#prover.sign(beaconProofText(this.#localNode, cookie));
+    if (this.#prover === undefined || this.#localNode === 0) return;
+    const rendezvous = this.#prover.rendezvous();
+    this.#unsigned = rendezvous === undefined ? cookie : undefined;
+    if (rendezvous === undefined || !this.#proofs.take(now)) return;
+    const signature = this.#prover.sign(beaconProofText(this.#localNode, rendezvous, cookie));
     this.#send(encodeProvenDiscover(this.#localNode, { publicKey: this.#prover.publicKey, cookie, signature }));
     const retryAt = after(now, PROOF_RETRY_MS);
     if (retryAt < this.#discoverAt) this.#discoverAt = retryAt;

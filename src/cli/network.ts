@@ -6,7 +6,7 @@ import type { Command } from "commander";
 import { EXIT, type ExitCode } from "../control/api.ts";
 import { JOIN_RULES, type JoinRule, type NetworkEntry, type NetworkReply } from "../control/network-api.ts";
 import { type Context, type Declare, examples, type Input, type Perform } from "./context.ts";
-import { ago, type Cell, hostName, peerName, printable, table, UNKNOWN } from "./format.ts";
+import { ago, type Cell, duration, hostName, peerName, printable, table, UNKNOWN } from "./format.ts";
 import { UsageError, usageProblem } from "./refusal.ts";
 import { secretIn } from "./secret-file.ts";
 
@@ -21,6 +21,7 @@ export const declareNetwork: Declare = (program, perform) => {
     .addHelpText("after", examples("pilot-tun network ls"))
     .action(perform(list));
   declareCreate(network, perform);
+  declareDelete(network, perform);
   declareJoin(network, perform);
   declareOne(network, "leave", "leave a network: its address goes, and consent that came with it", perform(leave));
   network
@@ -63,6 +64,16 @@ function declareCreate(network: Command, perform: Perform): void {
     .action(perform(create));
 }
 
+function declareDelete(network: Command, perform: Perform): void {
+  network
+    .command("delete")
+    .description("end a network for all its members; for the registry's operator")
+    .argument("<NETWORK>", NETWORK_HELP)
+    .requiredOption("--admin-token-file <FILE>", "the registry's admin token")
+    .addHelpText("after", examples("pilot-tun network delete ops --admin-token-file ./admin.token"))
+    .action(perform(remove));
+}
+
 function declareJoin(network: Command, perform: Perform): void {
   network
     .command("join")
@@ -99,6 +110,13 @@ async function create(context: Context, input: Input): Promise<ExitCode> {
   const request = { name: input.args[0]!, joinRule, adminToken, ...(token === undefined ? {} : { token }) };
   const reply = await context.call("network/create", request);
   context.answer(reply, () => [`created network ${nameOf(reply)} (${reply.network}); ${addressWords(reply)}`]);
+  return EXIT.ok;
+}
+
+async function remove(context: Context, input: Input): Promise<ExitCode> {
+  const adminToken = secretIn("--admin-token-file", input.options.adminTokenFile)!;
+  const reply = await context.call("network/delete", { network: input.args[0]!, adminToken });
+  context.answer(reply, () => [`deleted ${nameOf(reply)}; its members lose their addresses in it within minutes`]);
   return EXIT.ok;
 }
 
@@ -142,8 +160,9 @@ async function invites(context: Context): Promise<ExitCode> {
     nameOf(waiting),
     peerName(waiting.inviter),
     ago(waiting.agoS),
+    waiting.expiresInS === null ? UNKNOWN : `in ${duration(waiting.expiresInS)}`,
   ];
-  context.answer(reply, () => lines(["ID", "NETWORK", "INVITED BY", "WHEN"], reply.invites, row, context));
+  context.answer(reply, () => lines(["ID", "NETWORK", "INVITED BY", "WHEN", "ENDS"], reply.invites, row, context));
   if (reply.invites.length > 0) context.advise("answer with: pilot-tun network accept NETWORK, or decline NETWORK");
   return EXIT.ok;
 }

@@ -5,6 +5,7 @@
 import { join } from "node:path";
 import type { Command } from "commander";
 import { EXIT, type ExitCode, SCHEMA } from "../control/api.ts";
+import type { RendezvousHealth } from "../daemon/rendezvous-health.ts";
 import { type Action, type Context, examples, type Input, type Perform } from "./context.ts";
 import { bytes, counted } from "./format.ts";
 import { Checked, parsePath } from "./parse-options.ts";
@@ -44,33 +45,24 @@ export function declareRendezvousOperations(rendezvous: Command, perform: Perfor
     .action(withParents(restore));
 }
 
-interface Health {
-  readonly healthy: boolean;
-  readonly registry: { readonly endpoint: string; readonly listening: boolean; readonly connections: number };
-  readonly beacon: {
-    readonly endpoint: string;
-    readonly bound: boolean;
-    readonly nodes: number;
-    readonly provenNodes: number;
-  };
-  readonly store: { readonly writable: boolean; readonly nodes: number; readonly problem: string | null };
-  readonly queue: { readonly bytes: number; readonly frames: number; readonly flows: number };
-}
-
 async function health(context: Context, input: Input): Promise<ExitCode> {
-  const reply = JSON.parse(await ask(input, "GET", "/v1/health")) as Health;
+  const reply = JSON.parse(await ask(input, "GET", "/v1/health")) as RendezvousHealth;
   context.answer(reply, () => healthLines(reply));
   return reply.healthy ? EXIT.ok : EXIT.failed;
 }
 
-function healthLines({ healthy, registry, beacon, store, queue }: Health): string[] {
+function healthLines({ healthy, registry, beacon, store, queue }: RendezvousHealth): string[] {
   return [
     healthy ? "healthy" : "not healthy",
     `registry  ${registry.endpoint} ${registry.listening ? "listening" : "closed"}, ${counted(registry.connections, "connection")}`,
-    `beacon    ${beacon.endpoint} ${beacon.bound ? "bound" : "closed"}, ${counted(beacon.nodes, "node")}, ${beacon.provenNodes} proven`,
+    `beacon    ${beacon.endpoint} ${beaconWord(beacon)}, ${counted(beacon.nodes, "node")}, ${beacon.provenNodes} proven`,
     `store     ${store.writable ? "writable" : `not writable: ${store.problem}`}, ${counted(store.nodes, "node")}`,
     `relay     ${bytes(queue.bytes)} waiting, ${counted(queue.frames, "frame")} of ${counted(queue.flows, "sender")}`,
   ];
+}
+
+function beaconWord({ bound, answers }: RendezvousHealth["beacon"]): string {
+  return answers ? "answers" : bound ? "does not answer" : "closed";
 }
 
 async function metrics(context: Context, input: Input): Promise<ExitCode> {

@@ -31,6 +31,7 @@ export const declareRendezvous: Declare = (program, perform) => {
     .option("--tls-self-signed", "make a certificate and keep it in the state directory; clients pin its fingerprint")
     .option("--registry-tls-only", "refuse registry connections that are not TLS; needs a certificate")
     .option("--admin-token-file <FILE>", "who presents this token may create networks")
+    .option("--invite-days <DAYS>", "how long an invitation into a network waits for its answer", "30")
     .option("--state <DIR>", "registrations and trust pairs", DEFAULT_STATE)
     .option("--admin <SOCKET>", "where health, metrics and backup ask (default: admin.sock in the state directory)")
     .option("--relay-limit <MBIT/S>", "what one node may send through the relay", "10000")
@@ -51,6 +52,7 @@ export interface RendezvousOptions {
   readonly tls?: TlsOptions;
   readonly registryTlsOnly: boolean;
   readonly adminToken?: string;
+  readonly inviteLifeMs: number;
   /** Unix socket for health, metrics and backups. */
   readonly admin: string;
   readonly relayProvenOnly: boolean;
@@ -140,6 +142,7 @@ export function parseRendezvousOptions(
     relayProvenOnly: raw.relayProvenOnly === true,
   };
   const admin = checked.take(parsePath("--admin", raw.admin ?? defaultAdminPath(options.stateDir)), "");
+  const inviteDays = checked.take(parseWhole("--invite-days", raw.inviteDays ?? 30, 1, 3650), 1);
   const relayMbit = checked.take(parseWhole("--relay-limit", raw.relayLimit ?? 10_000, 1, 1_000_000), 1);
   const beaconProbe =
     raw.beaconProbe === undefined ? {} : { beaconProbe: checked.take(parseProbePorts(raw.beaconProbe), []) };
@@ -150,7 +153,7 @@ export function parseRendezvousOptions(
     checked.take(tlsProblem("--registry-tls-only needs a certificate"), undefined);
   checked.end();
   const adminToken = secretIn("--admin-token-file", raw.adminTokenFile);
-  const relay = { admin, beaconLimits: { relayBytes: relayLimit(relayMbit) } };
+  const relay = { admin, inviteLifeMs: inviteDays * DAY_MS, beaconLimits: { relayBytes: relayLimit(relayMbit) } };
   return {
     ...options,
     registryTlsOnly,
@@ -209,5 +212,6 @@ function tlsProblem(message: string): Parsed<never> {
 
 /** There is no third question to ask. */
 const MAX_PROBE_PORTS = 2;
+const DAY_MS = 24 * 3_600_000;
 /** Stands in for a value that was refused; nothing is started with it. */
 const UNBOUND: Endpoint = { address: "", port: 0 };

@@ -9,6 +9,7 @@ type Empty = Readonly<Record<never, never>>;
 export interface NetworkMethods {
   "network/ls": { request: Empty; reply: NetworkListReply };
   "network/create": { request: NetworkCreateRequest; reply: NetworkReply };
+  "network/delete": { request: NetworkDeleteRequest; reply: NetworkReply };
   "network/join": { request: NetworkJoinRequest; reply: NetworkReply };
   "network/leave": { request: NetworkRequest; reply: NetworkLeaveReply };
   "network/invite": { request: NetworkInviteRequest; reply: NetworkInviteReply };
@@ -22,6 +23,7 @@ export interface NetworkMethods {
 export interface NetworkBackend {
   ls(request: Empty, signal: AbortSignal): Promise<NetworkListReply>;
   create(request: NetworkCreateRequest, signal: AbortSignal): Promise<NetworkReply>;
+  delete(request: NetworkDeleteRequest, signal: AbortSignal): Promise<NetworkReply>;
   join(request: NetworkJoinRequest, signal: AbortSignal): Promise<NetworkReply>;
   leave(request: NetworkRequest, signal: AbortSignal): Promise<NetworkLeaveReply>;
   invite(request: NetworkInviteRequest, signal: AbortSignal): Promise<NetworkInviteReply>;
@@ -48,6 +50,11 @@ export interface NetworkCreateRequest {
   readonly joinRule: JoinRule;
   /** Needed by the rule `token`. */
   readonly token?: string;
+  /** The registry operator's. */
+  readonly adminToken: string;
+}
+
+export interface NetworkDeleteRequest extends NetworkRequest {
   /** The registry operator's. */
   readonly adminToken: string;
 }
@@ -102,5 +109,7 @@ export interface NetworkInvitesReply {
     readonly name: string | null;
     readonly inviter: PeerIdentity;
     readonly agoS: number;
+    /** Null when the registry did not say. */
+    readonly expiresInS: number | null;
   }[];
 }

@@ -22,6 +22,7 @@ import {
   JOIN_RULES,
   MAX_TOKEN_LENGTH,
   type NetworkCreateRequest,
+  type NetworkDeleteRequest,
   type NetworkInviteRequest,
   type NetworkJoinRequest,
   type NetworkRequest,
@@ -123,6 +124,7 @@ const METHODS: { readonly [M in ControlMethod]: MethodRow<M> } = {
   "trust/ls": { parse: parseEmpty, invoke: ({ trust }, request, signal) => trust.ls(request, signal) },
   "network/ls": { parse: parseEmpty, invoke: ({ network }, request, signal) => network.ls(request, signal) },
   "network/create": { parse: parseCreate, invoke: ({ network }, request, signal) => network.create(request, signal) },
+  "network/delete": { parse: parseDelete, invoke: ({ network }, request, signal) => network.delete(request, signal) },
   "network/join": { parse: parseJoin, invoke: ({ network }, request, signal) => network.join(request, signal) },
   "network/leave": { parse: parseNetwork, invoke: ({ network }, request, signal) => network.leave(request, signal) },
   "network/invite": { parse: parseInvite, invoke: ({ network }, request, signal) => network.invite(request, signal) },
@@ -207,6 +209,11 @@ function parseJoin(body: JsonObject): NetworkJoinRequest {
   onlyKeys(body, ["network", "token"]);
   const network = word(body, "network");
   return body.token === undefined ? { network } : { network, token: secret(body, "token") };
+}
+
+function parseDelete(body: JsonObject): NetworkDeleteRequest {
+  onlyKeys(body, ["network", "adminToken"]);
+  return { network: word(body, "network"), adminToken: secret(body, "adminToken") };
 }
 
 function parseInvite(body: JsonObject): NetworkInviteRequest {

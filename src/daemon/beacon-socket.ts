@@ -26,6 +26,8 @@ export interface BeaconSocketCounters {
 export interface BeaconPort {
   readonly server: BeaconServer;
   readonly endpoint: Endpoint;
+  /** The socket has its port; asked of the system. */
+  readonly isBound: boolean;
   /** Where datagrams for endpoints that stand for connections go. */
   sendToConnection: (to: Endpoint, datagram: Uint8Array) => void;
   bind(): Promise<void>;
@@ -55,6 +57,14 @@ export class BeaconSocket implements BeaconPort {
 
   get endpoint(): Endpoint {
     return { address: this.#asked.address, port: this.#socket.address().port };
+  }
+
+  get isBound(): boolean {
+    try {
+      return !this.#isClosed && this.#socket.address().port > 0;
+    } catch {
+      return false; // a socket that was closed, or never bound, has no address
+    }
   }
 
   bind(): Promise<void> {

@@ -50,6 +50,10 @@ export class NativeBeaconPort implements BeaconPort {
     return { address: this.#asked.address, port: this.#relay.port };
   }
 
+  get isBound(): boolean {
+    return this.#relay.isOpen;
+  }
+
   async bind(): Promise<void> {
     try {
       this.#relay.open(this.#asked, () => this.#pump());

@@ -8,6 +8,7 @@ import type { PeerIdentity } from "../control/api.ts";
 import type {
   NetworkBackend,
   NetworkCreateRequest,
+  NetworkDeleteRequest,
   NetworkEntry,
   NetworkInviteReply,
   NetworkInviteRequest,
@@ -89,6 +90,13 @@ export class NetworkRequests implements NetworkBackend {
     return { ...this.#reply(network), name: request.name };
   }
 
+  async delete(request: NetworkDeleteRequest, signal: AbortSignal): Promise<NetworkReply> {
+    const { network, name } = await this.#find(request.network, signal);
+    await this.#ask({ kind: "delete-network", network, adminToken: request.adminToken }, signal);
+    await this.#applied;
+    return { ...this.#reply(network), name };
+  }
+
   async join(request: NetworkJoinRequest, signal: AbortSignal): Promise<NetworkReply> {
     const { network, name } = await this.#find(request.network, signal);
     const token = request.token === undefined ? {} : { token: request.token };
@@ -135,11 +143,12 @@ export class NetworkRequests implements NetworkBackend {
     const { invites } = await this.#ask<"invites">({ kind: "poll-invites" }, signal);
     const wall = wallNow();
     return {
-      invites: invites.map(({ network, name, inviter, at }) => ({
+      invites: invites.map(({ network, name, inviter, at, expires }) => ({
         network,
         name: name || (this.#parts.engine.networks.nameOf(network) ?? null),
         inviter: this.#parts.identity(inviter),
         agoS: Math.max(0, Math.round((wall - at) / 1000)),
+        expiresInS: expires === undefined ? null : Math.max(0, Math.round((expires - wall) / 1000)),
       })),
     };
   }

@@ -24,6 +24,7 @@ export interface RegistryListenerOptions {
   readonly registry: Endpoint;
   readonly stateDir: string;
   readonly adminToken?: string;
+  readonly inviteLifeMs?: number;
   readonly registryLimits?: Partial<RegistryLimits>;
   readonly connectionLimits?: Partial<FrameServerLimits>;
   readonly registryTlsOnly?: boolean;
@@ -33,7 +34,6 @@ export interface RegistryListenerOptions {
 export class RegistryListener {
   requests = 0;
   commitFailures = 0;
-  isListening = false;
   readonly commitSeconds = new Histogram(COMMIT_SECONDS);
   readonly #options: RegistryListenerOptions;
   readonly #store: SqliteStore;
@@ -58,7 +58,9 @@ export class RegistryListener {
       crypto: this.#signatures,
       startedAt: now(),
       startedAtWall: wallNow(),
+      rendezvousId: store.rendezvousId,
       ...(options.adminToken === undefined ? {} : { adminToken: options.adminToken }),
+      ...(options.inviteLifeMs === undefined ? {} : { inviteLifeMs: options.inviteLifeMs }),
       ...(options.registryLimits === undefined ? {} : { limits: options.registryLimits }),
     });
     this.#frames = new FrameServer({
@@ -76,22 +78,23 @@ export class RegistryListener {
     return this.#frames.connectionCount;
   }
 
+  get isListening(): boolean {
+    return this.#frames.isListening;
+  }
+
   get requestCounts() {
     return this.#server.counts.list();
   }
 
   async listen(): Promise<Endpoint> {
     try {
-      const endpoint = await this.#frames.listen();
-      this.isListening = true;
-      return endpoint;
+      return await this.#frames.listen();
     } catch (cause) {
       throw bindError("registry", "TCP", this.#options.registry, cause);
     }
   }
 
   close(): Promise<void> {
-    this.isListening = false;
     return this.#frames.close();
   }
 

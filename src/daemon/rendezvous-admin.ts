@@ -9,23 +9,10 @@ import { PilotError } from "../base/pilot-error.ts";
 import { SCHEMA } from "../control/api.ts";
 import { listenPrivately } from "../control/server.ts";
 import type { BackupFacts } from "../io/store-backup.ts";
-
-export interface RendezvousHealth {
-  /** All of it works. */
-  readonly healthy: boolean;
-  readonly registry: { readonly endpoint: string; readonly listening: boolean; readonly connections: number };
-  readonly beacon: {
-    readonly endpoint: string;
-    readonly bound: boolean;
-    readonly nodes: number;
-    readonly provenNodes: number;
-  };
-  readonly store: { readonly writable: boolean; readonly nodes: number; readonly problem: string | null };
-  readonly queue: { readonly bytes: number; readonly frames: number; readonly flows: number };
-}
+import type { RendezvousHealth } from "./rendezvous-health.ts";
 
 export interface AdminBackend {
-  health(): RendezvousHealth;
+  health(): Promise<RendezvousHealth>;
   metrics(): string;
   /** `file` is an absolute path. */
   backup(file: string): Promise<BackupFacts>;
@@ -91,7 +78,7 @@ async function answer(
   switch (`${request.method} ${request.url}`) {
     case "GET /v1/health":
     case "POST /v1/health": {
-      const health = backend.health();
+      const health = await backend.health();
       return send(response, health.healthy ? 200 : 503, { schema: SCHEMA, ...health });
     }
     case "GET /metrics":

@@ -18,7 +18,8 @@ import { bindError } from "./bind-error.ts";
 import { CompatListener, type CompatStats } from "./compat-listener.ts";
 import { NativeBeaconPort } from "./native-beacon-port.ts";
 import { RegistryListener } from "./registry-listener.ts";
-import { type AdminServer, type RendezvousHealth, startAdminServer } from "./rendezvous-admin.ts";
+import { type AdminServer, startAdminServer } from "./rendezvous-admin.ts";
+import { healthOf } from "./rendezvous-health.ts";
 import { formatMetrics } from "./rendezvous-metrics.ts";
 
 export interface RendezvousOptions {
@@ -26,6 +27,8 @@ export interface RendezvousOptions {
   readonly beacon: Endpoint;
   readonly stateDir: string;
   readonly adminToken?: string;
+  /** How long an invitation into a network waits for its answer; 30 days unless told. */
+  readonly inviteLifeMs?: number;
   readonly registryLimits?: Partial<RegistryLimits>;
   readonly beaconLimits?: Partial<BeaconLimits>;
   /** The relay serves only nodes that proved their numbers. */
@@ -169,7 +172,7 @@ const SHIM_UNUSABLE: ReadonlySet<string> = new Set(["shim_missing", "address_unu
 
 function beaconServer(options: RendezvousOptions, store: SqliteStore, crypto: NodeCrypto): BeaconServer {
   return new BeaconServer({
-    proofs: { crypto, keyOf: (node) => store.keyOf(node) },
+    proofs: { crypto, rendezvous: store.rendezvousId, keyOf: (node) => store.keyOf(node) },
     provenOnly: options.relayProvenOnly ?? false,
     ...(options.beaconLimits === undefined ? {} : { limits: options.beaconLimits }),
   });
@@ -199,36 +202,6 @@ async function openAdmin(options: RendezvousOptions, parts: AdminParts): Promise
       }),
     backup: (file) => backupStore(store, options.stateDir, file),
   });
-}
-
-function healthOf({ store, registry, beacon, registryEndpoint }: AdminParts): RendezvousHealth {
-  const problem = probeProblem(store);
-  const { queuedBytes, queuedFrames, queuedFlows } = beacon.stats();
-  return {
-    healthy: problem === null && registry.isListening,
-    registry: {
-      endpoint: formatEndpoint(registryEndpoint),
-      listening: registry.isListening,
-      connections: registry.connectionCount,
-    },
-    beacon: {
-      endpoint: formatEndpoint(beacon.endpoint),
-      bound: true,
-      nodes: beacon.server.nodeCount,
-      provenNodes: beacon.server.provenCount,
-    },
-    store: { writable: problem === null, nodes: store.nodeCount(), problem },
-    queue: { bytes: queuedBytes, frames: queuedFrames, flows: queuedFlows },
-  };
-}
-
-function probeProblem(store: SqliteStore): string | null {
-  try {
-    store.probe();
-    return null;
-  } catch (cause) {
-    return cause instanceof Error ? cause.message : String(cause);
-  }
 }
 
 function openCompat(

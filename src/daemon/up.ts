@@ -113,7 +113,8 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
       crypto,
       dataPlane: plane,
       registry: client,
-      beacon: beaconEndpoint === undefined ? undefined : new BeaconClient(node, now(), proverOf(identity, crypto)),
+      beacon:
+        beaconEndpoint === undefined ? undefined : new BeaconClient(node, now(), proverOf(identity, client, crypto)),
       trust: book,
       audit: auditLog,
     },
@@ -214,8 +215,12 @@ function running(options: UpOptions, node: NodeId, backend: Backend, listen: End
   };
 }
 
-function proverOf(identity: Identity, crypto: NodeCrypto): BeaconProver {
-  return { publicKey: identity.publicKey, sign: (text) => crypto.ed25519Sign(identity.seed, utf8(text)) };
+function proverOf(identity: Identity, client: RegistryClient, crypto: NodeCrypto): BeaconProver {
+  return {
+    publicKey: identity.publicKey,
+    rendezvous: () => client.rendezvous,
+    sign: (text) => crypto.ed25519Sign(identity.seed, utf8(text)),
+  };
 }
 
 /**

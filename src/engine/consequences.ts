@@ -173,7 +173,10 @@ export class Consequences {
   }
 
   #handleRegistryEvent(event: RegistryEvent, now: Instant): void {
-    if (event.kind === "registered") this.#parts.introductions.registered(now);
+    if (event.kind === "registered") {
+      this.#parts.introductions.registered(now);
+      this.#parts.beacon?.registered(now);
+    }
     this.#parts.networks.handleRegistry(event, now);
     this.#parts.gate.handleRegistry(event, now);
     if (event.kind === "network") this.#parts.emit(event);

@@ -276,6 +276,11 @@ export class Networks {
     if (answer?.kind !== "done" || command.kind === "invite-to-network") return;
     if (command.kind === "respond-invite" && !command.accept) return;
     const { network } = answer;
+    if (command.kind === "delete-network") {
+      this.#replace(without(this.#memberships, network), without(this.#joined, network), now);
+      this.#parts.registry.network({ kind: "list-networks" });
+      return;
+    }
     this.#replace(new Set([...this.#memberships, network]), new Set([...this.#joined, network]), now);
     this.#parts.registry.network({ kind: "list-networks" });
     this.#refreshPeers();

@@ -112,6 +112,10 @@ export class FrameServer {
     return this.#turnsLeft < REQUESTS_PER_TURN;
   }
 
+  get isListening(): boolean {
+    return this.#server.listening;
+  }
+
   get connectionCount(): number {
     return this.#connections.size;
   }

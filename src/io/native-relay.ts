@@ -50,6 +50,11 @@ export class NativeRelay {
     return this.#handle === undefined ? 0 : checked(this.#shim.relayPort(this.#handle), "getsockname");
   }
 
+  /** The socket is there and has its port. */
+  get isOpen(): boolean {
+    return this.#handle !== undefined && this.#shim.relayPort(this.#handle) > 0;
+  }
+
   get freeSlots(): number {
     return this.#free.length;
   }

@@ -6,7 +6,7 @@ import type { DatabaseSync, StatementSync } from "node:sqlite";
 import type { WallClock } from "../base/instant.ts";
 import type { Invite, JoinRule, NetworkRecord, NewNetwork } from "../rendezvous/store.ts";
 import { type NetworkId, type NodeId, networkId, nodeId } from "../wire/ids.ts";
-import { MAX_NETWORKS } from "../wire/registry.ts";
+import { LAST_NETWORK, MAX_NETWORKS } from "../wire/registry.ts";
 
 /** Numbers given out are never given out again (AUTOINCREMENT). */
 export const NETWORK_SCHEMA = `
@@ -32,8 +32,10 @@ export class NetworkTables {
   readonly #byId: StatementSync;
   readonly #byName: StatementSync;
   readonly #all: StatementSync;
+  readonly #last: StatementSync;
+  readonly #remove: StatementSync;
+  readonly #removeInvites: StatementSync;
   readonly #addInvite: StatementSync;
-  readonly #hasInvite: StatementSync;
   readonly #invitesOf: StatementSync;
   readonly #removeInvite: StatementSync;
 
@@ -43,16 +45,19 @@ export class NetworkTables {
     this.#byId = database.prepare("SELECT * FROM network WHERE id = ?");
     this.#byName = database.prepare("SELECT * FROM network WHERE name = ?");
     this.#all = database.prepare("SELECT * FROM network ORDER BY id");
+    this.#last = database.prepare("SELECT seq FROM sqlite_sequence WHERE name = 'network'");
+    this.#remove = database.prepare("DELETE FROM network WHERE id = ?");
+    this.#removeInvites = database.prepare("DELETE FROM invite WHERE network = ?");
     this.#addInvite = database.prepare(
       "INSERT OR REPLACE INTO invite (node, network, inviter, at) VALUES (?, ?, ?, ?)",
     );
-    this.#hasInvite = database.prepare("SELECT 1 FROM invite WHERE node = ? AND network = ?");
     this.#invitesOf = database.prepare("SELECT * FROM invite WHERE node = ? ORDER BY network");
     this.#removeInvite = database.prepare("DELETE FROM invite WHERE node = ? AND network = ?");
   }
 
   add(network: NewNetwork): NetworkId | undefined {
     if (Number(this.#count.get()!["n"]) >= MAX_NETWORKS) return undefined;
+    if (Number(this.#last.get()?.["seq"] ?? 0) >= LAST_NETWORK) return undefined;
     const { name, joinRule, tokenHash, createdAt } = network;
     return networkId(Number(this.#add.run(name, joinRule, tokenHash ?? null, createdAt).lastInsertRowid));
   }
@@ -69,12 +74,14 @@ export class NetworkTables {
     return this.#all.all().map((row) => networkRecord(row)!);
   }
 
-  addInvite({ network, node, inviter, at }: Invite): void {
-    this.#addInvite.run(node, network, inviter, at);
+  /** Its members are the store's to remove. */
+  remove(network: NetworkId): void {
+    this.#remove.run(network);
+    this.#removeInvites.run(network);
   }
 
-  hasInvite(network: NetworkId, node: NodeId): boolean {
-    return this.#hasInvite.get(node, network) !== undefined;
+  addInvite({ network, node, inviter, at }: Invite): void {
+    this.#addInvite.run(node, network, inviter, at);
   }
 
   invitesOf(node: NodeId): readonly Invite[] {

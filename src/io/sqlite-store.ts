@@ -22,6 +22,8 @@ export class SqliteStore implements Store {
   readonly #maxNodes: number;
   readonly #statements: Statements;
   readonly #networks: NetworkTables;
+  /** Made with the database and kept in its backups: nodes prove themselves to it by name. 32 hex digits. */
+  readonly rendezvousId: string;
   #nodeCount: number;
   #isDirty = false;
 
@@ -30,6 +32,7 @@ export class SqliteStore implements Store {
     this.#maxNodes = maxNodes;
     this.#statements = prepareStatements(database);
     this.#networks = new NetworkTables(database);
+    this.rendezvousId = database.prepare("SELECT id FROM rendezvous").get()!["id"] as string;
     this.#nodeCount = this.#countNodes();
   }
 
@@ -217,13 +220,15 @@ export class SqliteStore implements Store {
     return this.#networks.all();
   }
 
+  removeNetwork(network: NetworkId): void {
+    this.#begin();
+    this.#statements.removeMembers.run(network);
+    this.#networks.remove(network);
+  }
+
   addInvite(invite: Invite): void {
     this.#begin();
     this.#networks.addInvite(invite);
-  }
-
-  hasInvite(network: NetworkId, node: NodeId): boolean {
-    return this.#networks.hasInvite(network, node);
   }
 
   invitesOf(node: NodeId): readonly Invite[] {
@@ -291,6 +296,12 @@ const SCHEMA = `
   CREATE INDEX member_by_network ON member (network, node);
 `;
 
+/** One row. */
+const RENDEZVOUS_SCHEMA = `
+  CREATE TABLE rendezvous (id TEXT NOT NULL) STRICT;
+  INSERT INTO rendezvous (id) VALUES (lower(hex(randomblob(16))));
+`;
+
 const NODE_COLUMNS = [
   "public_key",
   "hostname",
@@ -340,6 +351,7 @@ function prepareStatements(database: DatabaseSync) {
     membersOf: sql("SELECT node FROM member WHERE network = ? ORDER BY node"),
     countMembers: sql("SELECT count(*) AS n FROM member WHERE network = ?"),
     addMember: sql("INSERT OR IGNORE INTO member (node, network) VALUES (?, ?)"),
+    removeMembers: sql("DELETE FROM member WHERE network = ?"),
     removeMember: sql("DELETE FROM member WHERE node = ? AND network = ?"),
   };
 }
@@ -433,8 +445,8 @@ function prepareDatabase(database: DatabaseSync, file: string): void {
   database.exec(`PRAGMA cache_size = -${CACHE_KIB}`);
   const version = number(database.prepare("PRAGMA user_version").get()!, "user_version");
   if (version > SCHEMA_VERSION) throw newerSchema(file, version);
-  const missing = version === 0 ? SCHEMA + NETWORK_SCHEMA : version === 1 ? NETWORK_SCHEMA : undefined;
-  if (missing !== undefined) database.exec(`BEGIN; ${missing} PRAGMA user_version = ${SCHEMA_VERSION}; COMMIT`);
+  const missing = [SCHEMA, NETWORK_SCHEMA, RENDEZVOUS_SCHEMA].slice(version).join("");
+  if (missing !== "") database.exec(`BEGIN; ${missing} PRAGMA user_version = ${SCHEMA_VERSION}; COMMIT`);
   const check = database.prepare("PRAGMA quick_check(1)").get() as Row;
   if (check["quick_check"] !== "ok") throw damaged(file, undefined);
 }
@@ -485,8 +497,8 @@ function unwritable(path: string, cause: unknown): PilotError {
 }
 
 const NO_TEXTS: readonly string[] = [];
-/** 2 added networks and invitations. */
-export const SCHEMA_VERSION = 2;
+/** 2 added networks and invitations, 3 the id of the rendezvous. */
+export const SCHEMA_VERSION = 3;
 /** SQLite's default. */
 const CHECKPOINT_PAGES = 1000;
 /** Of the database in memory, at most: what is asked for most must not be read from the system again each time. */

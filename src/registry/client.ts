@@ -71,6 +71,7 @@ export class RegistryClient {
   #stateError: string | undefined;
   #stateSince: Instant = instant(0);
   #node: NodeId | undefined;
+  #rendezvous: string | undefined;
   #isConnected = false;
   #wantsDisconnect = false;
   #inFlight: InFlight | undefined;
@@ -127,6 +128,11 @@ export class RegistryClient {
   /** The number that the registry gave us last. */
   get node(): NodeId | undefined {
     return this.#node;
+  }
+
+  /** The rendezvous that the last registration was with, if it has an id. */
+  get rendezvous(): string | undefined {
+    return this.#rendezvous;
   }
 
   /** The reply is overdue, or came unasked: nothing on this connection can be matched any more. */
@@ -345,6 +351,7 @@ export class RegistryClient {
       return;
     }
     this.#node = event.node;
+    this.#rendezvous = event.rendezvous;
     this.#registerAt = this.#toldListen === this.#listen ? undefined : this.#now;
     this.#registeredAt = this.#now;
     this.#registerBackoffMs = FIRST_BACKOFF_MS;

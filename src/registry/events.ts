@@ -2,6 +2,7 @@
  * What a registry's replies mean, as events for the engine. A registry may lie or be broken: every field is checked, an
  * answer about another node than the one asked for is a failure, and lists are cut to what a correct registry could send.
  */
+import { fromHex } from "../base/bytes.ts";
 import type { Endpoint } from "../base/endpoint.ts";
 import type { WallClock } from "../base/instant.ts";
 import { type NetworkId, type NodeId, networkId, type PilotAddress } from "../wire/ids.ts";
@@ -15,6 +16,7 @@ import {
   nodeField,
   objectsField,
   publicKeyField,
+  RENDEZVOUS_ID_BYTES,
   type RegistryMessage,
   textField,
   textsField,
@@ -44,6 +46,8 @@ export type RegistryEvent =
       readonly hostnameError?: string;
       /** Where the registry will send others. */
       readonly observed: Endpoint | undefined;
+      /** Which rendezvous this is, if it says so: 32 hex digits. */
+      readonly rendezvous: string | undefined;
     }
   | {
       readonly kind: "looked-up";
@@ -121,7 +125,13 @@ export function registeredEvent(reply: RegistryMessage): Extract<RegistryEvent, 
     ...(hostname !== undefined && isHostname(hostname) ? { hostname } : {}),
     ...(hostnameError === undefined ? {} : { hostnameError }),
     observed: endpointField(reply, "observed_addr"),
+    rendezvous: rendezvousField(reply),
   };
+}
+
+function rendezvousField(reply: RegistryMessage): string | undefined {
+  const text = textField(reply, "rendezvous_id", 2 * RENDEZVOUS_ID_BYTES);
+  return text !== undefined && fromHex(text)?.length === RENDEZVOUS_ID_BYTES ? text : undefined;
 }
 
 /** Everything that waited at the registry. The lists are emptied by being read, so nothing readable may be left out. */

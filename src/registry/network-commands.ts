@@ -24,6 +24,7 @@ export type NetworkCommand =
       /** The registry operator's. */
       readonly adminToken: string;
     }
+  | { readonly kind: "delete-network"; readonly network: NetworkId; readonly adminToken: string }
   | { readonly kind: "join-network"; readonly network: NetworkId; readonly token?: string }
   | { readonly kind: "leave-network"; readonly network: NetworkId }
   | { readonly kind: "invite-to-network"; readonly network: NetworkId; readonly node: NodeId }
@@ -51,6 +52,8 @@ export interface InviteListing {
   readonly name: string | undefined;
   readonly inviter: NodeId;
   readonly at: WallClock;
+  /** Undefined when the registry does not say that it ends. */
+  readonly expires: WallClock | undefined;
 }
 
 /** By the command: a list, or the network that was created, entered, left. */
@@ -77,6 +80,7 @@ export function networkCommandKey(command: NetworkCommand): string {
   switch (command.kind) {
     case "join-network":
     case "leave-network":
+    case "delete-network":
       return `membership ${command.network}`;
     case "create-network":
       return `${command.kind} ${command.name}`;
@@ -94,6 +98,7 @@ export function networkCommandKey(command: NetworkCommand): string {
 /** The request's type; success replies have it with `_ok`. */
 export const NETWORK_REQUEST_TYPES = {
   "create-network": "create_network",
+  "delete-network": "delete_network",
   "join-network": "join_network",
   "leave-network": "leave_network",
   "invite-to-network": "invite_to_network",
@@ -115,6 +120,8 @@ export function networkRequest(
       const withToken = token === undefined ? {} : { token };
       return { type, node_id: local, name, join_rule: joinRule, admin_token: adminToken, ...withToken };
     }
+    case "delete-network":
+      return { type, network_id: command.network, admin_token: command.adminToken };
     case "join-network": {
       const signature = sign(signedText.joinNetwork(local, command.network));
       const withToken = command.token === undefined ? {} : { token: command.token };
@@ -189,7 +196,9 @@ function inviteListing(listed: RegistryMessage): InviteListing[] {
   const inviter = nodeField(listed, "inviter_id");
   if (network === undefined || inviter === undefined) return [];
   const at = ((integerField(listed, "timestamp") ?? 0) * 1000) as WallClock;
-  return [{ network, name: textField(listed, "network_name", MAX_NAME_CHARS), inviter, at }];
+  const expiresS = integerField(listed, "expires");
+  const expires = expiresS === undefined ? undefined : ((expiresS * 1000) as WallClock);
+  return [{ network, name: textField(listed, "network_name", MAX_NAME_CHARS), inviter, at, expires }];
 }
 
 const MAX_NAME_CHARS = 63;

@@ -25,15 +25,16 @@ import {
   type RequestContext,
   type RequestHandler,
   refusal,
+  signedAbout,
   signer,
 } from "./request-context.ts";
 import type { NodeRecord } from "./store.ts";
 
 export const DIRECTORY_REQUESTS: Record<string, RequestHandler> = {
   lookup,
-  resolve,
+  resolve: signedAbout("requester_id", targetIn, signedText.resolve, resolve),
   resolve_hostname: resolveHostname,
-  punch,
+  punch: signedAbout("requester_id", punchedIn, (_, { a, b }) => signedText.punch(a, b), punch),
   beacon_register: beaconRegister,
   beacon_list: beaconList,
 };
@@ -78,12 +79,12 @@ export function located(target: NodeRecord, context: RequestContext): Reply {
   return endpoint === undefined ? {} : { real_addr: endpoint };
 }
 
-function resolve(message: RegistryMessage, context: RequestContext): Reply {
-  const node = nodeField(message, "node_id");
-  if (node === undefined) return refusal(REQUEST_FAILED);
-  const checked = signer(message, "requester_id", (requester) => signedText.resolve(requester, node), context);
-  if ("refused" in checked) return checked.refused;
-  const target = locatable(node, checked.node.node, context);
+function targetIn(message: RegistryMessage): NodeId | undefined {
+  return nodeField(message, "node_id");
+}
+
+function resolve(requester: NodeRecord, node: NodeId, _message: RegistryMessage, context: RequestContext): Reply {
+  const target = locatable(node, requester.node, context);
   if (target === undefined) return refusal(REQUEST_FAILED);
   return {
     type: "resolve_ok",
@@ -125,13 +126,18 @@ function resolveHostname(message: RegistryMessage, context: RequestContext): Rep
   };
 }
 
-function punch(message: RegistryMessage, context: RequestContext): Reply {
+interface Punched {
+  readonly a: NodeId;
+  readonly b: NodeId;
+}
+
+function punchedIn(message: RegistryMessage): Punched | undefined {
   const a = nodeField(message, "node_a");
   const b = nodeField(message, "node_b");
-  if (a === undefined || b === undefined) return refusal(REQUEST_FAILED);
-  const checked = signer(message, "requester_id", () => signedText.punch(a, b), context);
-  if ("refused" in checked) return checked.refused;
-  const requester = checked.node.node;
+  return a === undefined || b === undefined ? undefined : { a, b };
+}
+
+function punch({ node: requester }: NodeRecord, { a, b }: Punched, _: RegistryMessage, context: RequestContext): Reply {
   if (requester !== a && requester !== b) return refusal(REQUEST_FAILED);
   const ends = [locatable(a, requester, context), locatable(b, requester, context)];
   const addresses = ends.map((end) => (end === undefined ? undefined : liveEndpoint(end, context)));

@@ -4,7 +4,7 @@
  */
 import { toHex } from "../base/bytes.ts";
 import { type NetworkId, type NodeId, networkId, nodeId } from "../wire/ids.ts";
-import { MAX_NETWORKS } from "../wire/registry.ts";
+import { LAST_NETWORK, MAX_NETWORKS } from "../wire/registry.ts";
 import type { InboxItem, Invite, NetworkRecord, NewNetwork, NewNode, NodeRecord, Store } from "./store.ts";
 
 export class MemoryStore implements Store {
@@ -27,6 +27,7 @@ export class MemoryStore implements Store {
   readonly #invites = new Map<NodeId, Map<NetworkId, Invite>>();
   #lastNode = 0;
   #lastSerial = 0;
+  #lastNetwork = 0;
 
   constructor(maxNodes = 1_000_000) {
     this.#maxNodes = maxNodes;
@@ -133,8 +134,8 @@ export class MemoryStore implements Store {
   }
 
   addNetwork(added: NewNetwork): NetworkId | undefined {
-    if (this.#networks.size >= MAX_NETWORKS) return undefined;
-    const network = networkId(this.#networks.size + 1);
+    if (this.#networks.size >= MAX_NETWORKS || this.#lastNetwork >= LAST_NETWORK) return undefined;
+    const network = networkId(++this.#lastNetwork);
     this.#networks.set(network, { ...added, network });
     return network;
   }
@@ -151,13 +152,15 @@ export class MemoryStore implements Store {
     return [...this.#networks.values()];
   }
 
+  removeNetwork(network: NetworkId): void {
+    this.#networks.delete(network);
+    this.#members.delete(network);
+    for (const invites of this.#invites.values()) invites.delete(network);
+  }
+
   addInvite(invite: Invite): void {
     const invites = this.#invites.get(invite.node) ?? new Map<NetworkId, Invite>();
     this.#invites.set(invite.node, invites.set(invite.network, invite));
-  }
-
-  hasInvite(network: NetworkId, node: NodeId): boolean {
-    return this.#invites.get(node)?.has(network) ?? false;
   }
 
   invitesOf(node: NodeId): readonly Invite[] {

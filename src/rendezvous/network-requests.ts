@@ -1,7 +1,8 @@
 /**
- * Requests about networks: create_network, join_network, leave_network, invite_to_network, poll_invites, respond_invite,
- * list_networks, list_nodes (pilot protocol §6.2, §6.3). A network groups nodes: members may locate each other and see
- * the list of members, nobody else may. Creating takes the operator's admin token; joining goes by the network's rule.
+ * Requests about networks: create_network, delete_network, join_network, leave_network, invite_to_network, poll_invites,
+ * respond_invite, list_networks, list_nodes (pilot protocol §6.2, §6.3). A network groups nodes: members may locate each
+ * other and see the list of members, nobody else may. Creating and deleting take the operator's admin token; joining goes
+ * by the network's rule. An invitation that nobody answered ends after some days: it is as if it had never been made.
  *
  * A network that does not exist and one that may not be entered get the same refusal. Members are not told to others,
  * but that a network exists is (list_networks), as in the reference: programs must be able to tell "no such network"
@@ -28,17 +29,20 @@ import {
   type RequestContext,
   type RequestHandler,
   refusal,
+  signedAbout,
+  signedBy,
   signer,
 } from "./request-context.ts";
-import type { JoinRule, NetworkRecord, NodeRecord } from "./store.ts";
+import type { Invite, JoinRule, NetworkRecord, NodeRecord } from "./store.ts";
 
 export const NETWORK_REQUESTS: Record<string, RequestHandler> = {
   create_network: createNetwork,
-  join_network: joinNetwork,
-  leave_network: leaveNetwork,
-  invite_to_network: inviteToNetwork,
-  poll_invites: pollInvites,
-  respond_invite: respondInvite,
+  delete_network: deleteNetwork,
+  join_network: signedAbout("node_id", networkIn, signedText.joinNetwork, joinNetwork),
+  leave_network: signedAbout("node_id", networkIn, signedText.leaveNetwork, leaveNetwork),
+  invite_to_network: signedAbout("inviter_id", invitedIn, invitationText, inviteToNetwork),
+  poll_invites: signedBy("node_id", signedText.pollInvites, pollInvites),
+  respond_invite: signedAbout("node_id", networkIn, signedText.respondInvite, respondInvite),
   list_networks: listNetworks,
   list_nodes: listNodes,
 };
@@ -62,19 +66,29 @@ function createNetwork(message: RegistryMessage, context: RequestContext): Reply
   return { type: "create_network_ok", network_id: network, name, join_rule: joinRule };
 }
 
-function joinNetwork(message: RegistryMessage, context: RequestContext): Reply {
-  const checked = memberRequest(message, signedText.joinNetwork, context);
-  if ("refused" in checked) return checked.refused;
-  const { node } = checked.node;
-  const network = context.store.networkById(checked.network);
-  if (isMember(checked.network, node, context)) return joined(checked.network, node);
+/** Its members are in it no longer, its invitations are void, and its number is never given out again. */
+function deleteNetwork(message: RegistryMessage, context: RequestContext): Reply {
+  if (!isAdmin(message, context)) return refusal(ADMIN_REQUIRED);
+  const network = networkIn(message);
+  if (network === undefined || context.store.networkById(network) === undefined) return refusal("network not found");
+  context.store.removeNetwork(network);
+  return { type: "delete_network_ok", network_id: network };
+}
+
+function networkIn(message: RegistryMessage): NetworkId | undefined {
+  return networkField(message, "network_id");
+}
+
+function joinNetwork({ node }: NodeRecord, asked: NetworkId, message: RegistryMessage, context: RequestContext): Reply {
+  const network = context.store.networkById(asked);
+  if (isMember(asked, node, context)) return joined(asked, node);
   if (network === undefined || !mayJoin(message, network, node, context)) return refusal(REQUEST_FAILED);
-  if (!addMember(network.network, node, context)) return refusal(TOO_MANY);
-  return joined(network.network, node);
+  if (!addMember(asked, node, context)) return refusal(TOO_MANY);
+  return joined(asked, node);
 }
 
 function mayJoin(message: RegistryMessage, network: NetworkRecord, node: NodeId, context: RequestContext): boolean {
-  if (context.store.hasInvite(network.network, node)) return true;
+  if (isInvited(network.network, node, context)) return true;
   if (network.joinRule === "open" || isAdmin(message, context)) return true;
   const token = tokenIn(message);
   if (network.joinRule !== "token" || network.tokenHash === undefined || token === undefined) return false;
@@ -83,26 +97,38 @@ function mayJoin(message: RegistryMessage, network: NetworkRecord, node: NodeId,
 }
 
 /** Leaving a network that one is not in is no error: a repeated request must succeed. */
-function leaveNetwork(message: RegistryMessage, context: RequestContext): Reply {
-  const checked = memberRequest(message, signedText.leaveNetwork, context);
-  if ("refused" in checked) return checked.refused;
-  context.store.removeMember(checked.network, checked.node.node);
-  return { type: "leave_network_ok", network_id: checked.network };
+function leaveNetwork({ node }: NodeRecord, network: NetworkId, _: RegistryMessage, { store }: RequestContext): Reply {
+  store.removeMember(network, node);
+  return { type: "leave_network_ok", network_id: network };
+}
+
+interface Invited {
+  readonly network: NetworkId;
+  readonly target: NodeId;
+}
+
+function invitedIn(message: RegistryMessage): Invited | undefined {
+  const network = networkIn(message);
+  const target = nodeField(message, "target_node_id");
+  return network === undefined || target === undefined ? undefined : { network, target };
+}
+
+function invitationText(inviter: NodeId, { network, target }: Invited): string {
+  return signedText.invite(inviter, network, target);
 }
 
 /** Members invite, into networks of any rule: an invitation also stands in for a token. */
-function inviteToNetwork(message: RegistryMessage, context: RequestContext): Reply {
-  const network = networkField(message, "network_id");
-  const target = nodeField(message, "target_node_id");
-  if (network === undefined || target === undefined) return refusal(REQUEST_FAILED);
-  const checked = signer(message, "inviter_id", (inviter) => signedText.invite(inviter, network, target), context);
-  if ("refused" in checked) return checked.refused;
-  const inviter = checked.node.node;
+function inviteToNetwork(
+  { node: inviter }: NodeRecord,
+  { network, target }: Invited,
+  _message: RegistryMessage,
+  context: RequestContext,
+): Reply {
   if (!isMember(network, inviter, context)) return refusal(REQUEST_FAILED);
-  if (context.store.nodeById(target) === undefined) return nodeNotFound(target);
+  if (context.store.keyOf(target) === undefined) return nodeNotFound(target);
   if (isMember(network, target, context)) return refusal(`node ${target} is already a member`);
-  const isNew = !context.store.hasInvite(network, target);
-  if (isNew && context.store.invitesOf(target).length >= MAX_INVITES_WAITING) {
+  const isNew = !isInvited(network, target, context);
+  if (isNew && currentInvites(target, context).length >= MAX_INVITES_WAITING) {
     return refusal("rate limited: too many invitations wait there");
   }
   context.store.addInvite({ network, node: target, inviter, at: context.wall });
@@ -110,27 +136,41 @@ function inviteToNetwork(message: RegistryMessage, context: RequestContext): Rep
 }
 
 /** Invitations wait until they are answered, so a reply that gets lost loses nothing. */
-function pollInvites(message: RegistryMessage, context: RequestContext): Reply {
-  const checked = signer(message, "node_id", signedText.pollInvites, context);
-  if ("refused" in checked) return checked.refused;
-  const invites = context.store.invitesOf(checked.node.node).map((invite) => ({
+function pollInvites({ node }: NodeRecord, _message: RegistryMessage, context: RequestContext): Reply {
+  const invites = currentInvites(node, context).map((invite) => ({
     network_id: invite.network,
     network_name: context.store.networkById(invite.network)?.name ?? "",
     inviter_id: invite.inviter,
     timestamp: Math.floor(invite.at / 1000),
+    expires: Math.floor((invite.at + context.inviteLifeMs) / 1000),
   }));
   return { type: "poll_invites_ok", invites };
 }
 
-function respondInvite(message: RegistryMessage, context: RequestContext): Reply {
-  const checked = memberRequest(message, signedText.respondInvite, context);
-  if ("refused" in checked) return checked.refused;
+function respondInvite(
+  { node }: NodeRecord,
+  network: NetworkId,
+  message: RegistryMessage,
+  context: RequestContext,
+): Reply {
   const accept = booleanField(message, "accept");
-  const { network, node } = checked;
-  if (accept === undefined || !context.store.hasInvite(network, node.node)) return refusal(REQUEST_FAILED);
-  if (!accept) context.store.removeInvite(network, node.node);
-  else if (!addMember(network, node.node, context)) return refusal(TOO_MANY);
+  if (accept === undefined || !isInvited(network, node, context)) return refusal(REQUEST_FAILED);
+  if (!accept) context.store.removeInvite(network, node);
+  else if (!addMember(network, node, context)) return refusal(TOO_MANY);
   return { type: "respond_invite_ok", network_id: network, accept };
+}
+
+/** Those that still stand; the others go as they are met. */
+function currentInvites(node: NodeId, context: RequestContext): readonly Invite[] {
+  return context.store.invitesOf(node).filter((invite) => {
+    if (context.wall - invite.at < context.inviteLifeMs) return true;
+    context.store.removeInvite(invite.network, node);
+    return false;
+  });
+}
+
+function isInvited(network: NetworkId, node: NodeId, context: RequestContext): boolean {
+  return currentInvites(node, context).some((invite) => invite.network === network);
 }
 
 function listNetworks(_message: RegistryMessage, context: RequestContext): Reply {
@@ -154,7 +194,7 @@ function listNetworks(_message: RegistryMessage, context: RequestContext): Reply
 
 /** For members, who sign, and for the operator. */
 function listNodes(message: RegistryMessage, context: RequestContext): Reply {
-  const network = networkField(message, "network_id");
+  const network = networkIn(message);
   if (network === undefined) return refusal(REQUEST_FAILED);
   if (!isAdmin(message, context)) {
     const checked = signer(message, "node_id", (node) => signedText.listNodes(node, network), context);
@@ -177,18 +217,6 @@ function listedMember(network: NetworkId, member: NodeRecord, context: RequestCo
     ...named(member),
     ...(member.isPublic ? located(member, context) : {}),
   };
-}
-
-/** The network and the node that signed for it. */
-function memberRequest(
-  message: RegistryMessage,
-  text: (node: NodeId, network: NetworkId) => string,
-  context: RequestContext,
-): { readonly network: NetworkId; readonly node: NodeRecord } | { readonly refused: Reply } {
-  const network = networkField(message, "network_id");
-  if (network === undefined) return { refused: refusal(REQUEST_FAILED) };
-  const checked = signer(message, "node_id", (node) => text(node, network), context);
-  return "refused" in checked ? checked : { network, node: checked.node };
 }
 
 function isMember(network: NetworkId, node: NodeId, context: RequestContext): boolean {

@@ -13,6 +13,8 @@ import type { NodeId } from "../wire/ids.ts";
 
 export interface NodeProofParts {
   readonly crypto: Crypto;
+  /** Which rendezvous this is: its registry told the nodes the same. */
+  readonly rendezvous: string;
   /** The key registered for a number. */
   keyOf(node: NodeId): Uint8Array | undefined;
 }
@@ -35,7 +37,7 @@ export class NodeProofs {
     const period = periodOf(now);
     const isOurs = [period, period - 1].some((at) => equalBytes(this.#cookie(node, source, at), claim.cookie));
     if (!isOurs) return "stale-cookie";
-    const text = utf8(beaconProofText(node, claim.cookie));
+    const text = utf8(beaconProofText(node, this.#parts.rendezvous, claim.cookie));
     return this.#parts.crypto.ed25519Verify(registered, text, claim.signature) ? "proven" : "bad-signature";
   }
 

@@ -14,20 +14,18 @@ import {
   textsField,
 } from "../wire/registry.ts";
 import { hostnameTaken, takeHostname } from "./hostnames.ts";
-import { type Reply, type RequestContext, type RequestHandler, refusal, signer } from "./request-context.ts";
+import { type Reply, type RequestContext, type RequestHandler, refusal, signedBy } from "./request-context.ts";
+import type { NodeRecord } from "./store.ts";
 
 export const PROFILE_REQUESTS: Record<string, RequestHandler> = {
-  set_hostname: setHostname,
-  set_visibility: setVisibility,
-  set_tags: setTags,
-  set_task_exec: setTaskExec,
+  set_hostname: signedBy("node_id", signedText.setHostname, setHostname),
+  set_visibility: signedBy("node_id", signedText.setVisibility, setVisibility),
+  set_tags: signedBy("node_id", signedText.setTags, setTags),
+  set_task_exec: signedBy("node_id", signedText.setTaskExec, setTaskExec),
 };
 
 /** The empty name gives the name up. */
-function setHostname(message: RegistryMessage, context: RequestContext): Reply {
-  const checked = signer(message, "node_id", signedText.setHostname, context);
-  if ("refused" in checked) return checked.refused;
-  const { node } = checked;
+function setHostname(node: NodeRecord, message: RegistryMessage, context: RequestContext): Reply {
   const hostname = message["hostname"];
   if (typeof hostname !== "string") return refusal(REQUEST_FAILED);
   if (hostname !== "" && !isHostname(hostname)) return refusal("invalid hostname");
@@ -36,33 +34,27 @@ function setHostname(message: RegistryMessage, context: RequestContext): Reply {
   return { type: "set_hostname_ok", node_id: node.node, hostname };
 }
 
-function setVisibility(message: RegistryMessage, context: RequestContext): Reply {
-  const checked = signer(message, "node_id", signedText.setVisibility, context);
-  if ("refused" in checked) return checked.refused;
+function setVisibility(node: NodeRecord, message: RegistryMessage, context: RequestContext): Reply {
   const isPublic = booleanField(message, "public");
   if (isPublic === undefined) return refusal(REQUEST_FAILED);
-  context.store.updateNode({ ...checked.node, isPublic });
+  context.store.updateNode({ ...node, isPublic });
   return {
     type: "set_visibility_ok",
-    node_id: checked.node.node,
+    node_id: node.node,
     visibility: isPublic ? "public" : "private",
   };
 }
 
-function setTags(message: RegistryMessage, context: RequestContext): Reply {
-  const checked = signer(message, "node_id", signedText.setTags, context);
-  if ("refused" in checked) return checked.refused;
+function setTags(node: NodeRecord, message: RegistryMessage, context: RequestContext): Reply {
   const tags = textsField(message, "tags", MAX_TAGS, MAX_TAG_CHARS);
   if (tags === undefined) return refusal("invalid tags");
-  context.store.updateNode({ ...checked.node, tags });
-  return { type: "set_tags_ok", node_id: checked.node.node, tags };
+  context.store.updateNode({ ...node, tags });
+  return { type: "set_tags_ok", node_id: node.node, tags };
 }
 
-function setTaskExec(message: RegistryMessage, context: RequestContext): Reply {
-  const checked = signer(message, "node_id", signedText.setTaskExec, context);
-  if ("refused" in checked) return checked.refused;
+function setTaskExec(node: NodeRecord, message: RegistryMessage, context: RequestContext): Reply {
   const taskExec = booleanField(message, "enabled");
   if (taskExec === undefined) return refusal(REQUEST_FAILED);
-  context.store.updateNode({ ...checked.node, taskExec });
-  return { type: "set_task_exec_ok", node_id: checked.node.node, enabled: taskExec };
+  context.store.updateNode({ ...node, taskExec });
+  return { type: "set_task_exec_ok", node_id: node.node, enabled: taskExec };
 }

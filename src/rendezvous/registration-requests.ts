@@ -29,6 +29,7 @@ import {
   type RequestHandler,
   refusal,
   SIGNATURE_REQUIRED,
+  signedBy,
   signer,
 } from "./request-context.ts";
 import type { NewNode, NodeRecord } from "./store.ts";
@@ -36,8 +37,8 @@ import type { NewNode, NodeRecord } from "./store.ts";
 export const REGISTRATION_REQUESTS: Record<string, RequestHandler> = {
   register,
   heartbeat,
-  rotate_key: rotateKey,
-  deregister,
+  rotate_key: signedBy("node_id", signedText.rotateKey, rotateKey),
+  deregister: signedBy("node_id", signedText.deregister, deregister),
 };
 
 function register(message: RegistryMessage, context: RequestContext): Reply {
@@ -59,7 +60,7 @@ function register(message: RegistryMessage, context: RequestContext): Reply {
   const stored: NodeRecord = { ...withKey, node, hostname: name.hostname ?? withKey.hostname };
   context.store.updateNode(stored);
   context.live.heard(node, context.now);
-  return registerReply(stored, name);
+  return registerReply(stored, name, context);
 }
 
 /** Both signed values are those of the request, byte for byte. */
@@ -111,7 +112,7 @@ function claimedHostname(message: RegistryMessage, node: NodeId, context: Reques
   return takeHostname(hostname, node, context) ? { hostname } : { hostnameError: hostnameTaken(hostname) };
 }
 
-function registerReply(record: NodeRecord, name: NameClaim): Reply {
+function registerReply(record: NodeRecord, name: NameClaim, { rendezvousId }: RequestContext): Reply {
   return {
     type: "register_ok",
     node_id: record.node,
@@ -120,6 +121,7 @@ function registerReply(record: NodeRecord, name: NameClaim): Reply {
     public_key: encodeKey(record.publicKey),
     protocol_version: 1,
     ...(record.endpoint === undefined ? {} : { observed_addr: formatEndpoint(record.endpoint) }),
+    ...(rendezvousId === undefined ? {} : { rendezvous_id: rendezvousId }),
     ...(name.hostname === undefined ? {} : { hostname: name.hostname }),
     ...(name.hostnameError === undefined ? {} : { hostname_error: name.hostnameError }),
   };
@@ -142,12 +144,9 @@ function heartbeat(message: RegistryMessage, context: RequestContext): Reply {
   return { type: "heartbeat_ok", time: Math.floor(context.wall / 1000) };
 }
 
-function rotateKey(message: RegistryMessage, context: RequestContext): Reply {
-  const checked = signer(message, "node_id", signedText.rotateKey, context);
-  if ("refused" in checked) return checked.refused;
+function rotateKey(node: NodeRecord, message: RegistryMessage, context: RequestContext): Reply {
   const publicKey = publicKeyField(message, "new_public_key");
   if (publicKey === undefined || context.store.nodeByKey(publicKey) !== undefined) return refusal(REQUEST_FAILED);
-  const { node } = checked;
   context.store.updateNode({ ...node, publicKey, keySince: context.wall });
   return {
     type: "rotate_key_ok",
@@ -158,10 +157,7 @@ function rotateKey(message: RegistryMessage, context: RequestContext): Reply {
 }
 
 /** Takes the node out of the directory and frees its name; its number, key and pairs stay. */
-function deregister(message: RegistryMessage, context: RequestContext): Reply {
-  const checked = signer(message, "node_id", signedText.deregister, context);
-  if ("refused" in checked) return checked.refused;
-  const { node } = checked;
+function deregister(node: NodeRecord, _message: RegistryMessage, context: RequestContext): Reply {
   context.live.forget(node.node);
   context.store.updateNode({ ...node, endpoint: undefined, relayOnly: false, lanAddrs: [], hostname: undefined });
   return { type: "deregister_ok" };

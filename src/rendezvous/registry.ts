@@ -30,8 +30,12 @@ export interface RegistryOptions {
   readonly crypto: Crypto;
   readonly startedAt: Instant;
   readonly startedAtWall: WallClock;
+  /** Told to every node, which proves its number to this rendezvous' beacon with it. */
+  readonly rendezvousId?: string;
   /** Lets a beacon on another address than the asking one be listed. */
   readonly adminToken?: string;
+  /** How long an invitation into a network waits for its answer; 30 days unless told. */
+  readonly inviteLifeMs?: number;
   readonly limits?: Partial<RegistryLimits>;
 }
 
@@ -114,6 +118,8 @@ export class RegistryServer {
       tokenAttempts: this.#tokenAttempts,
       startedAtWall: this.#options.startedAtWall,
       adminToken: this.#options.adminToken,
+      rendezvousId: this.#options.rendezvousId,
+      inviteLifeMs: this.#options.inviteLifeMs ?? INVITE_LIFE_MS,
       conversation,
       now,
       wall,
@@ -127,6 +133,7 @@ export class RegistryServer {
 /** Generous for a site that joins in one go, and hopeless for guessing. */
 const TOKEN_ATTEMPTS: RateLimit = { perSecond: 1, burst: 200 };
 const MAX_NOTICES = 1024;
+const INVITE_LIFE_MS = 30 * 24 * 3_600_000;
 
 /** By `type` of the request. A map, not an object: a request must not reach inherited names. */
 const REQUEST_HANDLERS = new Map<string, RequestHandler>(

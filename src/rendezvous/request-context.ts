@@ -40,6 +40,9 @@ export interface RequestContext {
   readonly tokenAttempts: SourceLimits;
   readonly startedAtWall: WallClock;
   readonly adminToken: string | undefined;
+  readonly rendezvousId: string | undefined;
+  /** How long an invitation waits for its answer. */
+  readonly inviteLifeMs: number;
   readonly conversation: Conversation;
   readonly now: Instant;
   readonly wall: WallClock;
@@ -62,6 +65,33 @@ export function nodeNotFound(node: number): Reply {
 /** A node's address on the network that everybody belongs to. */
 export function backboneAddress(node: NodeId): string {
   return formatPilotAddress({ network: networkId(0), node });
+}
+
+/** A request that the node named in `field` must have signed. */
+export function signedBy(
+  field: string,
+  text: (node: NodeId) => string,
+  handle: (node: NodeRecord, message: RegistryMessage, context: RequestContext) => Reply,
+): RequestHandler {
+  return (message, context) => {
+    const checked = signer(message, field, text, context);
+    return "refused" in checked ? checked.refused : handle(checked.node, message, context);
+  };
+}
+
+/** The same where the signature also covers what the request is about: a peer, a network. */
+export function signedAbout<Subject>(
+  field: string,
+  subjectOf: (message: RegistryMessage) => Subject | undefined,
+  text: (node: NodeId, subject: Subject) => string,
+  handle: (node: NodeRecord, subject: Subject, message: RegistryMessage, context: RequestContext) => Reply,
+): RequestHandler {
+  return (message, context) => {
+    const subject = subjectOf(message);
+    if (subject === undefined) return refusal(REQUEST_FAILED);
+    const checked = signer(message, field, (node) => text(node, subject), context);
+    return "refused" in checked ? checked.refused : handle(checked.node, subject, message, context);
+  };
 }
 
 /** The node named in `field`, if the request carries its valid signature over `text`; else the refusal to send. */

@@ -112,9 +112,11 @@ export interface Store {
   /** By number. */
   networks(): readonly NetworkRecord[];
 
+  /** With its members and invitations. */
+  removeNetwork(network: NetworkId): void;
+
   /** One invitation per network and node; a later one replaces it. */
   addInvite(invite: Invite): void;
-  hasInvite(network: NetworkId, node: NodeId): boolean;
   /** By network. */
   invitesOf(node: NodeId): readonly Invite[];
   removeInvite(network: NetworkId, node: NodeId): void;

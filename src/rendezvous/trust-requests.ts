@@ -21,32 +21,27 @@ import {
   type RequestContext,
   type RequestHandler,
   refusal,
-  signer,
+  signedAbout,
+  signedBy,
 } from "./request-context.ts";
 import type { InboxItem, NodeRecord } from "./store.ts";
 
 export const TRUST_REQUESTS: Record<string, RequestHandler> = {
-  report_trust: reportTrust,
-  revoke_trust: revokeTrust,
+  report_trust: betweenNodes("node_id", "peer_id", signedText.reportTrust, reportTrust),
+  revoke_trust: betweenNodes("node_id", "peer_id", signedText.revokeTrust, revokeTrust),
   check_trust: checkTrust,
-  request_handshake: requestHandshakeOf,
-  poll_handshakes: pollHandshakes,
-  respond_handshake: respondHandshakeOf,
+  request_handshake: betweenNodes("from_node_id", "to_node_id", signedText.requestHandshake, requestHandshakeOf),
+  poll_handshakes: signedBy("node_id", signedText.pollHandshakes, pollHandshakes),
+  respond_handshake: betweenNodes("node_id", "peer_id", signedText.respondHandshake, respondHandshakeOf),
 };
 
-function reportTrust(message: RegistryMessage, context: RequestContext): Reply {
-  const sides = signedSides(message, "node_id", "peer_id", signedText.reportTrust, context);
-  if ("refused" in sides) return sides.refused;
-  const given = giveConsent(context.store, sides.node.node, sides.peer);
-  return given ? { type: "report_trust_ok" } : refusal(TOO_MANY);
+function reportTrust(node: NodeId, peer: NodeId, _message: RegistryMessage, { store }: RequestContext): Reply {
+  return giveConsent(store, node, peer) ? { type: "report_trust_ok" } : refusal(TOO_MANY);
 }
 
 /** An error when there was nothing to revoke, as the reference has it. */
-function revokeTrust(message: RegistryMessage, context: RequestContext): Reply {
-  const sides = signedSides(message, "node_id", "peer_id", signedText.revokeTrust, context);
-  if ("refused" in sides) return sides.refused;
-  const revoked = withdrawConsent(context.store, sides.node.node, sides.peer);
-  return revoked ? { type: "revoke_trust_ok" } : refusal(REQUEST_FAILED);
+function revokeTrust(node: NodeId, peer: NodeId, _message: RegistryMessage, { store }: RequestContext): Reply {
+  return withdrawConsent(store, node, peer) ? { type: "revoke_trust_ok" } : refusal(REQUEST_FAILED);
 }
 
 /** Unsigned in the protocol; daemons of the second generation ask this before they let a stranger's stream in. */
@@ -58,15 +53,12 @@ function checkTrust(message: RegistryMessage, context: RequestContext): Reply {
   return { type: "check_trust_ok", trusted };
 }
 
-function requestHandshakeOf(message: RegistryMessage, context: RequestContext): Reply {
-  const sides = signedSides(message, "from_node_id", "to_node_id", signedText.requestHandshake, context);
-  if ("refused" in sides) return sides.refused;
-  const from = sides.node.node;
+function requestHandshakeOf(from: NodeId, to: NodeId, message: RegistryMessage, context: RequestContext): Reply {
   const justification = textField(message, "justification", MAX_JUSTIFICATION_CHARS);
   if (message["justification"] !== undefined && justification === undefined) return refusal("invalid justification");
-  const outcome = requestHandshake(context.store, from, sides.peer, justification ?? "", context.wall);
+  const outcome = requestHandshake(context.store, from, to, justification ?? "", context.wall);
   if (outcome !== "delivered") return refusal(refusedRequest(outcome, from));
-  context.notify(sides.peer);
+  context.notify(to);
   return { type: "request_handshake_ok", status: "delivered" };
 }
 
@@ -75,10 +67,7 @@ function refusedRequest(outcome: Exclude<RequestOutcome, "delivered">, from: Nod
   return outcome === "inbox-full" ? "rate limited: too many requests wait there" : TOO_MANY;
 }
 
-function pollHandshakes(message: RegistryMessage, context: RequestContext): Reply {
-  const checked = signer(message, "node_id", signedText.pollHandshakes, context);
-  if ("refused" in checked) return checked.refused;
-  const node = checked.node.node;
+function pollHandshakes({ node }: NodeRecord, _message: RegistryMessage, context: RequestContext): Reply {
   const polled = pollInbox(context.store, node);
   const items = polled?.items ?? [];
   if (polled !== undefined) context.conversation.unconfirmedPoll = { node, lastSerial: polled.lastSerial };
@@ -103,33 +92,26 @@ function waitingResponse(item: InboxItem): Reply {
   return { from_node_id: item.from, accept: item.accept, timestamp: Math.floor(item.at / 1000) };
 }
 
-function respondHandshakeOf(message: RegistryMessage, context: RequestContext): Reply {
-  const sides = signedSides(message, "node_id", "peer_id", signedText.respondHandshake, context);
-  if ("refused" in sides) return sides.refused;
+function respondHandshakeOf(node: NodeId, peer: NodeId, message: RegistryMessage, context: RequestContext): Reply {
   const accept = booleanField(message, "accept");
   if (accept === undefined) return refusal(REQUEST_FAILED);
-  const waits = respondHandshake(context.store, sides.node.node, sides.peer, accept, context.wall);
-  if (waits) context.notify(sides.peer);
-  return { type: "respond_handshake_ok", accept, peer_id: sides.peer };
+  const waits = respondHandshake(context.store, node, peer, accept, context.wall);
+  if (waits) context.notify(peer);
+  return { type: "respond_handshake_ok", accept, peer_id: peer };
 }
 
-type Sides = { readonly node: NodeRecord; readonly peer: NodeId };
-
-/** Who signed, and the other existing node that the request is about. */
-function signedSides(
-  message: RegistryMessage,
+/** A request that one node signed, about another existing one. */
+function betweenNodes(
   nodeName: string,
   peerName: string,
   text: (node: NodeId, peer: NodeId) => string,
-  context: RequestContext,
-): Sides | { readonly refused: Reply } {
-  const peer = nodeField(message, peerName);
-  if (peer === undefined) return { refused: refusal(REQUEST_FAILED) };
-  const checked = signer(message, nodeName, (node) => text(node, peer), context);
-  if ("refused" in checked) return checked;
-  if (checked.node.node === peer) return { refused: refusal(REQUEST_FAILED) };
-  if (context.store.nodeById(peer) === undefined) return { refused: nodeNotFound(peer) };
-  return { node: checked.node, peer };
+  handle: (node: NodeId, peer: NodeId, message: RegistryMessage, context: RequestContext) => Reply,
+): RequestHandler {
+  const peerIn = (message: RegistryMessage) => nodeField(message, peerName);
+  return signedAbout(nodeName, peerIn, text, ({ node }, peer, message, context) => {
+    if (node === peer) return refusal(REQUEST_FAILED);
+    return context.store.keyOf(peer) === undefined ? nodeNotFound(peer) : handle(node, peer, message, context);
+  });
 }
 
 const TOO_MANY = "rate limited: this node trusts too many others";

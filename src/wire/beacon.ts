@@ -42,9 +42,13 @@ export const PROOF_ACCEPTED = 2;
 
 export const PROOF_COOKIE_BYTES = 16;
 
-/** What a node signs to show a beacon that it owns its number; the cookie is worth nothing at another source. */
-export function beaconProofText(node: NodeId, cookie: Uint8Array): string {
-  return `beacon_proof:${node}:${toHex(cookie)}`;
+/**
+ * What a node signs to show a beacon that it owns its number. The cookie is worth nothing from another source, and the
+ * rendezvous (its id, as the registry told it) makes the signature worth nothing at another's beacon, which could have
+ * handed on that beacon's cookie as its own.
+ */
+export function beaconProofText(node: NodeId, rendezvous: string, cookie: Uint8Array): string {
+  return `beacon_proof:${node}:${rendezvous}:${toHex(cookie)}`;
 }
 
 /** What stands behind the node of an extended discovery that would prove its number. */

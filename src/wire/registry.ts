@@ -12,6 +12,8 @@ export const MAX_FRAME_BYTES = 4 * 1024 * 1024;
 export const MAX_JUSTIFICATION_CHARS = 1024;
 /** So many a registry of ours holds: their list fits into a frame that every client accepts. */
 export const MAX_NETWORKS = 4096;
+/** Networks have 16 bits, and no number is given out twice. */
+export const LAST_NETWORK = 0xffff;
 /** Of a network's join token. */
 export const MAX_TOKEN_CHARS = 256;
 export const MAX_TAGS = 10;
@@ -129,6 +131,8 @@ export function bytesField(message: RegistryMessage, field: string, bytes: numbe
 }
 
 export const PUBLIC_KEY_BYTES = 32;
+/** Of a rendezvous of ours, which tells it with every registration; the protocol has none. */
+export const RENDEZVOUS_ID_BYTES = 16;
 export const SIGNATURE_BYTES = 64;
 
 export function publicKeyField(message: RegistryMessage, field: string): Uint8Array | undefined {

@@ -256,6 +256,26 @@ describe("trust between members", () => {
   });
 });
 
+describe("a network that the registry's operator deletes", () => {
+  it("is gone at once where he deleted it, within minutes for its members, and with it the consent it gave", () => {
+    const { network, a, b } = overlay();
+    join(network, a);
+    join(network, b);
+    a.command((engine, now) => engine.introductions.ask(b.node, "", now));
+    network.runUntil(() => a.book.stateOf(b.node) === "mutual", 40_000);
+    expect(attempt(network, a, b, OPS)).toBe("arrived");
+    a.command((engine, now) =>
+      engine.networks.request({ kind: "delete-network", network: OPS, adminToken: ADMIN_TOKEN }, now),
+    );
+    network.run(100);
+    expect(a.engine.networks.memberships()).toEqual([]);
+    network.run(190_000);
+    expect(b.engine.networks.memberships()).toEqual([]);
+    expect(b.book.stateOf(a.node)).not.toBe("mutual");
+    expect(attempt(network, b, a, OPS)).not.toBe("arrived");
+  });
+});
+
 describe("invitations", () => {
   it("let a node in that accepts, and say who invited it", () => {
     const { network, a, b } = overlay();

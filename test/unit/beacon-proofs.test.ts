@@ -7,6 +7,7 @@ import { PortableCrypto } from "../../src/tunnel/portable-crypto.ts";
 import {
   beaconProofText,
   encodeDiscover,
+  encodeProofWanted,
   encodeProvenDiscover,
   encodePunchRequest,
   encodeRelayPrefix,
@@ -22,6 +23,7 @@ const keyOf = (node: number) => {
   const seed = SEEDS.get(node);
   return seed === undefined ? undefined : crypto.ed25519PublicKey(seed);
 };
+const HERE = "00112233445566778899aabbccddeeff";
 const HOME = "198.51.100.1:4000";
 const ELSEWHERE = "203.0.113.9:4000";
 const B = "198.51.100.2:4000";
@@ -32,7 +34,7 @@ class ProofLab {
   nowMs = 1_000_000;
 
   constructor(options: BeaconOptions = {}) {
-    this.server = new BeaconServer({ proofs: { crypto, keyOf }, ...options });
+    this.server = new BeaconServer({ proofs: { crypto, rendezvous: HERE, keyOf }, ...options });
   }
 
   send(from: string, datagram: Uint8Array): Record<string, string[]> {
@@ -55,8 +57,8 @@ class ProofLab {
     return undefined;
   }
 
-  answer(node: number, from: string, cookie: Uint8Array, signedBy = node): boolean {
-    const signature = crypto.ed25519Sign(SEEDS.get(signedBy)!, utf8(beaconProofText(nodeId(node), cookie)));
+  answer(node: number, from: string, cookie: Uint8Array, signedBy = node, rendezvous = HERE): boolean {
+    const signature = crypto.ed25519Sign(SEEDS.get(signedBy)!, utf8(beaconProofText(nodeId(node), rendezvous, cookie)));
     const datagram = encodeProvenDiscover(nodeId(node), { publicKey: keyOf(node)!, cookie, signature });
     const before = this.server.counters.proofs;
     this.send(from, datagram);
@@ -223,6 +225,7 @@ test("who relays for whom is counted, for the pairs with the most bytes by name"
 describe("the client", () => {
   const prover = (seed: number) => ({
     publicKey: keyOf(seed)!,
+    rendezvous: () => HERE as string | undefined,
     sign: (text: string) => crypto.ed25519Sign(SEEDS.get(seed)!, utf8(text)),
   });
 
@@ -247,6 +250,35 @@ describe("the client", () => {
     converse(client, lab, ELSEWHERE);
     expect(lab.reach(1)).toEqual([ELSEWHERE]);
     expect(lab.server.counters.proofs).toBe(2);
+  });
+
+  test("proves nothing before the registry said whose beacon it is, and then at once", () => {
+    const lab = new ProofLab();
+    let rendezvous: string | undefined;
+    const client = new BeaconClient(nodeId(1), instant(lab.nowMs), { ...prover(1), rendezvous: () => rendezvous });
+    client.handleTimeout(instant(lab.nowMs));
+    converse(client, lab, HOME);
+    expect(lab.server.provenCount).toBe(0);
+    rendezvous = HERE;
+    client.registered(instant(lab.nowMs));
+    converse(client, lab, HOME);
+    expect(lab.server.provenCount).toBe(1);
+    client.registered(instant(lab.nowMs));
+    expect(client.pollDatagram()).toBeUndefined();
+  });
+
+  test("another rendezvous' beacon gains nothing by handing on this one's cookie", () => {
+    const lab = new ProofLab();
+    const victim = new BeaconClient(nodeId(1), instant(lab.nowMs), { ...prover(1), rendezvous: () => "ff".repeat(16) });
+    victim.handleTimeout(instant(lab.nowMs));
+    while (victim.pollDatagram() !== undefined);
+    const cookie = lab.ask(1, ELSEWHERE)!;
+    victim.handleDatagram(encodeProofWanted(cookie), instant(lab.nowMs));
+    const proof = victim.pollDatagram()!;
+    expect(proof.length).toBeGreaterThan(100);
+    lab.send(ELSEWHERE, proof);
+    expect(lab.server.counters).toMatchObject({ proofs: 0, proofsRefused: 1 });
+    expect(lab.answer(1, ELSEWHERE, cookie)).toBe(true); // signed for this one, the same cookie would have held
   });
 
   test("tries again soon when its proof got lost", () => {

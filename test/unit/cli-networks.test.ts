@@ -64,6 +64,26 @@ describe("network", () => {
     expect((await cli(["network", "create", "dev"])).code).toBe(2);
   });
 
+  it("deletes a network for who has the admin token, and says that members follow", async () => {
+    const file = join(folder, "admin");
+    writeFileSync(file, "admin");
+    let heard: unknown;
+    const remove: NetworkBackend["delete"] = async (request) => {
+      heard = request;
+      return { network: 1, name: "ops", address: null };
+    };
+    const { code, out } = await cli(["network", "delete", "ops", "--admin-token-file", file], { delete: remove });
+    expect([code, out]).toEqual([0, "deleted ops; its members lose their addresses in it within minutes\n"]);
+    expect(heard).toEqual({ network: "ops", adminToken: "admin" });
+    expect((await cli(["network", "delete", "ops"])).code).toBe(2);
+  });
+
+  it("shows who invited, when, and when the invitation ends", async () => {
+    const { out } = await cli(["network", "invites"]);
+    expect(out).toContain("1 min ago");
+    expect(out).toContain("in 1 d 0 h");
+  });
+
   it("ends with the code of a refusal", async () => {
     const refuse = async (): Promise<never> => {
       throw new PilotError("network_refused", "The registry refused: request failed", "Check it.");

@@ -86,7 +86,7 @@ describe("the admin socket", () => {
       schema: "pilot-tun/1",
       healthy: true,
       registry: { endpoint: `127.0.0.1:${registry.port}`, listening: true, connections: 1 },
-      beacon: { endpoint: `127.0.0.1:${beacon.port}`, bound: true, nodes: 0, provenNodes: 0 },
+      beacon: { endpoint: `127.0.0.1:${beacon.port}`, bound: true, answers: true, nodes: 0, provenNodes: 0 },
       store: { writable: true, nodes: 1, problem: null },
       queue: { bytes: 0, frames: 0, flows: 0 },
     });

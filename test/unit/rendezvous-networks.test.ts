@@ -11,6 +11,7 @@ import { signedText } from "../../src/wire/registry.ts";
 import { type Caller, RegistryLab, type Reply } from "../helpers/registry-caller.ts";
 
 const REFUSED = { type: "error", error: "request failed" };
+const DAY_MS = 24 * 3_600_000;
 const ADMIN = "the operator's own token";
 
 function networkLab(): RegistryLab {
@@ -143,6 +144,24 @@ describe("joining a network", () => {
     expect(join(b, 1)).toEqual(REFUSED);
   });
 
+  test("an invitation that nobody answered in time is as if it had never been made, and may be made again", () => {
+    const lab = networkLab();
+    const [a, b] = [lab.join(1), lab.join(2)];
+    create(lab, "club", "invite", { node_id: a.node });
+    invite(a, 1, b);
+    const ends = Math.floor((lab.wall + 30 * DAY_MS) / 1000);
+    expect(invites(b)).toMatchObject([{ network_id: 1, expires: ends }]);
+    lab.pass(30 * DAY_MS - 1000);
+    expect(invites(b)).toHaveLength(1);
+    lab.pass(1000);
+    expect(respond(b, 1, true)).toEqual(REFUSED);
+    expect(join(b, 1)).toEqual(REFUSED);
+    expect(invites(b)).toEqual([]);
+    expect(lab.store.invitesOf(b.node)).toEqual([]); // and takes no place any more
+    expect(invite(a, 1, b)).toMatchObject({ type: "invite_to_network_ok" });
+    expect(respond(b, 1, true)).toMatchObject({ accept: true });
+  });
+
   test("ends at 64 networks for one node", () => {
     const lab = networkLab();
     const a = lab.join(1);
@@ -162,6 +181,46 @@ describe("joining a network", () => {
     expect(types[99]).toBe("invite_to_network_ok");
     expect(types[100]).toBe("error");
     expect(invite(a, 1, b)["type"]).toBe("invite_to_network_ok"); // a repetition takes no new place
+  });
+});
+
+describe("deleting a network", () => {
+  const remove = (lab: RegistryLab, network: number, more: object = {}) =>
+    lab.ask({ type: "delete_network", network_id: network, admin_token: ADMIN, ...more });
+
+  test("takes the admin token, and ends what membership and invitations gave", () => {
+    const lab = networkLab();
+    const [a, b, c] = [lab.join(1), lab.join(2), lab.join(3)];
+    create(lab, "club", "invite", { node_id: a.node });
+    invite(a, 1, b);
+    respond(b, 1, true);
+    invite(a, 1, c);
+    expect(a.resolve(b)["type"]).toBe("resolve_ok");
+    expect(remove(lab, 1, { admin_token: "guess" })["error"]).toBe("admin token required");
+    expect(lab.ask({ type: "delete_network", network_id: 1 })["type"]).toBe("error");
+    expect(remove(lab, 1)).toEqual({ type: "delete_network_ok", network_id: 1 });
+    expect(a.resolve(b)).toEqual(REFUSED);
+    expect(lab.ask({ type: "lookup", node_id: b.node })).toMatchObject({ networks: [0] });
+    expect(invites(c)).toEqual([]);
+    expect(respond(c, 1, true)).toEqual(REFUSED);
+    expect(members(a, 1)).toEqual(REFUSED);
+    expect(remove(lab, 1)["error"]).toBe("network not found");
+  });
+
+  test("frees its name and never its number, in both stores", () => {
+    const dir = mkdtempSync(joinPath(tmpdir(), "rendezvous-delete-"));
+    const sqlite = SqliteStore.open(dir);
+    for (const lab of [networkLab(), new RegistryLab({ adminToken: ADMIN, store: sqlite })]) {
+      create(lab, "club", "open");
+      remove(lab, 1);
+      expect(create(lab, "club", "open")).toMatchObject({ network_id: 2 });
+    }
+    sqlite.close();
+    rmSync(dir, { recursive: true });
+  });
+
+  test("is refused for the network that everybody is in", () => {
+    expect(remove(networkLab(), 0)["type"]).toBe("error");
   });
 });
 
@@ -254,13 +313,18 @@ test("a database from before networks existed is brought up to date and keeps wh
     first.addConsent(nodeId(1), nodeId(2));
     first.close();
     const older = new DatabaseSync(joinPath(dir, DATABASE_FILE));
-    older.exec("DROP TABLE network; DROP TABLE invite; PRAGMA user_version = 1");
+    older.exec("DROP TABLE network; DROP TABLE invite; DROP TABLE rendezvous; PRAGMA user_version = 1");
     older.close();
     const opened = SqliteStore.open(dir);
     expect(opened.hasConsent(nodeId(1), nodeId(2))).toBe(true);
     const at = 1 as WallClock;
     expect(opened.addNetwork({ name: "ops", joinRule: "open", tokenHash: undefined, createdAt: at })).toBe(1);
+    const id = opened.rendezvousId;
+    expect(id).toMatch(/^[0-9a-f]{32}$/);
     opened.close();
+    const again = SqliteStore.open(dir);
+    expect(again.rendezvousId).toBe(id);
+    again.close();
   } finally {
     rmSync(dir, { recursive: true });
   }
