@@ -11,8 +11,8 @@ import { parseSize, parseSpan } from "./span.ts";
 export function addLeaseOptions(command: Command, whose: string): Command {
   return command
     .option("--ports <LIST>", `${whose}, and nothing the other way: tcp/443,udp/53,tcp/8000-8099,icmp`)
-    .option("--for <TIME>", "until then: 30m, 2h, 7d")
-    .option("--max <SIZE>", "so many bytes in both directions: 500KB, 50MB, 2GB");
+    .option("--for <TIME>", "for how long: 30m, 2h, 7d")
+    .option("--max <SIZE>", "how many bytes, in both directions together: 500KB, 50MB, 2GB");
 }
 
 /** Throws UsageError. */

@@ -102,6 +102,9 @@ async function askPeer(context: Context, { args, options }: Input): Promise<Exit
 
 function askLine(reply: TrustAskReply): string {
   const name = peerName(reply.peer);
+  if (reply.trust === "mutual" && reply.waits) {
+    return `asked ${name} ${DELIVERED[reply.delivered]} for other limits; until it answers those hold that there are`;
+  }
   if (reply.trust === "mutual") return `${name} had consented already: trust is mutual`;
   return `asked ${name} ${DELIVERED[reply.delivered]}; trust is ${reply.trust} until it answers`;
 }
@@ -129,7 +132,10 @@ function requestRow(request: TrustRequest): Cell[] {
 
 async function approvePeer(context: Context, { args, options }: Input): Promise<ExitCode> {
   const reply = await context.call("trust/approve", { peer: args[0]!, ...leaseTerms(options) });
-  context.answer(reply, () => [changeLine("approved", reply), ...leaseLines(reply.lease)]);
+  context.answer(reply, () => [
+    changeLine("approved", reply),
+    ...(reply.lease === null ? [] : [`granted: ${leaseWords(reply.lease)}`]),
+  ]);
   return EXIT.ok;
 }
 

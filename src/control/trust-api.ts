@@ -46,6 +46,8 @@ export interface TrustAskReply {
   readonly trust: PeerTrust;
   /** What holds now; null: without limits. */
   readonly lease: LeaseStatus | null;
+  /** The peer has something to answer; false when it had consented to what was asked already. */
+  readonly waits: boolean;
   /** How the question went out; `queued` when neither way worked yet and it will be sent again. */
   readonly delivered: "direct" | "registry" | "queued";
 }
@@ -73,7 +75,7 @@ export interface TrustPendingReply {
 export interface TrustChangeReply {
   readonly peer: PeerIdentity;
   readonly trust: PeerTrust;
-  /** Null: without limits. */
+  /** What this side grants; null: without limits. */
   readonly lease: LeaseStatus | null;
 }
 

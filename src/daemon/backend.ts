@@ -122,7 +122,7 @@ export class Backend implements ControlBackend {
       ...{ ...parts, ...ways, noteChange, owners: this.#owners },
       policyFile: parts.options.policy,
     });
-    this.trust = new TrustRequests({ ...parts, ...ways });
+    this.trust = new TrustRequests({ ...parts, ...ways, owners: this.#owners });
     this.why = new WhyRequests({
       ...parts,
       ...ways,

@@ -41,7 +41,7 @@ function flowStatus(flow: Flow, peer: PeerIdentity, engine: Engine, nowS: number
   };
 }
 
-function programStatus(owner: SocketOwner | undefined): ProgramStatus | null {
+export function programStatus(owner: SocketOwner | undefined): ProgramStatus | null {
   if (owner === undefined) return null;
   const program = workerOf(owner);
   const known = program && { pid: program.pid, name: program.name, unit: unitOf(program.cgroup) ?? null };

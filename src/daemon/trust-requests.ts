@@ -15,19 +15,22 @@ import type {
 } from "../control/trust-api.ts";
 import type { Engine } from "../engine/engine.ts";
 import { now, wallNow } from "../io/clock.ts";
+import type { SocketOwner } from "../policy/socket-owner.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
 import type { TrustRecord } from "../trust/trust-record.ts";
 import { NO_TERMS } from "../wire/ask-text.ts";
 import type { NodeId } from "../wire/ids.ts";
 import { serviceWords } from "../wire/services.ts";
-import { flowStatuses } from "./flow-status.ts";
-import { leaseStatus, termsOf } from "./lease-status.ts";
+import { flowStatuses, placeOf, programStatus } from "./flow-status.ts";
+import { grantStatus, leaseStatus, termsOf } from "./lease-status.ts";
+import type { SocketOwners } from "./socket-owners.ts";
 import { Waiters } from "./waiters.ts";
 
 export interface TrustRequestParts {
   readonly engine: Engine;
   readonly book: TrustBook;
   readonly connection: { readonly state: string };
+  readonly owners: Pick<SocketOwners, "find">;
   input<T>(act: (at: Instant) => T): T;
   /** Another node than this one. */
   find(text: string, signal: AbortSignal): Promise<NodeId>;
@@ -48,7 +51,7 @@ export class TrustRequests implements TrustBackend {
   }
 
   async ask(request: TrustAskRequest, signal: AbortSignal): Promise<TrustAskReply> {
-    const { engine, connection } = this.#parts;
+    const { engine, connection, book, identity } = this.#parts;
     const node = await this.#parts.find(request.peer, signal);
     const record = this.#parts.input((at) =>
       engine.introductions.ask(node, request.reason ?? "", at, termsOf(request)),
@@ -56,7 +59,10 @@ export class TrustRequests implements TrustBackend {
     if (record === undefined) throw bookFull();
     const direct = engine.linkFacts(node)?.isUp === true;
     return {
-      ...this.#change(node),
+      peer: identity(node),
+      trust: record.state,
+      lease: leaseStatus(book.get(node), engine, now()),
+      waits: record.state === "asked" || (record.state === "mutual" && record.ask?.isAnswered === false),
       delivered: direct ? "direct" : connection.state === "ok" ? "registry" : "queued",
     };
   }
@@ -113,11 +119,15 @@ export class TrustRequests implements TrustBackend {
     const node = await this.#parts.find(request.peer, signal);
     const wasUp = engine.linkFacts(node)?.isUp === true;
     const startedAt = now();
+    const programs = this.#programsOf(node);
     const acknowledged = this.#acks.wait(node, ACK_PATIENCE_MS, signal);
     const outcome = this.#parts.input((at) => engine.introductions.revoke(node, at));
     const elapsedMs = now() - startedAt;
     if (outcome === undefined) throw bookFull();
-    const cut = flowStatuses(outcome.cut.slice(0, MAX_LISTED_CUTS), this.#parts);
+    // Named now: with the acknowledgement the peer's link is gone.
+    const listed = flowStatuses(outcome.cut.slice(0, MAX_LISTED_CUTS), this.#parts);
+    const owners = await programs;
+    const cut = listed.map((flow) => ({ ...flow, program: flow.program ?? programStatus(owners.get(flow.id)) }));
     const toldAt = wasUp ? await acknowledged : undefined;
     return {
       peer: this.#parts.identity(node),
@@ -132,6 +142,15 @@ export class TrustRequests implements TrustBackend {
 
   // ---- inside
 
+  /** By flow. The sockets are looked for at once, before they are cut; whose they are then takes its time. */
+  async #programsOf(node: NodeId): Promise<ReadonlyMap<string, SocketOwner | undefined>> {
+    const { engine, owners } = this.#parts;
+    const flows = engine.admission.list(now()).filter((flow) => engine.admission.nodeOf(flow) === node);
+    const some = flows.slice(0, MAX_NAMED_PROGRAMS);
+    const found = await owners.find(some.map((flow) => placeOf(flow, engine.prefix)));
+    return new Map(some.map((flow, index) => [flow.id, found[index]]));
+  }
+
   #answered(node: NodeId, record: TrustRecord | undefined): TrustChangeReply {
     if (record !== undefined) return this.#change(node);
     const { hostname, pilot } = this.#parts.identity(node);
@@ -144,7 +163,7 @@ export class TrustRequests implements TrustBackend {
 
   #change(node: NodeId): TrustChangeReply {
     const { book, engine, identity } = this.#parts;
-    return { peer: identity(node), trust: book.stateOf(node), lease: leaseStatus(book.get(node), engine, now()) };
+    return { peer: identity(node), trust: book.stateOf(node), lease: grantStatus(book.get(node), engine, now()) };
   }
 
   #fingerprint(record: TrustRecord): string | null {
@@ -161,3 +180,5 @@ function bookFull(): PilotError {
 }
 
 const ACK_PATIENCE_MS = 1_500;
+/** Each costs microseconds before the cut. */
+const MAX_NAMED_PROGRAMS = 200;

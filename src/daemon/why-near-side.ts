@@ -7,7 +7,7 @@ import { LOCKED_DOWN, NO_POLICY } from "../policy/policy.ts";
 import { permits } from "../trust/lease.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
 import { formatOverlayAddress } from "../wire/address.ts";
-import { serviceWords } from "../wire/services.ts";
+import { type Services, serviceWords } from "../wire/services.ts";
 import { type Case, type Failure, flowWord, NO_FLOW, type Outcome, ok, ruleWords } from "./why-case.ts";
 
 export function name({ peer, prefix, network, node }: Case): Outcome {
@@ -120,23 +120,46 @@ export function lease(asked: Case, { leases }: Engine, book: TrustBook): Outcome
     const isOurs = !permits(record?.lease, direction, flow.protocol, flow.port);
     const services = direction === "in" ? limits.inward : limits.outward;
     const detail = `it lets begin ${serviceWords(services ?? []).join(" ") || "nothing"} ${direction}`;
-    return { side: isOurs ? "local" : "remote", code: "lease_port", detail, fix: wider(asked, isOurs) };
+    return { side: isOurs ? "local" : "remote", code: "lease_port", detail, fix: wider(asked, services ?? [], isOurs) };
   }
   const left = leases.leftBytes(node);
   const words = [
-    ...(limits.endsAt === undefined ? [] : [`${Math.ceil((limits.endsAt - leases.time(now())) / 1000)} s left`]),
-    ...(left === undefined ? [] : [`${left} bytes left`]),
+    ...(limits.endsAt === undefined ? [] : [`${timeWords(limits.endsAt - leases.time(now()))} left`]),
+    ...(left === undefined ? [] : [`${sizeWords(left)} left`]),
   ];
   return ok(words.join(", ") || "it has no end");
 }
 
-/** What widens a lease: the asker asks for more, the one who approved grants more. */
-function wider({ name, direction, flow }: Case, isOurs: boolean): string {
-  const ports = `--ports ${flowWord(flow!)}`;
+/** What widens a lease: the asker asks for more, the one who approved grants more. What is not named again is lost. */
+function wider({ name, direction, flow }: Case, services: Services, isOurs: boolean): string {
+  const ports = `--ports ${[...serviceWords(services), flowWord(flow!)].join(",")}`;
   if (direction === "in") {
     return isOurs ? `pilot-tun trust approve ${name} ${ports}` : `Over there: pilot-tun trust ask, with ${ports}`;
   }
   return `pilot-tun trust ask ${name} ${ports}, and over there pilot-tun trust approve`;
+}
+
+function timeWords(ms: number): string {
+  const [size, unit] = (
+    [
+      [86_400_000, "d"],
+      [3_600_000, "h"],
+      [60_000, "min"],
+    ] as const
+  ).find(([one]) => ms >= 2 * one) ?? [1_000, "s"];
+  return `${Math.floor(ms / size)} ${unit}`;
+}
+
+/** In the units in which leases are written. */
+function sizeWords(bytes: number): string {
+  const [size, unit] = (
+    [
+      [1e9, "GB"],
+      [1e6, "MB"],
+      [1e3, "KB"],
+    ] as const
+  ).find(([one]) => bytes >= one) ?? [1, "B"];
+  return `${Math.floor((bytes / size) * 10) / 10} ${unit}`;
 }
 
 /** What the rule grants only in amounts. */

@@ -37,25 +37,31 @@ export interface Lease extends Limits {
 
 export type LeaseEnd = "time" | "bytes";
 
-/** What an ask of ours means once the peer consents. */
-export function leaseOfAsk(terms: Terms, now: LeaseTime): Lease {
+/** What was agreed on before; `lease` undefined: nothing, or no limits. */
+export interface Standing {
+  readonly isMutual: boolean;
+  readonly lease: Lease | undefined;
+}
+
+/** What an ask of ours means once the peer consents. Under trust that there is, what it does not name stays. */
+export function leaseOfAsk(terms: Terms, { isMutual, lease }: Standing, now: LeaseTime): Lease {
   const { services, maxBytes } = terms;
   return {
-    inward: services === undefined ? undefined : [],
-    outward: services,
-    endsAt: endOf(terms, now),
-    leftBytes: maxBytes,
-    maxBytes,
-    answers: 0,
+    inward: isMutual || services === undefined ? lease?.inward : [],
+    outward: services ?? lease?.outward,
+    endsAt: endOf(terms, now) ?? lease?.endsAt,
+    leftBytes: maxBytes ?? lease?.leftBytes,
+    maxBytes: maxBytes ?? lease?.maxBytes,
+    answers: lease?.answers ?? 0,
   };
 }
 
 /**
- * What this side grants: no more than what was asked for and than what the operator names now. What neither of them names
- * stays as it is in the lease that there is. Undefined: no limits.
+ * What this side grants: no more than what was asked for and than what the operator names now. Who asks for services lets this
+ * side begin nothing; under trust that there is, what neither of them names stays. Undefined: no limits.
  */
 export function grant(
-  known: Lease | undefined,
+  { isMutual, lease }: Standing,
   asked: Terms,
   named: Terms,
   answers: number,
@@ -66,16 +72,19 @@ export function grant(
     durationMs: smaller(asked.durationMs, named.durationMs),
     maxBytes: smaller(asked.maxBytes, named.maxBytes),
   };
-  if (known === undefined && !isLimited(terms)) return undefined;
+  if (lease === undefined && !isLimited(terms)) return undefined;
   return {
-    inward: terms.services ?? known?.inward,
-    outward: known?.outward,
-    endsAt: endOf(terms, now) ?? known?.endsAt,
-    leftBytes: terms.maxBytes ?? known?.leftBytes,
-    maxBytes: terms.maxBytes ?? known?.maxBytes,
+    inward: terms.services ?? lease?.inward,
+    outward: isMutual || asked.services === undefined ? lease?.outward : [],
+    endsAt: endOf(terms, now) ?? lease?.endsAt,
+    leftBytes: terms.maxBytes ?? lease?.leftBytes,
+    maxBytes: terms.maxBytes ?? lease?.maxBytes,
     answers,
   };
 }
+
+/** Nobody trusted anybody. */
+export const NO_STANDING: Standing = { isMutual: false, lease: undefined };
 
 /** What holds; undefined: no limits. */
 export function effective(own: Lease | undefined, peer: Limits | undefined): Limits | undefined {

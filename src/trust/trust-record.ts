@@ -24,6 +24,7 @@ import {
   type LeaseTime,
   type Limits,
   leaseOfAsk,
+  NO_STANDING,
   sameScope,
   saysTheSame,
 } from "./lease.ts";
@@ -164,7 +165,7 @@ export function approve(
     since: isMutual ? record.since : now,
     request: undefined,
     revocationUntold: false,
-    lease: grant(before.lease, request?.terms ?? NO_TERMS, named, answers, leaseNow),
+    lease: grant({ isMutual, lease: before.lease }, request?.terms ?? NO_TERMS, named, answers, leaseNow),
   };
 }
 
@@ -193,7 +194,9 @@ function withoutLease(record: TrustRecord): TrustRecord {
 /** The peer consents to our open ask: its terms begin. */
 function answered(record: TrustRecord, leaseNow: LeaseTime): TrustRecord {
   if (record.ask === undefined || record.ask.isAnswered) return record;
-  return { ...record, ask: { ...record.ask, isAnswered: true }, lease: leaseOfAsk(record.ask.terms, leaseNow) };
+  const standing = { isMutual: record.state === "mutual" || record.lease !== undefined, lease: record.lease };
+  const lease = leaseOfAsk(record.ask.terms, standing, leaseNow);
+  return { ...record, ask: { ...record.ask, isAnswered: true }, lease };
 }
 
 function consentedInPerson(record: TrustRecord): TrustRecord {
@@ -257,7 +260,7 @@ export function heardRequest(
 function bothAsked(record: TrustRecord, request: TrustRequest, leaseNow: LeaseTime): TrustRecord {
   const isOpen = record.ask !== undefined && !record.ask.isAnswered;
   if (isOpen) return { ...answered(record, leaseNow), state: "mutual", request };
-  const lease = grant(undefined, request.terms ?? NO_TERMS, NO_TERMS, request.serial ?? 0, leaseNow);
+  const lease = grant(NO_STANDING, request.terms ?? NO_TERMS, NO_TERMS, request.serial ?? 0, leaseNow);
   return { ...record, state: "mutual", request: undefined, lease };
 }
 

@@ -195,7 +195,7 @@ export const LEASE: LeaseStatus = {
 
 export function fakeTrust(replace: Partial<TrustBackend> = {}): TrustBackend {
   return {
-    ask: async () => ({ peer: BOB, trust: "asked", lease: null, delivered: "registry" }),
+    ask: async () => ({ peer: BOB, trust: "asked", lease: null, waits: true, delivered: "registry" }),
     pending: async () => ({
       requests: [
         {

@@ -54,6 +54,8 @@ describe("trust revoke", () => {
       "udp in 7003",
       "udp out 7005",
     ]);
+    const programs = reply.cut.map((flow: { program: { name: string } | null }) => flow.program?.name ?? null);
+    expect(programs.filter((name: string | null) => name === "python3")).toHaveLength(5);
     expect(reply.elapsedMs).toBeLessThan(100);
     expect(reply.toldAfterMs).toBeLessThan(1_000);
 

@@ -110,7 +110,7 @@ describe("a lease", () => {
     a.kill();
     a.start();
     network.run(5_000);
-    expect(held(b, a)).toEqual({ in: "udp/53", out: "any" });
+    expect(held(b, a)).toEqual({ in: "udp/53", out: "" });
     expect(arrives(network, a, b, to(a, b, 54))).toBe(false);
   });
 
@@ -336,6 +336,31 @@ describe("two that ask each other at once", () => {
     network.run(2 * SECOND);
     expect(held(a, b)).toEqual({ in: "udp/99", out: "udp/53" });
     expect(held(b, a)).toEqual({ in: "udp/53", out: "udp/99" });
+  });
+});
+
+describe("two that ask each other one after the other", () => {
+  it("each keep what they were granted before", () => {
+    const { network, a, b } = pair();
+    agree(network, a, b, terms("udp/53"), terms(undefined, { durationMs: HOUR }));
+    expect(b.book.get(a.node)?.lease?.outward).toEqual([]); // b knows at once that a lets it begin nothing
+    b.command((engine, now) => engine.introductions.ask(a.node, "and b", now, terms("udp/99")));
+    network.runUntil(() => a.book.get(b.node)?.request !== undefined, 40_000);
+    a.command((engine, now) => engine.introductions.approve(b.node, now));
+    network.run(2 * SECOND);
+    expect(held(a, b)).toEqual({ in: "udp/99", out: "udp/53" });
+    expect(held(b, a)).toEqual({ in: "udp/53", out: "udp/99" });
+    expect(b.engine.leases.limitsOf(a.node)!.endsAt! - network.leaseNow).toBeLessThanOrEqual(HOUR);
+  });
+
+  it("for ports under trust without limits, limit the asker alone", () => {
+    const { network, a, b } = pair();
+    agree(network, a, b, NO_TERMS, NO_TERMS);
+    a.command((engine, now) => engine.introductions.ask(b.node, "", now, terms("udp/53")));
+    network.runUntil(() => b.book.get(a.node)?.request !== undefined, 40_000);
+    b.command((engine, now) => engine.introductions.approve(a.node, now));
+    network.run(2 * SECOND);
+    expect(held(a, b)).toEqual({ in: "any", out: "udp/53" });
   });
 });
 

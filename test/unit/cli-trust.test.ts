@@ -1,7 +1,7 @@
 /** The commands about trust: what they ask, what they print. */
 import { describe, expect, it } from "vitest";
 import type { TrustBackend } from "../../src/control/trust-api.ts";
-import { BOB, fakeBackend, fakeTrust, runCli } from "../helpers/control-fixture.ts";
+import { BOB, fakeBackend, fakeTrust, LEASE, runCli } from "../helpers/control-fixture.ts";
 
 async function answerOf(argv: readonly string[], replace: Partial<TrustBackend> = {}): Promise<string> {
   const { code, out, err } = await runCli(["trust", ...argv], fakeBackend({ trust: fakeTrust(replace) }));
@@ -20,8 +20,21 @@ describe("trust ask", () => {
     expect(await answerOf(["ask", "bob"])).toBe(
       "asked bob.pilot through the registry; trust is asked until it answers\n",
     );
-    const ask: TrustBackend["ask"] = async () => ({ peer: BOB, trust: "mutual", lease: null, delivered: "direct" });
+    const ask: TrustBackend["ask"] = async () => ({
+      ...{ peer: BOB, trust: "mutual", lease: null, delivered: "direct" },
+      waits: false,
+    });
     expect(await answerOf(["ask", "bob"], { ask })).toBe("bob.pilot had consented already: trust is mutual\n");
+    const again: TrustBackend["ask"] = async () => ({
+      ...{ peer: BOB, trust: "mutual", lease: LEASE, delivered: "direct" },
+      waits: true,
+    });
+    expect(await answerOf(["ask", "bob", "--ports", "tcp/22"], { ask: again })).toBe(
+      lines(
+        "asked bob.pilot directly for other limits; until it answers those hold that there are",
+        "lease: in tcp/443 udp/53, out nothing, 1 h 59 min left, 45.8 MiB left",
+      ),
+    );
   });
 
   it("hands over the purpose, the ports, the time and the bytes", async () => {
@@ -84,7 +97,7 @@ describe("trust approve and deny", () => {
     expect(await answerOf(["approve", "bob"])).toBe(
       lines(
         "approved bob.pilot: trust is mutual",
-        "lease: in tcp/443 udp/53, out nothing, 1 h 59 min left, 45.8 MiB left",
+        "granted: in tcp/443 udp/53, out nothing, 1 h 59 min left, 45.8 MiB left",
       ),
     );
     expect(await answerOf(["deny", "bob"])).toBe("denied bob.pilot: trust is none\n");

@@ -188,7 +188,7 @@ describe("a request", () => {
       trust: fakeTrust({
         ask: async (asked) => {
           seen.push(asked);
-          return { peer: BOB, trust: "asked", lease: null, delivered: "direct" };
+          return { peer: BOB, trust: "asked", lease: null, waits: true, delivered: "direct" };
         },
       }),
     });

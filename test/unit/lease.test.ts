@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { WallClock } from "../../src/base/instant.ts";
-import { effective, grant, type LeaseTime, leaseOfAsk, permits } from "../../src/trust/lease.ts";
+import { effective, grant, type LeaseTime, leaseOfAsk, NO_STANDING, permits } from "../../src/trust/lease.ts";
 import { type LeaseMark, leaseTimeAt } from "../../src/trust/lease-clock.ts";
 import { TrustBook } from "../../src/trust/trust-book.ts";
 import * as trust from "../../src/trust/trust-record.ts";
@@ -114,8 +114,8 @@ describe("what both sides hold", () => {
     });
     fc.assert(
       fc.property(terms, terms, (asked, named) => {
-        const asker = leaseOfAsk(asked, at(0));
-        const granted = grant(undefined, asked, named, 1, at(0));
+        const asker = leaseOfAsk(asked, NO_STANDING, at(0));
+        const granted = grant(NO_STANDING, asked, named, 1, at(0));
         // Each side sees the other's words from its own place.
         const seen = granted && { ...granted, inward: granted.outward, outward: granted.inward };
         const here = effective(asker, seen);
