@@ -26,6 +26,7 @@ export interface TcpFields extends IpFields {
 
 export interface UdpFields extends IpFields {
   readonly sourcePort?: number;
+  readonly destinationPort?: number;
   readonly payload?: Uint8Array;
 }
 
@@ -70,7 +71,7 @@ export function udpPacket(fields: UdpFields = {}): Uint8Array {
   const udp = new Uint8Array(8 + payload.length);
   const view = new DataView(udp.buffer);
   view.setUint16(0, fields.sourcePort ?? 40_000);
-  view.setUint16(2, 53);
+  view.setUint16(2, fields.destinationPort ?? 53);
   view.setUint16(4, udp.length);
   udp.set(payload, 8);
   const packet = ipv6Packet(17, udp, fields);

@@ -22,7 +22,7 @@ import {
   tell,
   written,
 } from "../helpers/plain-pair.ts";
-import { befriend, SimNetwork } from "../helpers/sim-network.ts";
+import { befriend, SimNetwork, type SimNode } from "../helpers/sim-network.ts";
 
 describe("a peer that is silent on the bridge port", () => {
   it("is plain after the hellos, and what was sent meanwhile arrives once, translated", () => {
@@ -90,6 +90,33 @@ describe("datagrams and pings", () => {
     expect(others).toEqual([]);
     expect(a.takeTunPackets()).toEqual([datagram(b, a, "two")]);
     expect(a.engine.drops()["peer-kind"]).toBe(1);
+  });
+
+  it("of a daemon that draws its source ports come from the port that a program here asked, and else as they are", () => {
+    const all = pair();
+    learned(all);
+    const { network, a, b } = all;
+    const send = (from: SimNode, to: SimNode, sourcePort: number, destinationPort: number): number[] => {
+      const payload = bytesOf(9);
+      from.sendPacket(udpPacket({ source: from.node, destination: to.node, payload, sourcePort, destinationPort }));
+      network.run(50);
+      const [got, ...others] = to.takeTunPackets();
+      expect(others).toEqual([]);
+      expect(parseUdpPacket(got!)).toBeDefined(); // its checksum is right
+      return portsOf(got!);
+    };
+    expect(send(a, b, 5_300, 53)).toEqual([5_300, 53]);
+    expect(send(b, a, 49_160, 5_300)).toEqual([53, 5_300]);
+    expect(send(b, a, 4_000, 5_300)).toEqual([4_000, 5_300]); // not drawn: the daemon's own choice
+    expect(send(a, b, 5_300, 60_000)).toEqual([5_300, 60_000]);
+    expect(send(b, a, 49_161, 5_300)).toEqual([60_000, 5_300]);
+
+    expect(send(b, a, 49_162, 7_000)).toEqual([49_162, 7_000]); // the agent began
+    expect(send(a, b, 7_000, 49_162)).toEqual([7_000, 49_162]);
+    expect(send(b, a, 49_163, 7_000)).toEqual([49_163, 7_000]);
+
+    network.run(121_000);
+    expect(send(b, a, 49_164, 5_300)).toEqual([49_164, 5_300]); // nobody waits for an answer any more
   });
 
   it("answer an echo request with its own identifier, number and bytes, after one round trip", () => {

@@ -1,7 +1,8 @@
 /**
- * What needs no connection, between local programs and plain agents: UDP becomes a datagram with the same ports, an echo
- * request becomes a control ping, and back. Both ends of each are in one network. A packet that the kernel cut is put
- * together first, so that the size of a datagram is bounded by the agent's frames and not by our interface.
+ * What needs no connection, between local programs and plain agents: UDP becomes a datagram with the same ports (but see
+ * answer-ports.ts), an echo request becomes a control ping, and back. Both ends of each are in one network. A packet that
+ * the kernel cut is put together first, so that the size of a datagram is bounded by the agent's frames and not by our
+ * interface.
  */
 import { readU16 } from "../../base/bytes.ts";
 import type { DropCounters, DropReason } from "../../base/drop-reason.ts";
@@ -24,6 +25,7 @@ import {
 import type { Admission } from "../admission.ts";
 import type { EchoAnswer, Pings } from "../pings.ts";
 import type { Refusals } from "../refusals.ts";
+import { AnswerPorts } from "./answer-ports.ts";
 import { LocalFragments } from "./local-fragments.ts";
 import type { TranslatedTraffic } from "./translated-traffic.ts";
 
@@ -43,6 +45,7 @@ export interface TranslationParts {
 export class Translation {
   readonly #parts: TranslationParts;
   readonly #fragments: LocalFragments;
+  readonly #answerPorts = new AnswerPorts();
 
   constructor(parts: TranslationParts) {
     this.#parts = parts;
@@ -93,6 +96,7 @@ export class Translation {
     if (!this.#fitsFrame(link, bytes, size, now)) return "too-big";
     if (size === 0) return "peer-kind"; // an empty datagram is dropped by every daemon
     const ports = { network: networkAt(bytes, IPV6.DESTINATION), sourcePort, destinationPort };
+    this.#answerPorts.noteSent(ports.network, link.node, sourcePort, destinationPort, now);
     for (let at = UDP_PAYLOAD_AT; at < bytes.length; at += size) {
       const payload = bytes.subarray(at, Math.min(at + size, bytes.length));
       link.sendVirtual(this.#datagram(link.node, ports, payload), true);
@@ -145,10 +149,11 @@ export class Translation {
   handleDatagram(link: Link, packet: VirtualPacket, now: Instant): DropReason | undefined {
     if (packet.payload.length === 0 || packet.destinationPort === 0) return "unhandled-virtual-packet";
     const { network } = packet.source;
+    const { sourcePort, destinationPort } = packet;
     const translated = encodeUdpPacket({
       ...this.#between(network, link.node),
-      sourcePort: packet.sourcePort,
-      destinationPort: packet.destinationPort,
+      sourcePort: this.#answerPorts.shown(network, link.node, destinationPort, sourcePort, now),
+      destinationPort,
       payload: packet.payload,
     });
     return this.decideTranslated(link, translated, now);
