@@ -75,8 +75,8 @@ function row(flow: FlowStatus): Cell[] {
 /** `curl[4711] backup.service`, or what little is known. */
 function programText(program: ProgramStatus | null): string {
   if (program === null) return UNKNOWN;
-  if (program.pid === null) return `uid ${program.uid}`;
-  return `${program.name}[${program.pid}]${program.unit === null ? "" : ` ${program.unit}`}`;
+  const who = program.pid === null ? `uid ${program.uid}` : `${program.name}[${program.pid}]`;
+  return program.unit === null ? who : `${who} ${program.unit}`;
 }
 
 /** One line for each that begins or ends, until interrupted. */

@@ -10,6 +10,7 @@ import type { Problem } from "../control/api.ts";
 import { instancePaths, isInstanceName } from "../control/instance.ts";
 import type { MetricsAddress } from "../daemon/up-options.ts";
 import { COMPAT_PATH, COMPAT_PORT } from "../wire/compat.ts";
+import { MAX_TAGS } from "../wire/registry.ts";
 import { UsageError, usageProblem } from "./refusal.ts";
 import type { Variables } from "./settings.ts";
 
@@ -230,6 +231,18 @@ export function parseInterfaceName(option: string, text: unknown): Parsed<string
 }
 
 /** The registry's pattern, less names that mean something else where a peer is asked for. */
+/** As registries take them: up to ten words, with or without `#` in front. The empty text takes all away. */
+export function parseTags(option: string, text: unknown): Parsed<readonly string[]> {
+  const words = String(text).split(",").filter(Boolean);
+  const tags = [...new Set(words.map((word) => word.trim().replace(/^#/, "")))];
+  const wrong = tags.find((tag) => !/^(?!-)[a-z0-9-]{1,32}$(?<!-)/.test(tag));
+  if (wrong !== undefined) {
+    return bad(`${option}: ${quoted(wrong)} is no tag`, "Write 1 to 32 of a-z 0-9 -, not starting or ending with -.");
+  }
+  if (tags.length > MAX_TAGS) return bad(`${option} names ${tags.length} tags`, `A registry keeps ${MAX_TAGS}.`);
+  return { value: tags };
+}
+
 export function parseHostname(option: string, text: unknown): Parsed<string> {
   const valid = typeof text === "string" && /^(?!-)[a-z0-9-]{1,63}$(?<!-)/.test(text);
   if (!valid) {

@@ -18,6 +18,7 @@ import {
   parseMetrics,
   parsePath,
   parsePrefix,
+  parseTags,
   parseWhole,
 } from "./parse-options.ts";
 import { declareRegistryOptions, parseRegistrySecurity } from "./registry-options.ts";
@@ -36,6 +37,7 @@ export const declareUp: Declare = (program, perform) => {
     .option("--state <DIR>", "identity, trust and caches; default: /var/lib/pilot-tun[-INSTANCE]")
     .option("--tun <NAME>", "name of the interface; default: pilot0, or pilot-INSTANCE")
     .option("--hostname <NAME>", "the name to register: reachable as NAME.pilot")
+    .option("--tags <WORD,…>", "words to register, by which rules of peers may know this node: tag:WORD")
     .option("--listen <ADDR:PORT>", "underlay address to bind; default: every address, any port")
     .option("--prefix <PREFIX>", "the overlay's IPv6 prefix", "fd50:494c:4f54::/48")
     .option("--mtu <BYTES>", `of the interface, ${MIN_MTU_BYTES} to ${MAX_MTU_BYTES}`, "1360")
@@ -79,6 +81,7 @@ export async function up(context: Context, input: Input, startDaemon: StartDaemo
       settings: effectiveSettings(again.settings),
       hostname: again.options.hostname,
       public: again.options.public,
+      tags: again.options.tags,
     };
   };
   const configuration = { path: configFileOf(context, input).path, settings: effectiveSettings(settings), reread };
@@ -131,6 +134,7 @@ export function parseUpOptions(
     control: context.options.control,
     tun: checked.take(parseInterfaceName("--tun", raw.tun ?? paths.tun), ""),
     hostname: raw.hostname === undefined ? undefined : checked.take(parseHostname("--hostname", raw.hostname), ""),
+    tags: raw.tags === undefined ? undefined : checked.take(parseTags("--tags", raw.tags), []),
     listen: raw.listen === undefined ? undefined : checked.take(parseBindAddress("--listen", raw.listen), UNBOUND),
     prefix: checked.take(parsePrefix("--prefix", raw.prefix), NO_PREFIX),
     mtu: checked.take(parseWhole("--mtu", raw.mtu, MIN_MTU_BYTES, MAX_MTU_BYTES), 0),

@@ -4,9 +4,10 @@
  */
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
-import type { Accounts } from "../policy/parse-selector.ts";
+import type { Accounts, BadWord } from "../policy/parse-selector.ts";
 
-export function readAccounts(): Accounts {
+/** `sees`: what the process that keeps the policy can know of programs; nothing is held against one that only reads it. */
+export function readAccounts(sees: ProgramSight = EVERYTHING): Accounts {
   const users = numbersIn("/etc/passwd");
   const groups = numbersIn("/etc/group");
   /** Key: database and name. Bound: MAX_ASKED, further names count as unknown; one reading of a policy. */
@@ -21,6 +22,42 @@ export function readAccounts(): Accounts {
     groupId: (name) => groups.get(name) ?? ask("group", name),
     userNames: [...users.keys()],
     groupNames: [...groups.keys()],
+    obstacleTo: (kind) => (sees[kind] ? undefined : obstacleTo(kind)),
+  };
+}
+
+/** Whether the groups, and the units, of other users' programs can be known. */
+export interface ProgramSight {
+  readonly group: boolean;
+  readonly unit: boolean;
+}
+
+const EVERYTHING: ProgramSight = { group: true, unit: true };
+
+/**
+ * Which program holds a socket only a process may see that may trace it (ptrace(2)); the control group in which a socket
+ * was made the kernel tells everybody, if programs are in the unified hierarchy.
+ */
+export function programSight(): ProgramSight {
+  const mayTrace = mayTraceIn(textOf("/proc/self/status"));
+  return { group: mayTrace, unit: mayTrace || isInUnified(textOf("/proc/self/cgroup")) };
+}
+
+export function mayTraceIn(status: string): boolean {
+  const effective = /^CapEff:\t([0-9a-f]{1,16})$/m.exec(status)?.[1];
+  return effective !== undefined && ((BigInt(`0x${effective}`) >> CAP_SYS_PTRACE) & 1n) === 1n;
+}
+
+/** A process outside the root of the unified hierarchy shows that the service manager uses it. */
+export function isInUnified(cgroup: string): boolean {
+  return /^0::\/./m.test(cgroup);
+}
+
+function obstacleTo(kind: "group" | "unit"): BadWord {
+  const other = kind === "group" ? "write user: or unit:" : "write user:";
+  return {
+    message: `This daemon may not look at other users' programs, so it cannot know their ${kind}`,
+    hint: `Give it CAP_SYS_PTRACE (docs/service.md), or ${other}.`,
   };
 }
 
@@ -33,10 +70,15 @@ export function parseNumbers(text: string): Map<string, number> {
 }
 
 function numbersIn(file: string): Map<string, number> {
+  return parseNumbers(textOf(file));
+}
+
+/** Empty when it is not there: such a host has only what its name service knows. */
+function textOf(file: string): string {
   try {
-    return parseNumbers(readFileSync(file, "utf8"));
+    return readFileSync(file, "utf8");
   } catch {
-    return new Map(); // a host without the file has only what its name service knows
+    return "";
   }
 }
 
@@ -49,3 +91,5 @@ function askNameService(database: "passwd" | "group", name: string): number | un
 
 const PATIENCE_MS = 500;
 const MAX_ASKED = 32;
+/** capabilities(7). */
+const CAP_SYS_PTRACE = 19n;

@@ -12,7 +12,7 @@ import type { ConfigurationSource, Reread } from "./up-options.ts";
 
 export interface ConfigurationParts {
   readonly source: ConfigurationSource;
-  readonly client: Pick<RegistryClient, "setHostname" | "setVisibility">;
+  readonly client: Pick<RegistryClient, "setHostname" | "setVisibility" | "setTags">;
   readonly hostname: string | undefined;
   readonly problems: Engine["problems"];
   reloadPolicy(): Promise<PolicyChangeReply>;
@@ -78,6 +78,7 @@ export class Configuration implements ConfigBackend {
 
   #apply(key: string, again: Reread): void {
     if (key === "public") this.#parts.client.setVisibility(again.public);
+    if (key === "tags") this.#parts.client.setTags(again.tags ?? []);
     if (key !== "hostname") return;
     this.hostname = again.hostname;
     if (again.hostname !== undefined) this.#parts.client.setHostname(again.hostname);
@@ -93,7 +94,7 @@ export class Configuration implements ConfigBackend {
 }
 
 /** Everything else is part of sockets, of the interface or of the engine as they were made. */
-const RELOADED: ReadonlySet<string> = new Set(["hostname", "public"]);
+const RELOADED: ReadonlySet<string> = new Set(["hostname", "public", "tags"]);
 
 function takesEffect(key: string): "reload" | "restart" {
   return RELOADED.has(key) ? "reload" : "restart";

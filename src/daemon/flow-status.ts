@@ -44,8 +44,8 @@ function flowStatus(flow: Flow, peer: PeerIdentity, engine: Engine, nowS: number
 export function programStatus(owner: SocketOwner | undefined): ProgramStatus | null {
   if (owner === undefined) return null;
   const program = workerOf(owner);
-  const known = program && { pid: program.pid, name: program.name, unit: unitOf(program.cgroup) ?? null };
-  return { uid: owner.uid, ...(known ?? { pid: null, name: null, unit: null }) };
+  const unit = unitOf(program?.cgroup) ?? unitOf(owner.cgroup) ?? null;
+  return { uid: owner.uid, pid: program?.pid ?? null, name: program?.name ?? null, unit };
 }
 
 /** Where the local end of a flow is to be looked for. */

@@ -3,6 +3,7 @@ import type { Instant } from "../base/instant.ts";
 import type { Engine } from "../engine/engine.ts";
 import type { SocketEvent } from "../engine/plain/socket-messages.ts";
 import { PlainTcp } from "../io/plain-tcp.ts";
+import { tcpConnections } from "../io/tcp-connections.ts";
 import { formatOverlayAddress } from "../wire/address.ts";
 import { networkId } from "../wire/ids.ts";
 import type { Prefix48 } from "./up-options.ts";
@@ -25,12 +26,23 @@ export class PlainSockets {
     });
   }
 
-  /** The interface must carry the node's address. */
+  /** The interface must carry the node's address. Connections with agents from before have nobody who carries them. */
   listen(): void {
     const { node, plain } = this.#engine;
+    this.#findOrphans();
     plain.connections.listenerPort = this.#sockets.listen(
       formatOverlayAddress(this.#prefix, { network: networkId(0), node }),
     );
+  }
+
+  #findOrphans(): void {
+    const { plain, routes } = this.#engine;
+    for (const { local, remote, localPort, remotePort } of tcpConnections()) {
+      const node = routes.isLocal(local, 0) ? routes.ownerOf(remote, 0) : undefined;
+      if (node === undefined) continue;
+      const ends = { source: remote, destination: local, sourcePort: remotePort, destinationPort: localPort };
+      plain.orphans.add(node, ends);
+    }
   }
 
   pump(): void {

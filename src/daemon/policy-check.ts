@@ -1,9 +1,9 @@
 /** A policy's mistakes and the tests that it fails; also without a daemon, of which then nothing is known but its files. */
-import type { WallClock } from "../base/instant.ts";
 import type { FailedTest, PolicyCheckReply } from "../control/policy-api.ts";
 import { wallNow } from "../io/clock.ts";
 import { failedTests, type PeerFacts } from "../policy/evaluate.ts";
 import { type ParsedPolicy, type PolicySource, parsePolicy } from "../policy/parse-policy.ts";
+import type { Accounts } from "../policy/parse-selector.ts";
 import type { Selector } from "../policy/rule.ts";
 import { readAccounts } from "./accounts.ts";
 import { missingPolicy, readCandidate, readPolicyFiles } from "./policy-files.ts";
@@ -17,12 +17,12 @@ export interface CheckedPolicy {
 /** `peerOf` knows the other names of peers that tests speak of. */
 export function checkPolicy(
   sources: readonly PolicySource[],
+  accounts: Accounts,
   peerOf: (selector: Selector) => PeerFacts | undefined,
-  wall: WallClock = wallNow(),
 ): CheckedPolicy {
-  const parsed = parsePolicy(sources, readAccounts());
+  const parsed = parsePolicy(sources, accounts);
   if (parsed.problems.length > 0) return { parsed, failedTests: [] };
-  const failed = failedTests(parsed.rules, parsed.tests, peerOf, wall).map(({ test, rule }) => ({
+  const failed = failedTests(parsed.rules, parsed.tests, peerOf, wallNow()).map(({ test, rule }) => ({
     file: test.source.file,
     line: test.source.line,
     text: test.text,
@@ -48,6 +48,6 @@ export function sourcesToCheck(path: string | undefined, file: string): PolicySo
 
 /** While no daemon runs, whom a test means is known by what the test says alone, and nothing lives that could be cut. */
 export function checkWithoutDaemon(path: string | undefined, file: string): PolicyCheckReply {
-  const checked = checkPolicy(sourcesToCheck(path, file), () => undefined);
+  const checked = checkPolicy(sourcesToCheck(path, file), readAccounts(), () => undefined);
   return checkReply(checked, { wouldCut: null, wouldCutFlows: null });
 }

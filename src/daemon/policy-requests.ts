@@ -36,8 +36,9 @@ import { type Lockdown, Policy } from "../policy/policy.ts";
 import type { Rule, Selector } from "../policy/rule.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
 import { type NodeId, nodeId } from "../wire/ids.ts";
+import { programSight, readAccounts } from "./accounts.ts";
 import { flowStatuses, placeOf } from "./flow-status.ts";
-import { checkPolicy, checkReply, sourcesToCheck } from "./policy-check.ts";
+import { type CheckedPolicy, checkPolicy, checkReply, sourcesToCheck } from "./policy-check.ts";
 import { missingPolicy, readCandidate, readPolicyFiles, writePolicyFile } from "./policy-files.ts";
 import type { SocketOwners } from "./socket-owners.ts";
 
@@ -94,7 +95,7 @@ export class PolicyRequests implements PolicyBackend {
 
   async check({ path }: PolicyCheckRequest): Promise<PolicyCheckReply> {
     const { policyFile, engine } = this.#parts;
-    const checked = checkPolicy(sourcesToCheck(path, policyFile.path), (selector) => this.#peerOf(selector));
+    const checked = this.#check(sourcesToCheck(path, policyFile.path));
     if (checked.parsed.problems.length > 0) return checkReply(checked, { wouldCut: [], wouldCutFlows: 0 });
     await this.#learnOwnersFor(checked.parsed.rules);
     const candidate = new Policy();
@@ -199,9 +200,13 @@ export class PolicyRequests implements PolicyBackend {
 
   // ---- inside
 
+  #check(sources: readonly PolicySource[]): CheckedPolicy {
+    return checkPolicy(sources, readAccounts(programSight()), (selector) => this.#peerOf(selector));
+  }
+
   /** Rules without a mistake; throws PilotError `policy_invalid` with all there is. */
   #accept(sources: readonly PolicySource[]): readonly Rule[] {
-    const { parsed, failedTests } = checkPolicy(sources, (selector) => this.#peerOf(selector));
+    const { parsed, failedTests } = this.#check(sources);
     const mistakes = parsed.problems.map(
       ({ file, line, column, message, hint }) => `${file}:${line}:${column}: ${message}. ${hint}`,
     );

@@ -9,6 +9,8 @@
  */
 import { readFileSync } from "node:fs";
 import type { OwnerQuestion } from "../engine/owner-questions.ts";
+import { now } from "../io/clock.ts";
+import { ControlGroups } from "../io/control-groups.ts";
 import { findSocket, type LocalSocket, type SocketPlace } from "../io/socket-diag.ts";
 import { findHolders } from "../io/socket-holders.ts";
 import type { Direction } from "../policy/rule.ts";
@@ -29,6 +31,7 @@ export class SocketOwners {
   /** Key: inode. Bound: questions that wait and flows that somebody looks at; emptied by each round. */
   #wanted = new Map<number, ((programs: readonly LocalProgram[]) => void)[]>();
   #round: Promise<void> | undefined;
+  readonly #groups = new ControlGroups();
 
   constructor(parts: SocketOwnersParts) {
     this.#parts = parts;
@@ -39,7 +42,7 @@ export class SocketOwners {
     const asks = socket !== undefined && question.asksForPrograms;
     // Not before the turn is over that asked: the engine is handing out its events.
     const found = asks ? this.#programsOf(socket.inode) : Promise.resolve([]);
-    void found.then((programs) => this.#parts.answer(question.id, socket && { uid: socket.uid, programs }));
+    void found.then((programs) => this.#parts.answer(question.id, socket && this.#ownerOf(socket, programs)));
   }
 
   /** One for each place; undefined where nobody knows. Goes easy on everybody else: many places take many turns. */
@@ -51,7 +54,7 @@ export class SocketOwners {
       owners.push(
         socket === undefined
           ? Promise.resolve(undefined)
-          : this.#programsOf(socket.inode).then((programs) => ({ uid: socket.uid, programs })),
+          : this.#programsOf(socket.inode).then((programs) => this.#ownerOf(socket, programs)),
       );
     }
     return await Promise.all(owners);
@@ -70,6 +73,10 @@ export class SocketOwners {
     if (socket.isListening) return undefined;
     const isSure = place.protocol === NEXT_HEADER.TCP || socket.isConnected || !isForwarding();
     return isSure ? socket : undefined;
+  }
+
+  #ownerOf({ uid, cgroup }: LocalSocket, programs: readonly LocalProgram[]): SocketOwner {
+    return { uid, cgroup: cgroup === undefined ? undefined : this.#groups.pathOf(cgroup, now()), programs };
   }
 
   #programsOf(inode: number): Promise<readonly LocalProgram[]> {

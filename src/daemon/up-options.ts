@@ -24,6 +24,8 @@ export interface UpOptions {
   readonly tun: string;
   /** Undefined keeps the one of the last registration, or none. */
   readonly hostname: string | undefined;
+  /** Undefined leaves those that the registry has. */
+  readonly tags: readonly string[] | undefined;
   /** Underlay address to bind; undefined lets the kernel choose a port on every address. */
   readonly listen: Endpoint | undefined;
   readonly prefix: Prefix48;
@@ -67,6 +69,7 @@ export interface Reread {
   readonly settings: ReadonlyMap<string, string>;
   readonly hostname: string | undefined;
   readonly public: boolean;
+  readonly tags: readonly string[] | undefined;
 }
 
 export interface AuditOptions {

@@ -74,6 +74,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
     crypto,
     identity,
     hostname: options.hostname ?? memory.hostname,
+    tags: options.tags,
     listen: { port: listen.port, lan: lanEndpoints(options, listen.port) },
     isPublic: options.public,
     version: `pilot-tun ${VERSION}`,

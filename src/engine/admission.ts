@@ -138,7 +138,7 @@ export class Admission {
   }
 
   /** A packet that was made out of what a trusted plain agent sent: why it may not pass, or undefined. */
-  admitTranslated(packet: Uint8Array, link: Link, now: Instant): DropReason | "waits" | undefined {
+  admitTranslated(packet: Uint8Array, link: Link, byRelay: boolean, now: Instant): DropReason | "waits" | undefined {
     const view = new DataView(packet.buffer, packet.byteOffset, packet.byteLength);
     const key: FlowKey = {
       view,
@@ -150,12 +150,18 @@ export class Admission {
       openingSequence: 0,
     };
     if (readFlowKey(packet, 0, packet.length, "source-is-remote", key) !== SHAPE.FLOW) return "malformed-packet";
-    const refused = this.#admitKey(key, packet, link, now);
+    const refused = this.#admitKey(key, packet, link, byRelay, now);
     if (refused !== undefined && refused !== "waits") this.#parts.trail?.denied(refused, "in", link.node, key);
     return refused;
   }
 
-  #admitKey(key: FlowKey, packet: Uint8Array, link: Link, now: Instant): DropReason | "waits" | undefined {
+  #admitKey(
+    key: FlowKey,
+    packet: Uint8Array,
+    link: Link,
+    byRelay: boolean,
+    now: Instant,
+  ): DropReason | "waits" | undefined {
     const { flows, trust, governor, leases } = this.#parts;
     const nowS = this.#parts.steadyS(now);
     const flow = flows.find(key);
@@ -163,13 +169,11 @@ export class Admission {
     const isLive = isKnown && flows.isLive(flow, trust.epoch, nowS, key.opens, true);
     const opened = isLive ? flow : this.open(key, link, "source-is-remote", now);
     if (opened === "waits") {
-      const waiting = { node: link.node, packet, byRelay: link.cameByRelay, isTranslated: true };
+      const waiting = { node: link.node, packet, byRelay, isTranslated: true };
       return this.#parts.owners.hold(waiting) ? "waits" : "owner-queue-full";
     }
     if (typeof opened === "string") return opened;
-    const beyond = flows.isGoverned(opened)
-      ? governor.passIn(opened, link, link.cameByRelay, packet.length, now)
-      : undefined;
+    const beyond = flows.isGoverned(opened) ? governor.passIn(opened, link, byRelay, packet.length, now) : undefined;
     if (beyond !== undefined) return beyond;
     if (!leases.spend(link.index, packet.length)) return "lease-ended";
     flows.noteReceived(opened, packet.length, nowS);

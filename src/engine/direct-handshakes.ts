@@ -56,7 +56,7 @@ export class DirectHandshakes implements StreamOwner {
     const word = this.#owed.get(node);
     if (word === undefined) return;
     const remote = { network: BACKBONE, node };
-    const stream = this.#parts.streams.dial(this, remote, PORT.HANDSHAKE, now, { noDelay: true });
+    const stream = this.#parts.streams.dial(this, remote, PORT.HANDSHAKE, now);
     if (stream === undefined) return;
     this.#owed.delete(node);
     this.#outgoing.set(stream, { node, word, closeAt: undefined, messageBytes: undefined });

@@ -473,7 +473,7 @@ export class Engine {
       const link = this.#links.get(waiting.node);
       if (link === undefined) continue;
       const refused = waiting.isTranslated
-        ? this.plain.decideHeld(link, waiting.packet, now)
+        ? this.plain.decideHeld(link, waiting, now)
         : this.#inbound.decideHeld(link, waiting, now, this.steadyS(now));
       if (refused !== undefined) this.#drops.count(refused);
       else if (!waiting.isTranslated) this.#held.push(waiting.packet);

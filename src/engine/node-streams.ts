@@ -9,7 +9,6 @@ import type { DropReason } from "../base/drop-reason.ts";
 import type { Deadline, Instant } from "../base/instant.ts";
 import type { Stream } from "../stream/stream.ts";
 import type { StreamEvent } from "../stream/stream-event.ts";
-import type { StreamOptions } from "../stream/stream-options.ts";
 import type { StreamPacket } from "../stream/stream-packet.ts";
 import { type ListenMode, StreamTable, type TableEvent } from "../stream/stream-table.ts";
 import type { NodeId, PilotAddress } from "../wire/ids.ts";
@@ -79,14 +78,8 @@ export class NodeStreams {
   }
 
   /** Undefined: too many streams. */
-  dial(
-    owner: StreamOwner,
-    remote: PilotAddress,
-    port: number,
-    now: Instant,
-    options: Partial<StreamOptions>,
-  ): Stream | undefined {
-    const stream = this.#table.dial(remote, port, now, options);
+  dial(owner: StreamOwner, remote: PilotAddress, port: number, now: Instant): Stream | undefined {
+    const stream = this.#table.dial(remote, port, now);
     if (stream !== undefined) this.#owners.set(stream, owner);
     return stream;
   }
@@ -149,5 +142,9 @@ function purposeOf({ sourcePort, destinationPort, payload, flags }: StreamPacket
   return payload.length > 0 || (flags & FLAG.SYN) !== 0 ? "question" : "other";
 }
 
-/** Segments of 1152 bytes that one virtual packet could carry: what the data plane takes, and gives, as one. */
-const STREAM_OPTIONS = { maxRunSegments: 56 };
+const STREAM_OPTIONS = {
+  /** Segments of 1152 bytes that one virtual packet could carry: what the data plane takes, and gives, as one. */
+  maxRunSegments: 56,
+  /** The programs' own kernels have seen to small writes. */
+  noDelay: true,
+};

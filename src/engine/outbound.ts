@@ -310,6 +310,7 @@ export class Outbound {
     }
     this.#rows[row + OUT.KEY_SLOT] = LOOPBACK;
     if (flow < 0) return undefined;
+    if (key.opens) plain.connections.setWay(binding.id, governor.wayOf(flow));
     const bytes = this.#bytesOnTheWay(row);
     const beyond = flows.isGoverned(flow) ? governor.passTranslated(flow, bytes, now) : undefined;
     const refused = beyond ?? (leases.spend(flows.linkOf(flow), bytes) ? undefined : "lease-ended");

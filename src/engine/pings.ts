@@ -7,6 +7,7 @@ import { BoundedMap } from "../base/bounded-map.ts";
 import type { DropReason } from "../base/drop-reason.ts";
 import type { Endpoint } from "../base/endpoint.ts";
 import type { Instant } from "../base/instant.ts";
+import type { StagedPacket } from "../tunnel/data-plane.ts";
 import type { Link } from "../tunnel/link.ts";
 import { BACKBONE, type NetworkId, type NodeId } from "../wire/ids.ts";
 import { encodeVirtualPacket, FLAG, PROTOCOL, type VirtualPacket } from "../wire/virtual-packet.ts";
@@ -31,6 +32,8 @@ export interface EchoAnswer {
   readonly echo: ProgramEcho;
   /** As the far side sent it back. */
   readonly payload: Uint8Array;
+  /** It came through the relay. */
+  readonly byRelay: boolean;
 }
 
 export class Pings {
@@ -63,8 +66,8 @@ export class Pings {
   }
 
   /** Asks on behalf of a program; the payload is the caller's to give away. */
-  sendEcho(link: Link, echo: ProgramEcho, now: Instant): void {
-    link.sendVirtual(this.#request(link.node, now, false, echo).packet, true);
+  sendEcho(link: Link, echo: ProgramEcho, way: StagedPacket["way"], now: Instant): void {
+    link.sendVirtual(this.#request(link.node, now, false, echo).packet, true, way);
   }
 
   pollEchoAnswer(): EchoAnswer | undefined {
@@ -121,7 +124,8 @@ export class Pings {
     if (request.direct) link.handleProbeAnswer(request.sentAt, now);
     this.#rttMs.set(link.node, rttMs);
     if (request.echo !== undefined) {
-      this.#echoAnswers.push({ node: link.node, echo: request.echo, payload: packet.payload.slice() });
+      const { node, cameByRelay: byRelay } = link;
+      this.#echoAnswers.push({ node, echo: request.echo, payload: packet.payload.slice(), byRelay });
       return undefined;
     }
     this.#pongs.push({ node: link.node, sequence: packet.sequence, rttMs });

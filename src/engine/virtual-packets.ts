@@ -57,6 +57,8 @@ export class VirtualPackets {
     const isOpening = (packet.flags & (FLAG.SYN | FLAG.ACK)) === FLAG.SYN;
     const refused = isOpening && !isHandshake ? this.#refusalOf(link, packet, now) : undefined;
     if (refused !== undefined) return refused;
+    const way = this.#parts.plain.wayOf(link.node, packet.destinationPort, packet.sourcePort);
+    if (way !== undefined && link.cameByRelay !== (way === "relay")) return "wrong-path";
     const segments = segmentBytes === 0 ? 1 : Math.ceil(packet.payload.length / segmentBytes);
     if (!isHandshake) this.#parts.plain.traffic.noteReceived(link.node, packet.payload.length, segments);
     const run = segmentBytes === 0 ? packet : { ...packet, segmentBytes };

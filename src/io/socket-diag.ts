@@ -23,6 +23,8 @@ export interface SocketPlace {
 export interface LocalSocket {
   readonly uid: number;
   readonly inode: number;
+  /** Number of the control group that it was made in, of the unified hierarchy; undefined where the kernel does not say. */
+  readonly cgroup: number | undefined;
   /** It takes connections and has none itself. */
   readonly isListening: boolean;
   /** It speaks with this remote address and port alone. */
@@ -88,9 +90,22 @@ export function parseReply(reply: Uint8Array, place: SocketPlace): LocalSocket |
   return {
     uid,
     inode,
+    cgroup: cgroupIn(reply),
     isConnected,
     isListening: place.protocol === NEXT_HEADER.TCP && view.getUint8(17) === TCP_LISTEN,
   };
+}
+
+/** INET_DIAG_CGROUP_ID among the attributes behind the answer (Linux 5.8). */
+function cgroupIn(reply: Uint8Array): number | undefined {
+  const view = new DataView(reply.buffer, reply.byteOffset, reply.byteLength);
+  for (let at = NLMSG_HEADER_BYTES + ANSWER_BYTES; at + 4 <= reply.length; ) {
+    const length = view.getUint16(at, true);
+    if (length < 4 || at + length > reply.length) return undefined;
+    if (view.getUint16(at + 2, true) === CGROUP_ID && length >= 12) return Number(view.getBigUint64(at + 4, true));
+    at += (length + 3) & ~3;
+  }
+  return undefined;
 }
 
 /** The kernel names ping sockets by their identifier (icmp6 in proc_net(5)); raw sockets see everybody's answers. */
@@ -100,7 +115,7 @@ function findPingSocket(identifier: number): LocalSocket | undefined {
     pings.length > 0 ? pings : socketsIn("/proc/net/raw6").filter(({ port }) => port === NEXT_HEADER.ICMPV6);
   const [only, another] = found;
   if (only === undefined || another !== undefined || only.inode === 0) return undefined;
-  return { uid: only.uid, inode: only.inode, isListening: false, isConnected: true };
+  return { uid: only.uid, inode: only.inode, cgroup: undefined, isListening: false, isConnected: true };
 }
 
 interface ListedSocket {
@@ -141,3 +156,4 @@ const AF_INET6 = 10;
 const ALL_STATES = 0xffffffff;
 const NO_COOKIE = 0xffffffff;
 const TCP_LISTEN = 10;
+const CGROUP_ID = 21;

@@ -9,7 +9,7 @@ import type { WallClock } from "../base/instant.ts";
 import type { NetworkId, NodeId } from "../wire/ids.ts";
 import { NEXT_HEADER } from "../wire/ipv6.ts";
 import type { Direction, FlowFacts, Rule, Selector } from "./rule.ts";
-import { ancestorsOf, type OwnerSelector, type SocketOwner, unitOf } from "./socket-owner.ts";
+import { ancestorsOf, cgroupsOf, type OwnerSelector, type SocketOwner, unitOf } from "./socket-owner.ts";
 
 export class CompiledPolicy {
   readonly rules: readonly Rule[];
@@ -77,8 +77,10 @@ export class CompiledPolicy {
     const kinds = this.#ownerKinds;
     const keys = new Set<string>();
     if (kinds.has("user")) keys.add(userKey(owner.uid));
-    for (const { groups, cgroup } of owner.programs) {
+    for (const { groups } of owner.programs) {
       if (kinds.has("group")) for (const gid of groups) keys.add(groupKey(gid));
+    }
+    for (const cgroup of cgroupsOf(owner)) {
       const unit = kinds.has("unit") ? unitOf(cgroup) : undefined;
       if (unit !== undefined) keys.add(unitKey(unit));
       if (kinds.has("cgroup")) for (const path of ancestorsOf(cgroup)) keys.add(cgroupKey(path));

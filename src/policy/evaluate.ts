@@ -83,12 +83,11 @@ function factsOf(test: PolicyTest, peer: PeerFacts | undefined): FlowFacts {
 
 /** Somebody of whom only this is known. */
 function ownerOf(selector: OwnerSelector): SocketOwner {
-  const program = {
-    ...{ pid: 0, name: "" },
-    groups: selector.kind === "group" ? [selector.gid] : [],
+  return {
+    uid: selector.kind === "user" ? selector.uid : NOBODY,
     cgroup: selector.kind === "unit" ? `/${selector.unit}` : selector.kind === "cgroup" ? selector.path : undefined,
+    programs: selector.kind === "group" ? [{ pid: 0, name: "", groups: [selector.gid], cgroup: undefined }] : [],
   };
-  return { uid: selector.kind === "user" ? selector.uid : NOBODY, programs: [program] };
 }
 
 /** No user has this number. */

@@ -18,6 +18,8 @@ export interface Accounts {
   /** For suggestions; need not be complete. */
   readonly userNames: readonly string[];
   readonly groupNames: readonly string[];
+  /** Why rules cannot know programs by this here, and what would help; undefined: they can. */
+  obstacleTo(kind: "group" | "unit"): BadWord | undefined;
 }
 
 export type BadWord = { readonly message: string; readonly hint: string };
@@ -35,11 +37,11 @@ export function parseOwner(text: string, accounts: Accounts): OwnerSelector | Ba
     case "user":
       return account("user", value, accounts.userId(value), accounts.userNames);
     case "group":
-      return account("group", value, accounts.groupId(value), accounts.groupNames);
+      return accounts.obstacleTo("group") ?? account("group", value, accounts.groupId(value), accounts.groupNames);
     case "unit":
-      return parseUnit(value);
+      return accounts.obstacleTo("unit") ?? parseUnit(value);
     default:
-      return parseCgroup(value);
+      return accounts.obstacleTo("unit") ?? parseCgroup(value);
   }
 }
 

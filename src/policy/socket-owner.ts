@@ -6,6 +6,8 @@
 
 export interface SocketOwner {
   readonly uid: number;
+  /** Control group in which the socket was made: a path from the root, `/` in front. */
+  readonly cgroup: string | undefined;
   /** Empty when only the user was asked for, or when none that holds it can be seen. */
   readonly programs: readonly LocalProgram[];
 }
@@ -44,10 +46,15 @@ export function selectsOwner(selector: OwnerSelector, owner: SocketOwner | undef
     case "group":
       return owner.programs.some(({ groups }) => groups.includes(selector.gid));
     case "unit":
-      return owner.programs.some(({ cgroup }) => unitOf(cgroup) === selector.unit);
+      return cgroupsOf(owner).some((cgroup) => unitOf(cgroup) === selector.unit);
     case "cgroup":
-      return owner.programs.some(({ cgroup }) => ancestorsOf(cgroup).includes(selector.path));
+      return cgroupsOf(owner).some((cgroup) => ancestorsOf(cgroup).includes(selector.path));
   }
+}
+
+/** Where the socket was made and where it is held: a manager may have made it for a service. */
+export function cgroupsOf({ cgroup, programs }: SocketOwner): (string | undefined)[] {
+  return [cgroup, ...programs.map((program) => program.cgroup)];
 }
 
 /**

@@ -49,6 +49,8 @@ export interface RegistryClientOptions {
   readonly listen: ListenAddresses;
   readonly hostname?: string | undefined;
   readonly isPublic: boolean;
+  /** Undefined leaves those that the registry has. */
+  readonly tags?: readonly string[] | undefined;
   readonly version?: string | undefined;
 }
 
@@ -64,6 +66,7 @@ export class RegistryClient {
   /** What the last registration said. */
   #toldListen: ListenAddresses | undefined;
   #hostname: string | undefined;
+  #tags: readonly string[] | undefined;
   #isPublic: boolean;
 
   #now: Instant = instant(0);
@@ -100,6 +103,7 @@ export class RegistryClient {
     this.#listen = options.listen;
     this.#hostname = options.hostname;
     this.#isPublic = options.isPublic;
+    this.#tags = options.tags;
   }
 
   get state(): RegistryState {
@@ -234,6 +238,11 @@ export class RegistryClient {
     this.#enqueue({ kind: "set-visibility", isPublic });
   }
 
+  setTags(tags: readonly string[]): void {
+    this.#tags = tags;
+    this.#enqueue({ kind: "set-tags", tags });
+  }
+
   /** The answer comes as a `network` event. */
   network(command: NetworkCommand): void {
     this.#enqueue(command);
@@ -361,6 +370,7 @@ export class RegistryClient {
     this.#deregistered = false;
     this.#events.push(event);
     this.#enter("ok");
+    if (this.#tags !== undefined) this.setTags(this.#tags); // a registration has no place for them
     if (this.#saidVisibility) return;
     this.#saidVisibility = true; // once per start: registries that do not know `public` in a registration keep the old value
     this.#enqueue({ kind: "set-visibility", isPublic: this.#isPublic });
@@ -497,6 +507,7 @@ const REPLY_TYPES = {
   "revoke-trust": "revoke_trust",
   "set-hostname": "set_hostname",
   "set-visibility": "set_visibility",
+  "set-tags": "set_tags",
   deregister: "deregister",
   ...NETWORK_REQUEST_TYPES,
 } as const;

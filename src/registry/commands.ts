@@ -19,6 +19,7 @@ export type RegistryCommand =
   | { readonly kind: "revoke-trust"; readonly node: NodeId }
   | { readonly kind: "set-hostname"; readonly name: string }
   | { readonly kind: "set-visibility"; readonly isPublic: boolean }
+  | { readonly kind: "set-tags"; readonly tags: readonly string[] }
   | { readonly kind: "deregister" }
   | NetworkCommand;
 
@@ -113,7 +114,7 @@ export function commandRequest(command: RegistryCommand, local: NodeId, signer: 
 }
 
 function ownRequest(
-  command: Extract<RegistryCommand, { kind: "set-hostname" | "set-visibility" | "deregister" }>,
+  command: Extract<RegistryCommand, { kind: "set-hostname" | "set-visibility" | "set-tags" | "deregister" }>,
   local: NodeId,
   signer: RequestSigner,
 ): RegistryMessage {
@@ -125,6 +126,10 @@ function ownRequest(
     case "set-visibility": {
       const signature = signer.sign(signedText.setVisibility(local));
       return { type: "set_visibility", node_id: local, public: command.isPublic, signature };
+    }
+    case "set-tags": {
+      const signature = signer.sign(signedText.setTags(local));
+      return { type: "set_tags", node_id: local, tags: [...command.tags], signature };
     }
     case "deregister":
       return { type: "deregister", node_id: local, signature: signer.sign(signedText.deregister(local)) };

@@ -1,6 +1,9 @@
-/** A first-in first-out queue on one array: shifting moves an index, and the array is compacted now and then. */
+/**
+ * A first-in first-out queue on one array: shifting moves an index, and the array is compacted now and then. An empty queue
+ * has no array of its own: an idle stream has several.
+ */
 export class Fifo<T> {
-  #items: T[] = [];
+  #items: T[] = NOTHING;
   #head = 0;
 
   get length(): number {
@@ -8,7 +11,8 @@ export class Fifo<T> {
   }
 
   push(item: T): void {
-    this.#items.push(item);
+    if (this.#items === NOTHING) this.#items = [item];
+    else this.#items.push(item);
   }
 
   peek(): T | undefined {
@@ -22,7 +26,7 @@ export class Fifo<T> {
   /** Puts an item before the first. */
   unshift(item: T): void {
     if (this.#head === 0) {
-      this.#items.unshift(item);
+      this.#items = [item, ...this.#items];
       return;
     }
     this.#head -= 1;
@@ -40,7 +44,7 @@ export class Fifo<T> {
   }
 
   clear(): void {
-    this.#items = [];
+    this.#items = NOTHING;
     this.#head = 0;
   }
 
@@ -50,4 +54,5 @@ export class Fifo<T> {
   }
 }
 
+const NOTHING: never[] = [];
 const COMPACT_AT = 256;

@@ -10,8 +10,13 @@ export interface PeerTraits {
 
 export function judgePeer(initialSequence: number, halfClose: boolean | undefined): PeerTraits {
   const isReference = initialSequence === 0;
-  return { isReference, halfClose: halfClose ?? !isReference };
+  return TRAITS[isReference ? 1 : 0]![(halfClose ?? !isReference) ? 1 : 0]!;
 }
+
+/** By both answers; one object for all streams that are alike. */
+const TRAITS: readonly (readonly PeerTraits[])[] = [false, true].map((isReference) =>
+  [false, true].map((halfClose) => ({ isReference, halfClose })),
+);
 
 /**
  * A reference daemon's socket holds some 90 datagrams of our size. On a short path all that is in flight can wait there at

@@ -30,7 +30,7 @@ export class Receiver {
   readonly #traits: PeerTraits;
   readonly #limitBytes: number;
   readonly #reassembly: Reassembly;
-  #remoteEnd: RemoteEnd = { kind: "open" };
+  #remoteEnd: RemoteEnd = NO_END;
   #discards = false;
   #advertised: number;
   #largestSegmentBytes = LEAST_SEGMENT_BYTES;
@@ -221,6 +221,7 @@ export function initialWindow(receiveBufferBytes: number): number {
   return Math.max(1, Math.min(MAX_WINDOW, Math.floor(receiveBufferBytes / LEAST_SEGMENT_BYTES)));
 }
 
+const NO_END: RemoteEnd = { kind: "open" };
 const MAX_WINDOW = 512; // what the reference starts with
 const LEAST_SEGMENT_BYTES = 1152;
 const MISSING_DATA_WAIT_MS = 5_000;

@@ -55,7 +55,7 @@ export interface AcknowledgedRange {
 
 export class RetransmissionQueue {
   readonly #blocks: BlockPool;
-  #segments: SentSegment[] = [];
+  #segments: SentSegment[] = NO_SEGMENTS;
   #head = 0;
   #outstandingBytes = 0;
   #pipeBytes = 0;
@@ -112,6 +112,7 @@ export class RetransmissionQueue {
 
   /** Enters segments that are being sent for the first time: of `segmentBytes` each but the last. */
   append(sequence: number, run: Uint8Array, segmentBytes: number, isFin: boolean, now: Instant): void {
+    if (this.#segments === NO_SEGMENTS) this.#segments = [];
     let at = 0;
     do {
       const payloadBytes = Math.min(segmentBytes, run.length - at);
@@ -220,7 +221,7 @@ export class RetransmissionQueue {
   }
 
   clear(): void {
-    this.#segments = [];
+    this.#segments = NO_SEGMENTS;
     this.#head = 0;
     this.#outstandingBytes = 0;
     this.#pipeBytes = 0;
@@ -278,7 +279,7 @@ export class RetransmissionQueue {
     this.#segments[this.#head] = undefined as unknown as SentSegment;
     this.#head += 1;
     if (this.#head === this.#segments.length) {
-      this.#segments = [];
+      this.#segments = NO_SEGMENTS;
       this.#head = 0;
     } else if (this.#head >= COMPACT_AT && this.#head * 2 >= this.#segments.length) {
       this.#segments = this.#segments.slice(this.#head);
@@ -308,6 +309,8 @@ function endOf(segment: SentSegment): number {
   return sequenceAdd(segment.sequence, lengthOf(segment));
 }
 
+/** Of an idle stream; never changed. */
+const NO_SEGMENTS: SentSegment[] = [];
 const LEAST_REORDERING = 3;
 const MOST_REORDERING = 100;
 const SHORTER_THAN_ANY = 0.8;

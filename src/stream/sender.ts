@@ -56,7 +56,7 @@ export class Sender {
   #end: OwnEnd = "none";
   #window: number;
   #windowAcknowledgement: number;
-  #recovery: Recovery = { kind: "none" };
+  #recovery: Recovery = NO_RECOVERY;
   #duplicateAcks = 0;
   /** What a fast recovery changed, and how many of its retransmissions may still turn out to have been needless. */
   #undo: { readonly windowBytes: number; readonly thresholdBytes: number; resends: number } | undefined;
@@ -244,7 +244,7 @@ export class Sender {
 
   #advanceRecovery(acknowledgement: number, bytes: number): void {
     const recovery = this.#recovery;
-    if (recovery.kind !== "none" && !sequenceBefore(acknowledgement, recovery.until)) this.#recovery = { kind: "none" };
+    if (recovery.kind !== "none" && !sequenceBefore(acknowledgement, recovery.until)) this.#recovery = NO_RECOVERY;
     if (this.#recovery.kind === "fast") {
       // RFC 6582: an ACK that ends short of `until` shows that what follows it is lost as well.
       if (this.#queue.markFirstLost()) this.#mustRetransmit = true;
@@ -285,7 +285,7 @@ export class Sender {
     if (undo.resends > 0) return;
     this.#undo = undefined;
     this.#congestion.undo(undo.windowBytes, undo.thresholdBytes);
-    if (this.#recovery.kind === "fast") this.#recovery = { kind: "none" };
+    if (this.#recovery.kind === "fast") this.#recovery = NO_RECOVERY;
   }
 
   /** The newest statement counts (RFC 9293 §3.10.7.4); one that acknowledges less is older. */
@@ -442,6 +442,7 @@ export interface SenderStatistics {
   readonly smoothedRttMs: number | undefined;
 }
 
+const NO_RECOVERY: Recovery = { kind: "none" };
 const LEAST_ROOM_BYTES = 65_536;
 const MAX_CONSECUTIVE_TIMEOUTS = 8;
 const NAGLE_LIMIT_MS = 40;

@@ -62,6 +62,8 @@ export class StreamTable {
   readonly #deadlines = new DeadlineHeap<Stream>();
   /** Nodes with dials held back. */
   readonly #pacing = new Set<RemoteNode>();
+  /** Key: what was asked for, mostly a constant of the caller's; goes with it. */
+  readonly #wholeOptions = new WeakMap<Partial<StreamOptions>, StreamOptions>();
   readonly #synBucket: TokenBucket;
   readonly #receiveBudget: MemoryBudget;
   readonly #sendBudget: MemoryBudget;
@@ -104,7 +106,12 @@ export class StreamTable {
   }
 
   /** A stream that is connecting, or that will as soon as the far side takes another SYN. Undefined: too many streams. */
-  dial(remote: PilotAddress, port: number, now: Instant, options: Partial<StreamOptions> = {}): Stream | undefined {
+  dial(
+    remote: PilotAddress,
+    port: number,
+    now: Instant,
+    options: Partial<StreamOptions> = NO_OPTIONS,
+  ): Stream | undefined {
     const node = this.#nodeFor(remote.node, now);
     if (node === undefined || !this.#hasRoom(node)) return undefined;
     const localPort = this.#freePort(node, remote, port);
@@ -204,7 +211,7 @@ export class StreamTable {
       this.#refuse(remote, packet);
       return "stream-limit";
     }
-    const stream = this.#create(node, remote, port, packet.sourcePort, {}, now);
+    const stream = this.#create(node, remote, port, packet.sourcePort, NO_OPTIONS, now);
     this.#inbound.add(stream);
     this.#halfOpenAt(port).add(stream);
     stream.offer(packet, now);
@@ -281,7 +288,7 @@ export class StreamTable {
       remote,
       localPort,
       remotePort,
-      options: { ...DEFAULT_STREAM_OPTIONS, ...this.#limits.streamOptions, ...options },
+      options: this.#whole(options),
       initialSequence: readU32(this.#randomBytes(4), 0) || 1,
       now,
       shares: node.shares,
@@ -293,6 +300,15 @@ export class StreamTable {
     node.add(stream);
     this.#streamCount += 1;
     return stream;
+  }
+
+  #whole(options: Partial<StreamOptions>): StreamOptions {
+    let whole = this.#wholeOptions.get(options);
+    if (whole === undefined) {
+      whole = { ...DEFAULT_STREAM_OPTIONS, ...this.#limits.streamOptions, ...options };
+      this.#wholeOptions.set(options, whole);
+    }
+    return whole;
   }
 
   #hasRoom(node: RemoteNode): boolean {
@@ -379,5 +395,6 @@ function isHalfOpen(stream: Stream): boolean {
   return stream.stateKind === "offered" || stream.stateKind === "accepting";
 }
 
+const NO_OPTIONS: Partial<StreamOptions> = {};
 const SWEEP_INTERVAL_MS = 10_000;
 const EPHEMERAL_PORTS = LAST_EPHEMERAL_PORT - FIRST_EPHEMERAL_PORT + 1;

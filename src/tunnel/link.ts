@@ -76,7 +76,7 @@ export class Link {
     this.#identityKey = identityKey;
     this.index = index;
     this.#endpointSlot = endpointSlot;
-    this.#relaySlot = new RelaySlot(context, node);
+    this.#relaySlot = new RelaySlot(context, node, endpointSlot);
     this.#sender = new LinkSender(context, node);
     this.path = new Path(context.local.node < node);
     this.path.relayKind = context.relayKind();
@@ -156,10 +156,11 @@ export class Link {
 
   /** The endpoint slot for packets that must go this way; undefined while the link has no such way. */
   slotFor(way: StagedPacket["way"], now: Instant): number | undefined {
-    if (way === undefined || this.path.isRelayed === (way === "relay")) return this.#endpointSlot;
-    if (way === "direct") return undefined;
-    if (this.path.direct !== undefined && this.#relaySlot.mustShowDirect(now)) this.#probeDirect(this.path.direct, now);
-    return this.#relaySlot.take();
+    const slot = this.#relaySlot.slotFor(way, this.path.isRelayed);
+    const { direct } = this.path;
+    if (slot !== this.#endpointSlot && direct !== undefined && this.#relaySlot.mustShowDirect(now))
+      this.#probeDirect(direct, now);
+    return slot;
   }
 
   /** Starts agreeing on keys unless that is done or under way. */
@@ -254,13 +255,14 @@ export class Link {
     this.#timers.setIfStopped("reply-due", after(now, timing.REPLY_DUE_MS));
   }
 
-  /** Seals a whole virtual packet, or a run; false without a key. `anyLength`: the underlay may carry it in pieces. */
-  sendVirtual(packet: Uint8Array | VirtualRun, anyLength = false): boolean {
+  /** Seals a whole virtual packet, or a run; false without a key or the way. `anyLength`: it may be carried in pieces. */
+  sendVirtual(packet: Uint8Array | VirtualRun, anyLength = false, way?: StagedPacket["way"]): boolean {
     const slot = this.#sessions.current?.sendSlot;
-    if (slot === undefined) return false;
-    const { direct, isRelayed } = this.path;
-    if (packet instanceof Uint8Array) this.#sender.sendSealed(slot, packet, direct, isRelayed, anyLength);
-    else this.#context.dataPlane.queueVirtual(slot, this.#endpointSlot, packet);
+    const endpointSlot = this.#relaySlot.slotFor(way, this.path.isRelayed);
+    if (slot === undefined || endpointSlot === undefined) return false;
+    const isRelayed = this.path.isRelayed || way === "relay";
+    if (packet instanceof Uint8Array) this.#sender.sendSealed(slot, packet, this.path.direct, isRelayed, anyLength);
+    else this.#context.dataPlane.queueVirtual(slot, endpointSlot, packet);
     if (this.#dozes) this.#timers.setIfStopped("reply-due", this.#lastReceivedAt ?? instant(0));
     return true;
   }
@@ -427,11 +429,8 @@ export class Link {
     if (slot === undefined) return;
     for (const packet of this.#staging.take(now)) {
       const endpointSlot = this.slotFor(packet.way, now);
-      if (endpointSlot === undefined) {
-        this.#context.emit({ kind: "barred", link: this, packet });
-        continue;
-      }
-      this.#context.release(slot, endpointSlot, packet);
+      if (endpointSlot === undefined) this.#context.emit({ kind: "barred", link: this, packet });
+      else this.#context.release(slot, endpointSlot, packet);
       this.noteSent(now);
     }
   }

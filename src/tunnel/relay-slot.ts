@@ -6,22 +6,31 @@ import type { Endpoint } from "../base/endpoint.ts";
 import { after, type Instant } from "../base/instant.ts";
 import { encodeRelayPrefix } from "../wire/beacon.ts";
 import type { NodeId } from "../wire/ids.ts";
+import type { StagedPacket } from "./data-plane.ts";
 import type { LinkContext } from "./link-context.ts";
 
 export class RelaySlot {
   readonly #context: LinkContext;
   readonly #peer: NodeId;
+  /** Where the link's own way leads. */
+  readonly #ownSlot: number;
   #slot: number | undefined;
   #relay: Endpoint | undefined;
   #shownAt: Instant | undefined;
 
-  constructor(context: LinkContext, peer: NodeId) {
+  constructor(context: LinkContext, peer: NodeId, ownSlot: number) {
     this.#context = context;
     this.#peer = peer;
+    this.#ownSlot = ownSlot;
   }
 
-  /** Undefined when there is no relay. */
-  take(): number | undefined {
+  /** For packets that must go this way, while the link's own way is through the relay or not; undefined: it is not there. */
+  slotFor(way: StagedPacket["way"], isRelayed: boolean): number | undefined {
+    if (way === undefined || isRelayed === (way === "relay")) return this.#ownSlot;
+    return way === "relay" ? this.#take() : undefined;
+  }
+
+  #take(): number | undefined {
     const relay = this.#context.relay();
     if (relay === undefined) return undefined;
     this.#slot ??= this.#context.endpointSlots.take();

@@ -51,7 +51,7 @@ export function clampMss(
   return true;
 }
 
-interface Ends {
+export interface TcpEnds {
   /** 16 bytes each. */
   readonly source: Uint8Array;
   readonly destination: Uint8Array;
@@ -59,7 +59,7 @@ interface Ends {
   readonly destinationPort: number;
 }
 
-export interface Reset extends Ends {
+export interface Reset extends TcpEnds {
   /** To be believed, exactly what the receiver expects next (RFC 5961 §3.2). */
   readonly sequence: number;
   /** Makes it an RST with ACK: the answer to a segment that had no ACK, such as a SYN (RFC 9293 §3.10.7.1). */
@@ -74,12 +74,20 @@ export function encodeReset(reset: Reset): Uint8Array {
 }
 
 /** A whole IPv6 packet: a SYN as a program sent it, without its options, for an error to quote. */
-export function encodeSyn(syn: Ends & { readonly sequence: number }): Uint8Array {
+export function encodeSyn(syn: TcpEnds & { readonly sequence: number }): Uint8Array {
   return encodeBareSegment(syn, { sequence: syn.sequence, acknowledgement: 0, flags: TCP_FLAG.SYN });
 }
 
+/**
+ * A whole IPv6 packet: an ACK in which the receiver's connection cannot believe, unless `sequence` lies in its window. It
+ * answers with an ACK that says what it expects (RFC 9293 §3.10.7.4).
+ */
+export function encodeStrayAck(ack: TcpEnds & { readonly sequence: number }): Uint8Array {
+  return encodeBareSegment(ack, { sequence: ack.sequence, acknowledgement: 0, flags: TCP_FLAG.ACK });
+}
+
 function encodeBareSegment(
-  { source, destination, sourcePort, destinationPort }: Ends,
+  { source, destination, sourcePort, destinationPort }: TcpEnds,
   fields: { readonly sequence: number; readonly acknowledgement: number; readonly flags: number },
 ): Uint8Array {
   const packet = new Uint8Array(IPV6_HEADER_BYTES + MIN_TCP_HEADER_BYTES);

@@ -90,7 +90,7 @@ export function parseVirtualPacket(bytes: Uint8Array, crcIsChecked = false): Vir
     protocol: packet[1]!,
     source: readPilotAddress(packet, SOURCE),
     destination: readPilotAddress(packet, DESTINATION),
-    sourcePort: readU16(packet, SOURCE_PORT),
+    sourcePort: readU16(packet, VIRTUAL_SOURCE_PORT),
     destinationPort: readU16(packet, DESTINATION_PORT),
     sequence: readU32(packet, SEQUENCE),
     acknowledgement: readU32(packet, ACKNOWLEDGEMENT),
@@ -111,7 +111,7 @@ export function writeVirtualHeader(bytes: Uint8Array, header: VirtualHeader): vo
   bytes[1] = header.protocol;
   writePilotAddress(bytes, SOURCE, header.source);
   writePilotAddress(bytes, DESTINATION, header.destination);
-  writeU16(bytes, SOURCE_PORT, header.sourcePort);
+  writeU16(bytes, VIRTUAL_SOURCE_PORT, header.sourcePort);
   writeU16(bytes, DESTINATION_PORT, header.destinationPort);
   writeU32(bytes, SEQUENCE, header.sequence);
   writeU32(bytes, ACKNOWLEDGEMENT, header.acknowledgement);
@@ -122,7 +122,8 @@ const VERSION = 1;
 const PAYLOAD_LENGTH = 2;
 const SOURCE = 4;
 const DESTINATION = 10;
-const SOURCE_PORT = 16;
+/** Offset of the source port; the destination port follows. */
+export const VIRTUAL_SOURCE_PORT = 16;
 const DESTINATION_PORT = 18;
 const SEQUENCE = 20;
 const ACKNOWLEDGEMENT = 24;

@@ -16,4 +16,5 @@ export const ACCOUNTS: Accounts = {
   groupId: (name) => GROUPS.get(name),
   userNames: [...USERS.keys()],
   groupNames: [...GROUPS.keys()],
+  obstacleTo: () => undefined,
 };

@@ -88,6 +88,24 @@ describe("networks", () => {
   });
 });
 
+describe("the tags of a node", () => {
+  it("are what rules of its peers go by, and change while it runs", async () => {
+    const policy = `${lab.folder}/policy`;
+    writeFileSync(policy, "allow out icmp to tag:web\nallow in icmp from trusted\n");
+    const config = `${lab.folder}/b.toml`;
+    writeFileSync(config, 'tags = "db"\n');
+    await lab.startNode("a", { extraArgs: ["--policy", policy] });
+    await lab.startNode("b", { extraArgs: ["--config", config] });
+    await lab.trust("a", "b");
+    expect(await ping("a", lab.overlay("b"))).toContain("prohibited");
+    writeFileSync(config, 'tags = "db,web"\n');
+    await lab.pilot("b", "reload");
+    await lab.stopNode("a");
+    await lab.startNode("a", { extraArgs: ["--policy", policy] });
+    await pinged("a", lab.overlay("b"));
+  });
+});
+
 describe("TLS to the registry", () => {
   it("goes by the pinned fingerprint, and a wrong one gets no registration and a reason", async () => {
     expect(fingerprint).toMatch(/^[0-9a-f]{64}$/);

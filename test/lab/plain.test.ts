@@ -99,30 +99,6 @@ describe("a plain agent, seen from a pilot-tun", () => {
   it.each([
     ["a", "b"],
     ["b", "a"],
-  ])("200 connections at once from %s to %s are all answered", async (from, to) => {
-    const server = await startProgram(to, ECHO_SERVER);
-    const args = ["-c", MANY_CLIENTS, lab.overlay(to), "200"];
-    const { stdout, stderr } = await lab.exec(from, "python3", args, { timeoutMs: 40_000 });
-    expect(stderr).toBe("");
-    expect(stdout).toBe("200 of 200\n");
-    await server.stop();
-  });
-
-  it("a slow reader holds the sender back and loses nothing", async () => {
-    const server = await startProgram("b", ENDLESS_SENDER);
-    const reader = await startProgram("a", SLOW_READER, [lab.overlay("b")]);
-    await new Promise((resolve) => setTimeout(resolve, 3_000));
-    const heldAt = await lastNumber(server);
-    await new Promise((resolve) => setTimeout(resolve, 1_000));
-    expect((await lastNumber(server)) - heldAt).toBeLessThan(2 << 20); // it does not go on without the reader
-    expect(heldAt).toBeLessThan(64 << 20);
-    expect(await reader.waitForLine(/^read /, 20_000)).toBe("read 16777216 in order");
-    await server.stop();
-  });
-
-  it.each([
-    ["a", "b"],
-    ["b", "a"],
   ])("the other end learns it when a program on %s or %s is killed", async (from, to) => {
     for (const killed of ["client", "server"] as const) {
       const server = await startProgram(to, WATCHING_SERVER);
@@ -189,10 +165,6 @@ async function startProgram(host: string, code: string, args: readonly string[] 
   return program;
 }
 
-async function lastNumber(program: LabProcess): Promise<number> {
-  return Number(program.stdout.trim().split("\n").at(-1));
-}
-
 function sha256(bytes: Uint8Array): string {
   return createHash("sha256").update(bytes).digest("hex");
 }
@@ -252,38 +224,12 @@ s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20); s.send(bytes(65438))
 try: s.recv(1)
 except OSError as error: print(errno.errorcode.get(error.errno, error))
 `;
-const ECHO_SERVER = `${LISTEN}
-def serve(c):
-    while (d := c.recv(4096)): c.sendall(d)
-    c.close()
-s = listen(7100)
-while True: threading.Thread(target=serve, args=(s.accept()[0],), daemon=True).start()
-`;
-const MANY_CLIENTS = `
-import socket, sys
-n = int(sys.argv[2]); sockets = [socket.socket(socket.AF_INET6) for _ in range(n)]
-for s in sockets: s.setblocking(False); s.connect_ex((sys.argv[1], 7100))
-ok = 0
-for i, s in enumerate(sockets): s.settimeout(20); s.sendall(b'%d.' % i)
-for i, s in enumerate(sockets):
-    want = b'%d.' % i; got = b''
-    while len(got) < len(want): got += s.recv(64) or exit('ended')
-    ok += got == want
-print('%d of %d' % (ok, n))
-`;
 const ENDLESS_SENDER = `${LISTEN}
 s = listen(7200); c, _ = s.accept(); sent = 0; block = bytes(range(256)) * 256
 def send():
     global sent
     sent += c.send(block[sent % 256:]); print(sent); return True
 watch(send)
-`;
-const SLOW_READER = `
-import socket, sys, time
-c = socket.create_connection((sys.argv[2], 7200)); print('ready'); time.sleep(5); n = 0; right = True
-while n < 16777216:
-    d = c.recv(min(65536, 16777216 - n)); right = right and d == bytes((n + i) & 255 for i in range(len(d))); n += len(d)
-print('read', n, 'in order' if right else 'spoiled')
 `;
 const FAST_READER = `${LISTEN}
 c = socket.create_connection((sys.argv[2], 7200)); print('ready'); c.recv(1); print('receiving')

@@ -1,9 +1,10 @@
 /** Whose sockets are whose: the shim and the kernel, against what /proc says in plain text. */
 import dgram from "node:dgram";
 import { once } from "node:events";
-import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
 import net from "node:net";
 import { afterEach, describe, expect, it } from "vitest";
+import { ControlGroups, parseUnifiedMount } from "../../src/io/control-groups.ts";
 import { findSocket, parseReply, parseSocketList, type SocketPlace } from "../../src/io/socket-diag.ts";
 import { cgroupOf, findHolders, parseStatus, readProgram } from "../../src/io/socket-holders.ts";
 import { builtShim } from "./build-shim.ts";
@@ -67,7 +68,11 @@ describe("the kernel's answer", () => {
   it("tells a UDP socket that speaks with one peer from one that speaks with all", async () => {
     const free = await bind();
     const [listed] = inodeIn("udp6", free);
-    expect(findSocket(place(17, free, 53), shim)).toEqual({ ...own(listed!), isConnected: false, isListening: false });
+    expect(findSocket(place(17, free, 53), shim)).toMatchObject({
+      ...own(listed!),
+      isConnected: false,
+      isListening: false,
+    });
     const bound = await bind(free);
     expect(findSocket(place(17, bound, free), shim)).toMatchObject({ isConnected: true });
     expect(findSocket(place(17, bound, free + 1), shim)).toBeUndefined();
@@ -92,6 +97,24 @@ describe("the kernel's answer", () => {
     expect(parseReply(whole, place(17, 4001, 53))).toBeUndefined();
     view.setUint16(4, 2, true); // NLMSG_ERROR
     expect(parseReply(whole, asked)).toBeUndefined();
+  });
+});
+
+describe("a control group", () => {
+  it("is found by the number that the kernel gives for a socket", async () => {
+    const mount = parseUnifiedMount(readFileSync("/proc/self/mounts", "utf8"))!;
+    const groups = new ControlGroups();
+    expect(groups.pathOf(statSync(mount).ino, 0)).toBe("/");
+    expect(groups.pathOf(1e15, 1_000)).toBeUndefined();
+    const socket = findSocket(place(17, await bind(), 53), shim);
+    const own = /^0::(.*)$/m.exec(readFileSync("/proc/self/cgroup", "utf8"))![1];
+    expect(groups.pathOf(socket!.cgroup!, 2_000)).toBe(own);
+  });
+
+  it("is looked for in the first unified hierarchy that is mounted", () => {
+    const mounts = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+    expect(parseUnifiedMount(mounts)).toBe("/sys/fs/cgroup/unified");
+    expect(parseUnifiedMount("proc /proc proc rw 0 0\n")).toBeUndefined();
   });
 });
 

@@ -65,6 +65,7 @@ const ruleText = fc
 const CGROUPS = ["/", "/system.slice/a.service", "/user.slice/user-1.slice/session-1.scope", "/x/a.service/b"];
 const owner: fc.Arbitrary<SocketOwner> = fc.record({
   uid: fc.constantFrom(0, 1000, 1001),
+  cgroup: fc.constantFrom(undefined, ...CGROUPS),
   programs: fc.array(
     fc.record({
       pid: fc.nat(9),

@@ -6,8 +6,9 @@ import { TCP, tcpPacket } from "../helpers/inner-packets.ts";
 import type { SimNetwork, SimNode } from "../helpers/sim-network.ts";
 import { between, echo, friends, icmp, setPolicy, udp } from "../helpers/sim-policy.ts";
 
-const ANN: SocketOwner = { uid: 1000, programs: [{ pid: 7, name: "curl", groups: [200], cgroup: "/a.service" }] };
-const BEN: SocketOwner = { uid: 1001, programs: [] };
+const CURL = { pid: 7, name: "curl", groups: [200], cgroup: "/a.service" };
+const ANN: SocketOwner = { uid: 1000, cgroup: undefined, programs: [CURL] };
+const BEN: SocketOwner = { uid: 1001, cgroup: undefined, programs: [] };
 
 /** The questions that a node has asked since the last look. */
 function questions(node: SimNode): OwnerQuestion[] {

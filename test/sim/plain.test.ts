@@ -422,6 +422,30 @@ describe("connections", () => {
     expect(new DataView(reset!.buffer).getUint32(44)).toBe(1_234);
   });
 
+  it("from before a daemon's start are provoked to speak when the agent is reached, and reset then", () => {
+    const all = pair();
+    learned(all);
+    const { network, a, b } = all;
+    a.kill();
+    a.start();
+    a.engine.plain.connections.listenerPort = LISTENER;
+    const program = { source: a.engine.addressOf(b.node), destination: a.engine.addressOf(a.node) };
+    a.engine.plain.orphans.add(b.node, { ...program, sourcePort: 80, destinationPort: 40_000 });
+    expect(a.takeTunPackets()).toEqual([]);
+    network.runUntil(() => a.engine.linkFacts(b.node)?.isUp === true, 5_000);
+    network.run(10);
+    const provoked = a.takeTunPackets();
+    expect(provoked.map(flagsOf)).toEqual([TCP.ACK, TCP.ACK]);
+    for (const packet of provoked) {
+      expect(portsOf(packet)).toEqual([80, 40_000]);
+      expect(transportChecksum(packet, 40, 6)).toBe(0);
+    }
+    // What the kernel of the program answers: where it is, and what it expects.
+    a.sendPacket(tcpPacket({ source: a.node, destination: b.node, flags: TCP.ACK, acknowledgement: 77, sequence: 55 }));
+    const [reset] = a.takeTunPackets();
+    expect([flagsOf(reset), new DataView(reset!.buffer).getUint32(44)]).toEqual([TCP.RST, 77]);
+  });
+
   it("to the listener itself are nobody's: not from the network, not by a stream", () => {
     const all = pair();
     learned(all);

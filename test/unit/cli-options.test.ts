@@ -11,6 +11,7 @@ import {
   parseHostPort,
   parseInterfaceName,
   parsePrefix,
+  parseTags,
   parseWhole,
 } from "../../src/cli/parse-options.ts";
 import { run } from "../../src/cli/program.ts";
@@ -74,6 +75,18 @@ describe("an option's text", () => {
     ["tun%d", false],
   ])("interface name %j is valid: %s", (text, isValid) => {
     expect(parsedValue(parseInterfaceName("--tun", text)) === text).toBe(isValid);
+  });
+
+  it.each([
+    ["web,db", ["web", "db"]],
+    ["#web, db,web", ["web", "db"]],
+    ["", []],
+    ["Web", "refused"],
+    ["-web", "refused"],
+    ["x".repeat(33), "refused"],
+    ["a,b,c,d,e,f,g,h,i,j,k", "refused"],
+  ])("tags %j are read as %j", (text, tags) => {
+    expect(parsedValue(parseTags("--tags", text))).toEqual(tags);
   });
 
   it.each([

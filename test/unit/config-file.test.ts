@@ -154,20 +154,29 @@ describe("a changed configuration file", () => {
     const before = new Map([
       ["hostname", "alice"],
       ["public", "false"],
+      ["tags", ""],
       ["mtu", "1360"],
     ]);
     let after: Reread | undefined;
     const daemon = configuration(before, () => after!, registered, problems);
 
-    after = { settings: new Map([...before, ["hostname", "bob"], ["mtu", "1400"]]), hostname: "bob", public: false };
+    const read = (changes: readonly [string, string][], more: Partial<Reread> = {}): Reread => {
+      return { settings: new Map([...before, ...changes]), hostname: "bob", public: false, tags: undefined, ...more };
+    };
+    const bob: [string, string] = ["hostname", "bob"];
+    after = read([bob, ["mtu", "1400"]]);
     expect(await daemon.reload()).toMatchObject({ applied: ["hostname"], needRestart: ["mtu"] });
     expect(registered).toEqual(["bob", "sent"]);
     expect([...problems.keys()]).toEqual(["restart_needed"]);
 
-    after = { settings: new Map([...before, ["hostname", "bob"], ["public", "true"]]), hostname: "bob", public: true };
+    after = read([bob, ["public", "true"]], { public: true });
     expect(await daemon.reload()).toMatchObject({ applied: ["public"], needRestart: [] });
     expect(registered).toEqual(["bob", "sent", true, "sent"]);
     expect(problems.size).toBe(0);
+
+    after = read([bob, ["public", "true"], ["tags", "web"]], { public: true, tags: ["web"] });
+    expect(await daemon.reload()).toMatchObject({ applied: ["tags"], needRestart: [] });
+    expect(registered.slice(4)).toEqual([["web"], "sent"]);
   });
 
   it("that is broken changes nothing, and a signal leaves the reason for status", async () => {
@@ -185,7 +194,7 @@ describe("a changed configuration file", () => {
 
 function configuration(
   settings: ReadonlyMap<string, string>,
-  reread: () => Reread = () => ({ settings, hostname: undefined, public: false }),
+  reread: () => Reread = () => ({ settings, hostname: undefined, public: false, tags: undefined }),
   registered: unknown[] = [],
   problems: Map<string, { code: string; message: string; hint: string }> = new Map(),
 ): Configuration {
@@ -194,6 +203,7 @@ function configuration(
     client: {
       setHostname: (name) => void registered.push(name),
       setVisibility: (isPublic) => void registered.push(isPublic),
+      setTags: (tags) => void registered.push(tags),
     },
     hostname: undefined,
     problems,

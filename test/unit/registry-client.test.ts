@@ -19,7 +19,11 @@ class Desk {
   /** Answers in place of the registry; undefined leaves it to the real rules, the text "silence" is no answer. */
   respond: Respond = () => undefined;
 
-  constructor(seed: number, lab = new RegistryLab(), options: { hostname?: string; isPublic?: boolean } = {}) {
+  constructor(
+    seed: number,
+    lab = new RegistryLab(),
+    options: { hostname?: string; isPublic?: boolean; tags?: readonly string[] } = {},
+  ) {
     this.lab = lab;
     this.conversation = new Conversation(`198.51.100.${seed}`);
     const seedBytes = new Uint8Array(32).fill(seed);
@@ -29,6 +33,7 @@ class Desk {
       listen: { port: 4000, lan: [{ address: "192.168.1.5", port: 4000 }] },
       isPublic: options.isPublic ?? false,
       hostname: options.hostname,
+      tags: options.tags,
     });
   }
 
@@ -133,6 +138,21 @@ describe("registration", () => {
       "registering",
       "ok",
     ]);
+  });
+
+  test("is followed by the tags, which others see from then on, and not where none were given", () => {
+    const lab = new RegistryLab();
+    const desk = new Desk(1, lab, { isPublic: true, tags: ["web", "db"] }).connect();
+    expect(desk.types()).toContain("set_tags");
+    const tagsSeen = () =>
+      (lab.ask({ type: "lookup", node_id: desk.client.node! }, desk.conversation) as Reply)["tags"];
+    expect(tagsSeen()).toEqual(["web", "db"]);
+    desk.client.setTags(["web"]);
+    desk.settle();
+    expect(tagsSeen()).toEqual(["web"]);
+    desk.disconnect().connect();
+    expect(desk.requests.filter(({ type }) => type === "set_tags").at(-1)).toMatchObject({ tags: ["web"] });
+    expect(new Desk(2, lab).connect().types()).not.toContain("set_tags");
   });
 
   test("that is refused is repeated after a growing while, and queries do not wait for it", () => {

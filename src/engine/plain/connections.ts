@@ -11,6 +11,7 @@
 import { readU16, readU32, writeU16 } from "../../base/bytes.ts";
 import type { DropReason } from "../../base/drop-reason.ts";
 import { after, type Deadline, type Instant } from "../../base/instant.ts";
+import type { Way } from "../../policy/rule.ts";
 import { DeadlineHeap } from "../../stream/deadline-heap.ts";
 import { Fifo } from "../../stream/fifo.ts";
 import type { Stream } from "../../stream/stream.ts";
@@ -26,6 +27,7 @@ import type { NodeStreams, StreamOwner } from "../node-streams.ts";
 import { Connection } from "./connection.ts";
 import type { OwnServices } from "./own-services.ts";
 import type { SocketCommand, SocketEvent } from "./socket-messages.ts";
+import { StreamWays } from "./stream-ways.ts";
 import { type NatBinding, type NatSide, type NatSides, TcpNat, turnAround } from "./tcp-nat.ts";
 
 export interface ConnectionsParts {
@@ -49,6 +51,7 @@ export type TcpVerdict = "loopback" | "taken" | DropReason;
 
 export class Connections implements StreamOwner {
   readonly nat = new TcpNat();
+  readonly ways = new StreamWays();
   /** Where the daemon's listener is; undefined until it is open. */
   listenerPort: number | undefined;
   readonly #parts: ConnectionsParts;
@@ -86,6 +89,7 @@ export class Connections implements StreamOwner {
     const binding = this.#bindingOf(node, bytes);
     const connection = binding && this.#connections.get(binding.id);
     if (connection !== undefined && !(isOpening && connection.phase === "over")) {
+      this.ways.set(connection.stream, packet.way);
       if (connection.phase === "dialing") return "taken"; // a repeated SYN
       turnAround(bytes, binding!.other, packet.csumStart !== 0);
       return "loopback";
@@ -151,6 +155,12 @@ export class Connections implements StreamOwner {
     if (connection.phase === "dialing") this.#refuseProgram(connection);
     else this.#breakSocket(connection);
     this.#end(connection, now);
+  }
+
+  /** What the agent began is allowed, on this way. */
+  setWay(id: number, way: Way | undefined): void {
+    const connection = this.#connections.get(id);
+    if (connection !== undefined) this.ways.set(connection.stream, way);
   }
 
   /** What the agent began may not be: as if nobody listened. */
@@ -303,7 +313,7 @@ export class Connections implements StreamOwner {
     const program = programSideOf(bytes);
     if (this.listenerPort === undefined) return this.#tellFull(bytes, now);
     const remote = { network: program.network, node };
-    const stream = this.#parts.streams.dial(this, remote, program.remotePort, now, STREAM_OPTIONS);
+    const stream = this.#parts.streams.dial(this, remote, program.remotePort, now);
     if (stream === undefined) return this.#tellFull(bytes, now);
     const connection = this.#create(node, stream, wholeCopy(packet));
     const remotePort = this.nat.freeRemotePort(node, BACKBONE, this.listenerPort, program.localPort);
@@ -316,6 +326,7 @@ export class Connections implements StreamOwner {
       stream.reset(now);
       return this.#tellFull(bytes, now);
     }
+    this.ways.set(stream, packet.way);
     this.#deadlines.set(connection, { at: after(now, DIAL_LIMIT_MS), reason: "plain-dial" });
     return "taken";
   }
@@ -434,6 +445,7 @@ export class Connections implements StreamOwner {
   #end(connection: Connection, now: Instant): void {
     connection.phase = "over";
     this.#byStream.delete(connection.stream);
+    this.ways.set(connection.stream, undefined);
     this.#over.add(connection);
     this.#deadlines.set(connection, { at: after(now, LINGER_MS), reason: "plain-linger" });
   }
@@ -486,8 +498,6 @@ export function isTcpPacket(packet: Uint8Array): boolean {
   return packet[IPV6.NEXT_HEADER] === NEXT_HEADER.TCP && packet.length >= IPV6_HEADER_BYTES + MIN_TCP_HEADER_BYTES;
 }
 
-/** The program's own kernel has seen to small writes. */
-const STREAM_OPTIONS = { noDelay: true };
 const MAX_CONNECTIONS = 16_384;
 /** How long a program waits for a far side that says nothing; the stream alone would wait 39 s. */
 const DIAL_LIMIT_MS = 15_000;

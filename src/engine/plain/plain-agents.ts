@@ -16,6 +16,7 @@ import type { Crypto } from "../../base/crypto.ts";
 import type { DropCounters, DropReason } from "../../base/drop-reason.ts";
 import { type Deadline, earlier, type Instant } from "../../base/instant.ts";
 import type { Flow } from "../../policy/flow-table.ts";
+import type { Way } from "../../policy/rule.ts";
 import type { StreamPacket } from "../../stream/stream-packet.ts";
 import type { TrustBook } from "../../trust/trust-book.ts";
 import { MAX_LINKS, type StagedPacket } from "../../tunnel/data-plane.ts";
@@ -24,14 +25,16 @@ import type { LinkTable } from "../../tunnel/link-table.ts";
 import { networkAt } from "../../wire/address.ts";
 import { BACKBONE, type NodeId, networkId, type PilotAddress } from "../../wire/ids.ts";
 import { IPV6, NEXT_HEADER } from "../../wire/ipv6.ts";
-import type { VirtualPacket } from "../../wire/virtual-packet.ts";
+import { VIRTUAL_SOURCE_PORT, type VirtualPacket } from "../../wire/virtual-packet.ts";
 import type { Admission } from "../admission.ts";
 import type { PeerKind } from "../bridge-conversation.ts";
 import type { Networks } from "../networks.ts";
 import type { NodeStreams, StreamPurpose } from "../node-streams.ts";
+import type { WaitingInbound } from "../owner-questions.ts";
 import type { Pings } from "../pings.ts";
 import type { Refusals } from "../refusals.ts";
 import { Connections, isTcpPacket, type TcpVerdict } from "./connections.ts";
+import { Orphans } from "./orphans.ts";
 import { OwnServices } from "./own-services.ts";
 import { type NatBinding, turnAround } from "./tcp-nat.ts";
 import { TranslatedTraffic } from "./translated-traffic.ts";
@@ -73,6 +76,7 @@ export class PlainAgents {
   /** Of trust, policy and memberships, when the services' streams were last judged. */
   #epoch: number;
   readonly traffic = new TranslatedTraffic();
+  readonly orphans = new Orphans();
 
   constructor(parts: PlainAgentsParts) {
     this.#parts = parts;
@@ -109,7 +113,10 @@ export class PlainAgents {
   kindChanged(node: NodeId, now: Instant): void {
     this.#refreshMode(node);
     const kind = this.#parts.kindOf(node);
-    if (kind === "pilot-tun") this.#waiting.release(node);
+    if (kind === "pilot-tun") {
+      this.#waiting.release(node);
+      this.orphans.take(node); // they were none
+    }
     if (kind === "plain") this.#releaseTo(node, now);
   }
 
@@ -162,7 +169,8 @@ export class PlainAgents {
   settle(now: Instant): void {
     const { pings, refusals } = this.#parts;
     for (let echo = pings.pollEchoAnswer(); echo !== undefined; echo = pings.pollEchoAnswer()) {
-      this.#translation.answerEcho(echo);
+      const refused = this.#translation.answerEcho(echo, now);
+      if (refused !== undefined) this.#parts.drops.count(refused);
     }
     this.#cutFlows(refusals.takeCut(), now);
     if (this.#parts.trust.epoch === this.#epoch) return;
@@ -234,8 +242,8 @@ export class PlainAgents {
   }
 
   /** A datagram made into a packet, which waited to hear whose socket it is for. */
-  decideHeld(link: Link, packet: Uint8Array, now: Instant): DropReason | undefined {
-    return this.#translation.decideTranslated(link, packet, now);
+  decideHeld(link: Link, { packet, byRelay }: WaitingInbound, now: Instant): DropReason | undefined {
+    return this.#translation.decideTranslated(link, packet, now, byRelay);
   }
 
   pollTunPacket(): Uint8Array | undefined {
@@ -243,6 +251,11 @@ export class PlainAgents {
   }
 
   // ---- streams
+
+  /** The way that packets of a stream must take; its ports as seen from here. */
+  wayOf(node: NodeId, localPort: number, remotePort: number): Way | undefined {
+    return this.connections.ways.of(node, localPort, remotePort);
+  }
 
   /** What a stream says to its far side; it repeats what is lost. */
   sendStreamPacket(
@@ -256,7 +269,9 @@ export class PlainAgents {
     if (link === undefined) return;
     if (purpose !== "trust" && !link.isUp) link.connect(now);
     const run = { header, payload, segmentBytes: segmentBytes ?? Math.max(1, payload.length) };
-    if (!link.sendVirtual(run) || purpose === "trust") return;
+    const way = this.wayOf(node, readU16(header, VIRTUAL_SOURCE_PORT), readU16(header, VIRTUAL_SOURCE_PORT + 2));
+    if (way === "direct" && link.path.isRelayed) return this.#parts.drops.count("wrong-path");
+    if (!link.sendVirtual(run, false, way) || purpose === "trust") return;
     this.traffic.noteSent(node, payload.length, Math.ceil(payload.length / run.segmentBytes));
     if (purpose === "question") link.noteSent(now);
     else link.noteUse(now);
@@ -305,6 +320,7 @@ export class PlainAgents {
       const verdict = this.handlePacket(link, packet, now);
       if (verdict !== "taken" && verdict !== "loopback" && verdict !== "whole") this.#parts.drops.count(verdict);
     }
+    for (const packet of this.orphans.take(node)) this.#deliver(packet);
   }
 
   #deliver(packet: Uint8Array): void {

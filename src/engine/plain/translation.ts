@@ -9,6 +9,7 @@ import type { DropCounters, DropReason } from "../../base/drop-reason.ts";
 import type { Instant } from "../../base/instant.ts";
 import type { StagedPacket } from "../../tunnel/data-plane.ts";
 import type { Link } from "../../tunnel/link.ts";
+import type { LinkTable } from "../../tunnel/link-table.ts";
 import { networkAt } from "../../wire/address.ts";
 import { RELAY_PREFIX_BYTES } from "../../wire/beacon.ts";
 import { BRIDGE_PORT } from "../../wire/bridge.ts";
@@ -30,6 +31,7 @@ import { LocalFragments } from "./local-fragments.ts";
 import type { TranslatedTraffic } from "./translated-traffic.ts";
 
 export interface TranslationParts {
+  readonly links: LinkTable;
   readonly local: NodeId;
   readonly pings: Pings;
   readonly refusals: Refusals;
@@ -65,9 +67,9 @@ export class Translation {
       case NEXT_HEADER.UDP:
         return this.#sendDatagrams(link, packet, now);
       case NEXT_HEADER.ICMPV6:
-        return this.#sendPing(link, bytes, now);
+        return this.#sendPing(link, packet, now);
       case NEXT_HEADER.FRAGMENT:
-        return this.#sendFragment(link, bytes, now);
+        return this.#sendFragment(link, packet, now);
       default:
         return this.#refuse(bytes, now);
     }
@@ -78,16 +80,16 @@ export class Translation {
     return "peer-kind";
   }
 
-  #sendFragment(link: Link, fragment: Uint8Array, now: Instant): "taken" | DropReason {
-    const packet = this.#fragments.add(link.index, fragment, now);
+  #sendFragment(link: Link, { bytes, way }: StagedPacket, now: Instant): "taken" | DropReason {
+    const packet = this.#fragments.add(link.index, bytes, now);
     if (packet === undefined) return "taken";
     if (typeof packet === "string") return packet;
     const isFragment = packet[IPV6.NEXT_HEADER] === NEXT_HEADER.FRAGMENT; // within a fragment: no kernel does that
-    return isFragment ? "malformed-packet" : this.send(link, { ...AS_IT_IS, bytes: packet }, now);
+    return isFragment ? "malformed-packet" : this.send(link, { ...AS_IT_IS, bytes: packet, way }, now);
   }
 
   /** A superpacket of the TUN is several datagrams of `gsoSize` bytes. */
-  #sendDatagrams(link: Link, { bytes, gsoType, gsoSize }: StagedPacket, now: Instant): "taken" | DropReason {
+  #sendDatagrams(link: Link, { bytes, gsoType, gsoSize, way }: StagedPacket, now: Instant): "taken" | DropReason {
     if (bytes.length < UDP_PAYLOAD_AT) return "malformed-packet";
     const sourcePort = readU16(bytes, IPV6_HEADER_BYTES + UDP.SOURCE_PORT);
     const destinationPort = readU16(bytes, IPV6_HEADER_BYTES + UDP.DESTINATION_PORT);
@@ -99,7 +101,7 @@ export class Translation {
     this.#answerPorts.noteSent(ports.network, link.node, sourcePort, destinationPort, now);
     for (let at = UDP_PAYLOAD_AT; at < bytes.length; at += size) {
       const payload = bytes.subarray(at, Math.min(at + size, bytes.length));
-      link.sendVirtual(this.#datagram(link.node, ports, payload), true);
+      link.sendVirtual(this.#datagram(link.node, ports, payload), true, way);
       this.#parts.traffic.noteSent(link.node, payload.length);
     }
     link.noteSent(now);
@@ -120,7 +122,7 @@ export class Translation {
     });
   }
 
-  #sendPing(link: Link, bytes: Uint8Array, now: Instant): "taken" | DropReason {
+  #sendPing(link: Link, { bytes, way }: StagedPacket, now: Instant): "taken" | DropReason {
     if (bytes.length < ECHO_PAYLOAD_AT) return "malformed-packet";
     // An error about a packet of the agent's has no place in its protocol.
     if (bytes[IPV6_HEADER_BYTES] !== ICMPV6_TYPE.ECHO_REQUEST) return "peer-kind";
@@ -129,7 +131,8 @@ export class Translation {
     const identifier = readU16(bytes, IPV6_HEADER_BYTES + 4);
     const sequence = readU16(bytes, IPV6_HEADER_BYTES + 6);
     const network = networkAt(bytes, IPV6.DESTINATION);
-    this.#parts.pings.sendEcho(link, { network, identifier, sequence, payload: bytes.slice(ECHO_PAYLOAD_AT) }, now);
+    const echo = { network, identifier, sequence, payload: bytes.slice(ECHO_PAYLOAD_AT) };
+    this.#parts.pings.sendEcho(link, echo, way, now);
     this.#parts.traffic.noteSent(link.node, size);
     link.noteSent(now);
     return "taken";
@@ -160,8 +163,13 @@ export class Translation {
   }
 
   /** A packet for the interface that was made out of what the peer sent: now, or after it waited. */
-  decideTranslated(link: Link, translated: Uint8Array, now: Instant): DropReason | undefined {
-    const refused = this.#parts.admission.admitTranslated(translated, link, now);
+  decideTranslated(
+    link: Link,
+    translated: Uint8Array,
+    now: Instant,
+    byRelay = link.cameByRelay,
+  ): DropReason | undefined {
+    const refused = this.#parts.admission.admitTranslated(translated, link, byRelay, now);
     if (refused === "waits") return undefined;
     if (refused !== undefined) return refused;
     this.#parts.traffic.noteReceived(link.node, translated.length - IPV6_HEADER_BYTES - UDP_HEADER_BYTES);
@@ -169,11 +177,14 @@ export class Translation {
     return undefined;
   }
 
-  answerEcho({ node, echo, payload }: EchoAnswer): void {
-    this.#parts.traffic.noteReceived(node, payload.length);
+  /** Goes to the program that asked, as part of its flow. */
+  answerEcho({ node, echo, payload, byRelay }: EchoAnswer, now: Instant): DropReason | undefined {
+    const link = this.#parts.links.get(node);
+    if (link === undefined) return "no-session";
     const { identifier, sequence, network } = echo;
     const reply = { type: ICMPV6_TYPE.ECHO_REPLY, identifier, sequence, payload };
-    this.#parts.deliver(encodeEcho({ ...reply, ...this.#between(network, node) }));
+    const packet = encodeEcho({ ...reply, ...this.#between(network, node) });
+    return this.decideTranslated(link, packet, now, byRelay);
   }
 
   #between(network: NetworkId, node: NodeId): { readonly source: Uint8Array; readonly destination: Uint8Array } {
