@@ -20,6 +20,8 @@ export interface AuditEvent {
   readonly at: WallClock;
   /** Kept before others when there is too much: what a person did, and what the daemon itself has to say. */
   readonly matters?: boolean;
+  /** For whoever looks on at this moment; not kept. */
+  readonly isFleeting?: boolean;
   /** A person's doing: who called is added by whoever knows it. */
   readonly byOperator?: boolean;
   fields(): Fields;

@@ -2,7 +2,8 @@
 import { bytes, duration, type Paint, printable } from "./format.ts";
 
 export interface AuditRecord {
-  readonly seq: number;
+  /** Absent: it is not kept. */
+  readonly seq?: number;
   readonly at: number;
   readonly event: string;
   readonly fields: Readonly<Record<string, unknown>>;
@@ -14,7 +15,8 @@ export function recordLine(record: AuditRecord, paint: Paint): string {
   const when = new Date(record.at).toISOString().replace("T", " ").slice(0, 19);
   const describe = DESCRIBE[record.event] ?? describeAny;
   const text = printable(describe(record.fields));
-  return `${paint("dim", when)}  ${String(record.seq).padStart(6)}  ${record.event.padEnd(10)}  ${text}`;
+  const number = record.seq === undefined ? "" : `${String(record.seq).padStart(6)}  `;
+  return `${paint("dim", when)}  ${number}${record.event.padEnd(10)}  ${text}`;
 }
 
 const DESCRIBE: Readonly<Record<string, (fields: Fields) => string>> = {
@@ -40,6 +42,9 @@ const DESCRIBE: Readonly<Record<string, (fields: Fields) => string>> = {
     const where = Array.isArray(ports) && ports.length > 0 ? ` port ${ports.join(",")}` : "";
     return `${flowText(fields)}${where} refused${Number(count) > 1 ? ` ${count} times` : ""}: ${reason}${ruleText(fields)}`;
   },
+  path: ({ peer, path, endpoint }) =>
+    `${nameOf(peer)}: ${path === "none" ? "no session" : `${path}, ${endpoint ?? "?"}`}`,
+  problem: ({ state, code, message }) => (state === "gone" ? `over: ${code}` : `${code}: ${message}`),
   trust: (fields) => `${nameOf(fields.peer)}: ${fields.from} → ${fields.to}${byText(fields)}`,
   key: (fields) => `${nameOf(fields.peer)}: ${fields.change} ${fields.key}`,
   policy: (fields) => {

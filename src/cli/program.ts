@@ -11,6 +11,7 @@ import { declareBugreport } from "./bugreport.ts";
 import { declareConfig } from "./config.ts";
 import { Context, type Declare, type Environment, examples, type Input, type Perform } from "./context.ts";
 import { declareDoctor } from "./doctor.ts";
+import { declareEvents } from "./events.ts";
 import { declareFlows } from "./flows.ts";
 import { declareDeregister, declareId } from "./id.ts";
 import { declareLockdown } from "./lockdown.ts";
@@ -53,6 +54,7 @@ const COMMANDS: readonly Declare[] = [
   declareLockdown,
   declareWhy,
   declareAudit,
+  declareEvents,
   declareId,
   declareDeregister,
   declareRendezvous,

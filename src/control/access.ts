@@ -50,6 +50,8 @@ const CHANGES_NOTHING: ReadonlySet<ControlMethod> = new Set<ControlMethod>([
   "whois",
   "why",
   "flows",
+  "events",
+  "audit/flush",
   "config/show",
   "policy/show",
   "trust/ls",

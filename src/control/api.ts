@@ -15,6 +15,7 @@
 import type { DropReason } from "../base/drop-reason.ts";
 import type { AuditBackend, AuditMethods } from "./audit-api.ts";
 import type { ConfigBackend, ConfigMethods } from "./config-api.ts";
+import type { EventsBackend, EventsMethods } from "./events-api.ts";
 import type { NetworkBackend, NetworkMethods } from "./network-api.ts";
 import type { PolicyBackend, PolicyMethods } from "./policy-api.ts";
 import type { TrustBackend, TrustMethods } from "./trust-api.ts";
@@ -29,7 +30,8 @@ export interface ControlMethods
     TrustMethods,
     WhyMethods,
     ConfigMethods,
-    AuditMethods {
+    AuditMethods,
+    EventsMethods {
   status: { request: EmptyRequest; reply: StatusReply };
   metrics: { request: EmptyRequest; reply: MetricsReply };
   peers: { request: EmptyRequest; reply: PeersReply };
@@ -55,6 +57,7 @@ export interface ControlBackend {
   readonly network: NetworkBackend;
   readonly policy: PolicyBackend;
   readonly audit: AuditBackend;
+  readonly events: EventsBackend;
   readonly trust: TrustBackend;
   readonly why: WhyBackend;
   readonly config: ConfigBackend;

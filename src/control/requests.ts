@@ -18,6 +18,7 @@ import {
   type RequestOf,
   type WhoisRequest,
 } from "./api.ts";
+import { type EventsRequest, MAX_EVENTS_WAIT_MS } from "./events-api.ts";
 import {
   JOIN_RULES,
   MAX_TOKEN_LENGTH,
@@ -108,6 +109,11 @@ const METHODS: { readonly [M in ControlMethod]: MethodRow<M> } = {
     invoke: (backend, request, signal) => backend.policy.rollback(request, signal),
   },
   "policy/reload": { parse: parseEmpty, invoke: (backend, request, signal) => backend.policy.reload(request, signal) },
+  events: {
+    parse: parseEvents,
+    invoke: ({ events }, request, signal) => events.next(request, signal),
+    deadlineMs: (request) => (request.waitMs ?? 0) + DEFAULT_DEADLINE_MS,
+  },
   "audit/flush": { parse: parseEmpty, invoke: ({ audit }, request, signal) => audit.flush(request, signal) },
   flows: { parse: parseEmpty, invoke: (backend, request, signal) => backend.policy.flows(request, signal) },
   "flows/kill": { parse: parseFlowKill, invoke: (backend, request, signal) => backend.policy.kill(request, signal) },
@@ -233,6 +239,19 @@ function secret(body: JsonObject, key: string): string {
   const value = body[key];
   if (typeof value === "string" && value.length >= 1 && value.length <= MAX_TOKEN_LENGTH) return value;
   throw badRequest(`The ${key} must be text of 1 to ${MAX_TOKEN_LENGTH} characters`);
+}
+
+function parseEvents(body: JsonObject): EventsRequest {
+  onlyKeys(body, ["run", "after", "waitMs"]);
+  const { run, after, waitMs } = body;
+  const isCount = (value: unknown, most: number): value is number =>
+    Number.isSafeInteger(value) && (value as number) >= 0 && (value as number) <= most;
+  if (after !== undefined && !isCount(after, Number.MAX_SAFE_INTEGER)) throw badRequest("The after must be a number");
+  if (waitMs !== undefined && !isCount(waitMs, MAX_EVENTS_WAIT_MS)) {
+    throw badRequest(`The waitMs must be a whole number from 0 to ${MAX_EVENTS_WAIT_MS}`);
+  }
+  const place = run === undefined ? {} : { run: word(body, "run") };
+  return { ...place, ...(after === undefined ? {} : { after }), ...(waitMs === undefined ? {} : { waitMs }) };
 }
 
 function parsePolicyCheck(body: JsonObject): PolicyCheckRequest {

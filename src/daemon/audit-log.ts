@@ -47,7 +47,7 @@ export class AuditLog implements AuditSink {
   }
 
   add(event: AuditEvent): void {
-    this.#parts.journal.add(event.byOperator === true ? withCaller(event) : event);
+    this.#parts.journal.add(event);
     this.#schedule();
   }
 
@@ -206,7 +206,7 @@ function aborted(signal: AbortSignal): Promise<void> {
 }
 
 /** Says who did it: the request is being worked on now, and will be answered when the record is written. */
-function withCaller(event: AuditEvent): AuditEvent {
+export function withCaller(event: AuditEvent): AuditEvent {
   const by = currentCaller() ?? null;
   return { ...event, fields: () => ({ ...event.fields(), by }) };
 }
@@ -236,4 +236,5 @@ const LINGER_MS = 250;
 const PRESSING_MS = 10;
 const RETRY_MS = 2_000;
 const SEAL_INTERVAL_MS = 5_000;
-const CLOSE_PATIENCE_MS = 2_000;
+/** Less than service managers wait for a daemon to end. */
+const CLOSE_PATIENCE_MS = 4_000;

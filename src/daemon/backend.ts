@@ -47,6 +47,7 @@ import { Configuration } from "./configuration.ts";
 import type { Driver } from "./driver.ts";
 import { placeOf } from "./flow-status.ts";
 import { leaseStatus } from "./lease-status.ts";
+import type { LiveEvents } from "./live-events.ts";
 import { Metrics } from "./metrics.ts";
 import { NameService } from "./name-service.ts";
 import { netcheck } from "./netcheck.ts";
@@ -82,6 +83,7 @@ export interface BackendParts {
   readonly beaconEndpoint: Endpoint | undefined;
   /** Undefined when none is kept. */
   readonly auditLog: AuditLog | undefined;
+  readonly events: LiveEvents;
 }
 
 export class Backend implements ControlBackend {
@@ -93,6 +95,7 @@ export class Backend implements ControlBackend {
   readonly metrics: Metrics;
   readonly names: NameService;
   readonly audit: AuditBackend;
+  readonly events: LiveEvents;
   readonly #parts: BackendParts;
   readonly #owners: SocketOwners;
   readonly #programQuota = new TokenBucket(PROGRAMS_PER_SECOND, PROGRAMS_AT_ONCE, now());
@@ -116,7 +119,7 @@ export class Backend implements ControlBackend {
     this.network = new NetworkRequests({ ...parts, ...ways });
     const noteChange = (change: string, facts: Fields, automatic = false) => {
       const event = { event: "policy", at: wallNow(), matters: true, byOperator: !automatic };
-      parts.auditLog?.add({ ...event, fields: () => ({ change, ...facts }) });
+      parts.events.add({ ...event, fields: () => ({ change, ...facts }) });
     };
     this.policy = new PolicyRequests({
       ...{ ...parts, ...ways, noteChange, owners: this.#owners },
@@ -129,6 +132,8 @@ export class Backend implements ControlBackend {
       owners: this.#owners,
       findAny: (text, signal) => this.#find(text, signal),
     });
+    this.events = parts.events;
+    this.events.problems = () => [...this.#problems(), ...this.#transportProblems()];
     this.audit = { flush: async (_request, signal) => await demandAudit(parts.auditLog).flush(signal) };
     this.names = new NameService({
       ...{ tun: parts.options.tun, prefix: parts.options.prefix, engine: parts.engine },

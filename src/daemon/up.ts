@@ -34,6 +34,7 @@ import { CompatLink, type CompatLinkParts } from "./compat-link.ts";
 import { controlAccess } from "./control-access.ts";
 import { Driver } from "./driver.ts";
 import { settleRotation } from "./identity.ts";
+import { LiveEvents } from "./live-events.ts";
 import { NodeMemory } from "./node-memory.ts";
 import { OverlayInterface } from "./overlay-interface.ts";
 import { PlainSockets } from "./plain-sockets.ts";
@@ -92,6 +93,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
   const auditLog = createAuditLog(options, { node, hostname: options.hostname ?? memory.hostname, identity, crypto });
   auditLog?.start();
   undo.add(() => auditLog?.close(stopRecord()));
+  const events = new LiveEvents(auditLog);
   const engine = new Engine(
     {
       prefix: options.prefix,
@@ -117,7 +119,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
       beacon:
         beaconEndpoint === undefined ? undefined : new BeaconClient(node, now(), proverOf(identity, client, crypto)),
       trust: book,
-      audit: auditLog,
+      audit: events,
     },
     now(),
     wallNow(),
@@ -134,7 +136,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
   const backend = new Backend({
     face,
     ...{ options, engine, client, connection, book, trust, memory, identity, crypto, listen, state },
-    ...{ compat, beaconEndpoint, auditLog },
+    ...{ compat, beaconEndpoint, auditLog, events },
   });
   const plain = new PlainSockets(engine, options.prefix, (act) => driver.input(act));
   const driver: Driver = new Driver(engine, plane, {

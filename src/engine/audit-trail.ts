@@ -12,6 +12,7 @@ import { type AuditSink, clip, type Fields } from "../audit/record.ts";
 import { type Scope, Tally } from "../audit/tally.ts";
 import type { Crypto } from "../base/crypto.ts";
 import type { DropReason } from "../base/drop-reason.ts";
+import { formatEndpoint } from "../base/endpoint.ts";
 import { type Deadline, type Instant, instant, type WallClock } from "../base/instant.ts";
 import { isoUtc } from "../base/utc.ts";
 import { type FlowKey, transportOf } from "../policy/flow-key.ts";
@@ -21,6 +22,7 @@ import type { Direction } from "../policy/rule.ts";
 import { type SocketOwner, unitOf, workerOf } from "../policy/socket-owner.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
 import type { TrustRecord, TrustState } from "../trust/trust-record.ts";
+import type { Link } from "../tunnel/link.ts";
 import type { LinkTable } from "../tunnel/link-table.ts";
 import type { OverlayPrefix } from "../wire/address.ts";
 import { type NetworkId, type NodeId, networkId } from "../wire/ids.ts";
@@ -185,6 +187,15 @@ export class AuditTrail implements FlowWatch {
   /** Rules, or a lockdown, ended by the clock. */
   policyExpired(cut: number, lockdownEnded: boolean): void {
     this.#add("policy", () => ({ change: lockdownEnded ? "lockdown-ended" : "rules-ended", cut }), true);
+  }
+
+  /** For whoever looks on: how a peer is reached now. */
+  pathChanged(link: Link): void {
+    const { node } = link;
+    const path = link.isUp ? link.path.kind : "none";
+    const endpoint = link.isUp && path === "direct" && link.path.direct ? formatEndpoint(link.path.direct) : null;
+    const peer = this.#labels.of(node, this.#parts.trust.get(node));
+    this.#parts.sink.add({ event: "path", at: this.#wall, isFleeting: true, fields: () => ({ peer, path, endpoint }) });
   }
 
   handleTimeout(now: Instant): void {

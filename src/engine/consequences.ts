@@ -120,15 +120,18 @@ export class Consequences {
         this.#parts.notices.reset(link.node);
         this.#parts.notices.send(link, now);
         this.#parts.plain.linkUp(link.node, now);
+        this.#parts.gate.trail?.pathChanged(link);
         return;
       case "rekeyed":
         return this.#parts.plain.rekeyed(link, now);
       case "down":
         this.#parts.plain.linkDown(link.node, now);
+        this.#parts.gate.trail?.pathChanged(link);
         return this.#parts.sizes.forget(link);
       case "moved":
         this.#parts.sizes.mtus.moved(link, now);
         this.#rememberEndpoint(link);
+        this.#parts.gate.trail?.pathChanged(link);
         return;
       case "endpoint-wanted":
         this.#parts.registry.resolve(link.node);

@@ -17,6 +17,7 @@ import type {
   TraceReply,
 } from "../../src/control/api.ts";
 import type { AuditReply } from "../../src/control/audit-api.ts";
+import type { EventsReply } from "../../src/control/events-api.ts";
 import type { NetworkBackend } from "../../src/control/network-api.ts";
 import type { FlowStatus, PolicyBackend, PolicyChangeReply } from "../../src/control/policy-api.ts";
 import { type ControlServer, startControlServer } from "../../src/control/server.ts";
@@ -123,6 +124,20 @@ export const AUDIT: AuditReply = {
   failure: null,
 };
 
+export const EVENTS: EventsReply = {
+  run: "a",
+  next: 2,
+  missed: 0,
+  events: [
+    { at: "2030-12-31T18:00:00.000Z", event: "trust", facts: { peer: { name: "bob" }, from: "asked", to: "mutual" } },
+    {
+      at: "2030-12-31T18:00:01.000Z",
+      event: "path",
+      facts: { peer: { name: "bob" }, path: "direct", endpoint: "198.51.100.7:4000" },
+    },
+  ],
+};
+
 export const TRACE: TraceReply = {
   peer: BOB,
   path: "relay",
@@ -166,6 +181,7 @@ export function fakeBackend(replace: Partial<ControlBackend> = {}): ControlBacke
     network: fakeNetworks(),
     policy: fakePolicy(),
     audit: { flush: async () => AUDIT },
+    events: { next: async () => EVENTS },
     metricsText: async () => ({ text: "pilot_tun_info 1\n" }),
     config: {
       show: async () => ({

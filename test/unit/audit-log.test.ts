@@ -12,7 +12,6 @@ import {
 } from "node:fs";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Journal } from "../../src/audit/journal.ts";
-import { onBehalfOf } from "../../src/control/caller.ts";
 import { lastOfAuditLog, readAuditLog, verifyAuditLog } from "../../src/daemon/audit-files.ts";
 import { AuditLog } from "../../src/daemon/audit-log.ts";
 import { AuditDirectory, auditFileName } from "../../src/io/audit-directory.ts";
@@ -150,25 +149,6 @@ describe("the audit log", () => {
     expect(report.findings.length).toBeGreaterThan(0);
     expect(report.admissions.some(({ detail }) => detail.includes(`file 1 was ${what}`))).toBe(true);
     expect(lastOfAuditLog(path, 2).map(({ record }) => record.event)).toEqual(["repair", "denial"]);
-  });
-
-  it("names who asked for what a person did, also when the answer comes later", async () => {
-    const log = open();
-    const who = { pid: 4121, uid: 0, gids: [0], user: "root", program: "node", login: { uid: 1000, user: "ann" } };
-    await onBehalfOf(
-      () => who,
-      async () => {
-        await Promise.resolve();
-        log.add({ ...event("trust"), byOperator: true });
-        log.add(event("denial"));
-      },
-    );
-    log.add({ ...event("policy"), byOperator: true });
-    await log.flush(soon());
-    const [, , trust, denial, policy] = [...readAuditLog(path)].map(({ record }) => record.fields);
-    expect(trust!.by).toEqual(who);
-    expect(denial!.by).toBeUndefined();
-    expect(policy!.by).toBeNull();
   });
 
   it("keeps its files from other users", async () => {
