@@ -123,10 +123,11 @@ function reading<T>(directory: string, read: () => T): T {
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === undefined) throw error;
-    const hint =
-      code === "EACCES" || code === "EPERM"
-        ? "Run it as root."
-        : "Name the folder with --dir; pilot-tun up --help says where it is.";
+    if (code === "EACCES" || code === "EPERM") {
+      const hint = "Run it as root, or as the user that runs the daemon.";
+      throw new PilotError("not_privileged", `No permission for the audit log in ${directory}`, hint, error);
+    }
+    const hint = "Name the folder with --dir; pilot-tun up --help says where it is.";
     throw new PilotError("audit_unreadable", `The audit log in ${directory} cannot be read (${code})`, hint, error);
   }
 }

@@ -147,6 +147,7 @@ export class Backend implements ControlBackend {
       status: () => this.#status(),
       counters: () => parts.engine.counters(),
       nameQueries: () => this.names.status.queries,
+      audit: () => parts.auditLog?.facts(),
     });
     this.config = new Configuration({
       source: parts.options.configuration,

@@ -9,6 +9,7 @@ import { createServer, type Server } from "node:http";
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import { PilotError } from "../base/pilot-error.ts";
 import type { PeerStatus, StatusReply } from "../control/api.ts";
+import type { AuditReply } from "../control/audit-api.ts";
 import type { EngineCounters } from "../engine/engine.ts";
 import { metricsOf, type Sample } from "./prometheus-text.ts";
 import type { MetricsAddress } from "./up-options.ts";
@@ -18,12 +19,14 @@ export interface Measures {
   readonly engine: EngineCounters;
   readonly loop: Pick<ReturnType<typeof monitorEventLoopDelay>, "percentile" | "max">;
   readonly nameQueries: number;
+  /** Absent when no audit log is kept. */
+  readonly audit?: Pick<AuditReply, "waiting" | "lost"> | undefined;
   readonly memory: { readonly rss: number; readonly heapUsed: number };
 }
 
 const { gauge, counter } = metricsOf("pilot_tun_");
 
-export function formatDaemonMetrics({ status, engine, loop, nameQueries, memory }: Measures): string {
+export function formatDaemonMetrics({ status, engine, loop, nameQueries, audit, memory }: Measures): string {
   const perPeer = (value: (peer: PeerStatus) => number | null): Sample[] =>
     status.peers.flatMap((peer) => {
       const measured = value(peer);
@@ -90,6 +93,12 @@ export function formatDaemonMetrics({ status, engine, loop, nameQueries, memory 
     counter("dropped_packets_total", "Packets that went no further.", dropSamples(status)),
     gauge("queue_packets", "Packets that wait for keys.", [[{ queue: "staging" }, engine.staged]]),
     counter("name_queries_total", "Questions about names under .pilot.", [[{}, nameQueries]]),
+    ...(audit === undefined
+      ? []
+      : [
+          gauge("audit_waiting_events", "Events that the audit log has not written yet.", [[{}, audit.waiting]]),
+          counter("audit_lost_events_total", "Events that it never will.", [[{}, audit.lost]]),
+        ]),
     gauge("event_loop_delay_seconds", "How late the event loop turned since the last reading.", [
       [{ quantile: "0.5" }, loop.percentile(50) / 1e9],
       [{ quantile: "0.99" }, loop.percentile(99) / 1e9],
@@ -126,6 +135,7 @@ export interface MetricsParts {
   status(): StatusReply;
   counters(): EngineCounters;
   nameQueries(): number;
+  audit?(): AuditReply | undefined;
 }
 
 export class Metrics {
@@ -173,6 +183,7 @@ export class Metrics {
       engine: this.#parts.counters(),
       loop: this.#loop,
       nameQueries: this.#parts.nameQueries(),
+      audit: this.#parts.audit?.(),
       memory: process.memoryUsage(),
     });
     this.#loop.reset();

@@ -147,6 +147,19 @@ describe("an audit log", () => {
     );
   });
 
+  it("names a record that was moved and changed as both", () => {
+    const log = logOf(Array.from({ length: 9 }, (_, index) => ({ name: "denial", text: `n${index}` })));
+    const lines = log.lines(1);
+    const moved = lines[5]!.replace('"text":"n4"', '"text":"n9"');
+    log.setLines(1, [...lines.slice(0, 3), moved, lines[3]!, lines[4]!, ...lines.slice(6)]);
+    const { findings } = log.verify();
+    expect(findings.map(({ kind, seq }) => [kind, seq])).toEqual([
+      ["out-of-order", 4],
+      ["out-of-order", 5],
+      ["changed", 6],
+    ]);
+  });
+
   it("shows a rewritten past to whoever has the anchor, or one number and hash on paper", () => {
     fc.assert(
       fc.property(eventsIn, fraction, (events, at) => {

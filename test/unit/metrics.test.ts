@@ -14,7 +14,7 @@ const folder = mkdtempSync(join(tmpdir(), "metrics-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 const text = formatDaemonMetrics({
-  ...{ status, engine: ENGINE, nameQueries: 4, memory: { rss: 1, heapUsed: 2 } },
+  ...{ status, engine: ENGINE, nameQueries: 4, audit: { waiting: 2, lost: 9 }, memory: { rss: 1, heapUsed: 2 } },
   loop: { percentile: (p) => p * 1e6, max: 2e8 },
 });
 
@@ -40,6 +40,7 @@ describe("metrics", () => {
     expect(text).toContain('pilot_tun_peer_rtt_seconds{node="7",peer="bob"} 0.00412\n');
     expect(text).toContain('pilot_tun_peer_path{node="7",peer="bob",path="direct"} 1\n');
     expect(text).toContain('pilot_tun_policy_verdicts_total{verdict="deny"} 5\n');
+    expect(text).toContain("pilot_tun_audit_lost_events_total 9\n");
     expect(text).toContain('pilot_tun_event_loop_delay_seconds{quantile="1"} 0.2\n');
     for (const [reason, count] of Object.entries(status.drops)) {
       expect(text).toContain(`pilot_tun_dropped_packets_total{reason="${reason}"} ${count}\n`);
