@@ -19,6 +19,8 @@ export const DROP_REASONS = [
   "stale-key-exchange",
   "key-exchange-limited",
   "beacon-spoofed",
+  /** Came straight to a node that is to be reached through the relay only. */
+  "direct-refused",
   "unknown-bridge-message",
   "questions-limited",
   "unhandled-virtual-packet",

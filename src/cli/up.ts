@@ -55,6 +55,10 @@ export const declareUp: Declare = (program, perform) => {
     .option("--no-dns", "answer no names under .pilot on this host")
     .option("--allow-g1-keys", "also accept the weaker key derivation of Pilot daemons from before April 2026")
     .addOption(new Option("--plain-only", "be a plain Pilot agent to every peer; for tests").hideHelp())
+    .option(
+      "--relay-only",
+      "reach peers through the beacon alone: neither they nor the registry's users learn where this is",
+    )
     .option("--public", "let the registry tell everybody where this node is")
     .addHelpText(
       "after",
@@ -139,6 +143,7 @@ export function parseUpOptions(
     prefix: checked.take(parsePrefix("--prefix", raw.prefix), NO_PREFIX),
     mtu: checked.take(parseWhole("--mtu", raw.mtu, MIN_MTU_BYTES, MAX_MTU_BYTES), 0),
     public: raw.public === true,
+    relayOnly: raw.relayOnly === true,
     dns: raw.dns !== false,
     metrics: raw.metrics === undefined ? undefined : checked.take(parseMetrics("--metrics", raw.metrics), undefined),
     policy: {

@@ -312,7 +312,14 @@ export interface TraceReply {
   readonly local: readonly string[];
 }
 
-export type TraceReason = "no-session" | "udp-blocked" | "no-candidates" | "no-answer" | "one-way" | "settling";
+export type TraceReason =
+  | "no-session"
+  | "relay-only"
+  | "udp-blocked"
+  | "no-candidates"
+  | "no-answer"
+  | "one-way"
+  | "settling";
 
 export interface TraceCandidate {
   readonly endpoint: string;

@@ -65,6 +65,7 @@ function beaconMetrics({ beacon, relay }: RendezvousMeasures): string[] {
       [{ reason: "unknown-target" }, counters.unknownTarget],
       [{ reason: "forged-sender" }, counters.forgedSender],
       [{ reason: "proof-missing" }, counters.proofMissing],
+      [{ reason: "relay-only" }, counters.relayOnly],
       [{ reason: "queue-full" }, relay.queueFull],
     ]),
     counter("beacon_limited_total", "Datagrams over a limit of their source.", [

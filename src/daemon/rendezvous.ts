@@ -173,6 +173,7 @@ const SHIM_UNUSABLE: ReadonlySet<string> = new Set(["shim_missing", "address_unu
 function beaconServer(options: RendezvousOptions, store: SqliteStore, crypto: NodeCrypto): BeaconServer {
   return new BeaconServer({
     proofs: { crypto, rendezvous: store.rendezvousId, keyOf: (node) => store.keyOf(node) },
+    hides: (node) => store.nodeById(node)?.relayOnly === true,
     provenOnly: options.relayProvenOnly ?? false,
     ...(options.beaconLimits === undefined ? {} : { limits: options.beaconLimits }),
   });

@@ -54,6 +54,7 @@ function stateOf(candidate: Candidate, link: Link, since: Instant, now: Instant)
 function whyNotDirect(link: Link | undefined, candidates: readonly TraceCandidate[]): TraceReason | undefined {
   if (link === undefined || !link.isUp) return "no-session";
   if (link.path.kind === "direct") return undefined;
+  if (link.path.isRelayOnly) return "relay-only";
   if (candidates.some(({ state }) => state === "answers")) return "settling";
   if (link.path.kind === "tcp") return "udp-blocked";
   if (candidates.length === 0) return "no-candidates";
@@ -62,6 +63,7 @@ function whyNotDirect(link: Link | undefined, candidates: readonly TraceCandidat
 
 const MESSAGES: Readonly<Record<TraceReason, string>> = {
   "no-session": "no keys are agreed with the peer: it does not answer on any way",
+  "relay-only": "this node was started with --relay-only",
   "udp-blocked": "UDP does not get out of this network: pilot-tun netcheck says what does",
   "no-candidates": "nobody has told an endpoint of the peer; it may be registered as reachable through the relay only",
   "no-answer": "no endpoint of the peer answers: firewalls, or two NATs that give every destination another port",

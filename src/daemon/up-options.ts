@@ -32,6 +32,8 @@ export interface UpOptions {
   readonly mtu: number;
   /** True lets the registry tell everybody where this node is. */
   readonly public: boolean;
+  /** Send to peers through the beacon alone, and tell nobody where this node is. */
+  readonly relayOnly: boolean;
   /** Answer names under `.pilot` for this host. */
   readonly dns: boolean;
   /** Where metrics are read; undefined: nowhere. */

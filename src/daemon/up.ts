@@ -13,6 +13,7 @@ import { BeaconClient, type BeaconProver } from "../beacon/client.ts";
 import { startControlServer } from "../control/server.ts";
 import { VERSION } from "../control/version.ts";
 import { Engine } from "../engine/engine.ts";
+import { HIDDEN } from "../engine/paths.ts";
 import { now, wallNow } from "../io/clock.ts";
 import { localAddresses } from "../io/local-addresses.ts";
 import { NativeDataPlane } from "../io/native-data-plane.ts";
@@ -76,7 +77,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
     identity,
     hostname: options.hostname ?? memory.hostname,
     tags: options.tags,
-    listen: { port: listen.port, lan: lanEndpoints(options, listen.port) },
+    listen: options.relayOnly ? HIDDEN : { port: listen.port, lan: lanEndpoints(options, listen.port) },
     isPublic: options.public,
     version: `pilot-tun ${VERSION}`,
   });
@@ -103,6 +104,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
       mtuBytes: options.mtu,
       listenPort: listen.port,
       allowLegacyKeys: options.allowLegacyKeys,
+      relayOnly: options.relayOnly,
       beaconEndpoint,
       hasBeaconTcp: options.compat !== undefined,
       endpoints: memory.endpoints(),

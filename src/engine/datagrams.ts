@@ -32,7 +32,9 @@ export class Datagrams {
 
   /** `datagram` is borrowed; `relayed`: the beacon's wrapper was taken off. */
   handle(datagram: Uint8Array, source: Endpoint, relayed: boolean, now: Instant): DropReason | undefined {
-    switch (classifyDatagram(datagram)) {
+    const kind = classifyDatagram(datagram);
+    if (kind !== "beacon" && !relayed && this.#parts.links.relayOnly) return "direct-refused";
+    switch (kind) {
       case "beacon":
         if (!relayed) this.#parts.heardBeacon(datagram, source, now);
         if (relayed || !sameEndpoint(source, this.#parts.beaconEndpoint())) return "beacon-spoofed";

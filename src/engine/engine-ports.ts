@@ -34,6 +34,8 @@ export interface EngineOptions {
   readonly beaconEndpoint: Endpoint | undefined;
   /** The edge can reach the beacon over TCP when UDP is blocked. */
   readonly hasBeaconTcp?: boolean;
+  /** Everything goes through the beacon: peers do not learn where this node is. */
+  readonly relayOnly?: boolean;
   /** Endpoints of peers from an earlier run. */
   readonly endpoints: ReadonlyMap<NodeId, Endpoint>;
   /** What peers were in an earlier run. */

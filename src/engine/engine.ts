@@ -142,6 +142,7 @@ export class Engine {
       dataPlane: parts.dataPlane,
       local,
       allowLegacyKeys: options.allowLegacyKeys,
+      relayOnly: options.relayOnly ?? false,
       relay: () => this.paths.beaconEndpoint,
       relayKind: () => this.paths.relayKind,
       bridgeHeader: (source, destination) => bridgeHeader(source, destination),

@@ -109,6 +109,7 @@ export class Inbound {
 
     // 2. The peer lives, and this is where.
     const flags = this.#rows[row + IN.FLAGS]!;
+    if (this.#parts.links.relayOnly && (flags & ROW_FLAG.RELAYED) === 0) return "direct-refused";
     const isPacket = this.#rows[row + IN.KIND] === ROW_KIND.PACKET;
     const moved = (flags & ROW_FLAG.MOVED) !== 0;
     const source = moved ? this.#parts.dataPlane.source(this.#rows[row + IN.SOURCE]!) : undefined;

@@ -11,7 +11,7 @@ import { type Endpoint, formatEndpoint, type LocalAddress, sameEndpoint } from "
 import type { Instant } from "../base/instant.ts";
 import { TokenBucket } from "../base/token-bucket.ts";
 import type { BeaconClient } from "../beacon/client.ts";
-import type { RegistryClient } from "../registry/client.ts";
+import type { ListenAddresses, RegistryClient } from "../registry/client.ts";
 import type { DataPlane } from "../tunnel/data-plane.ts";
 import type { Link } from "../tunnel/link.ts";
 import type { LinkTable, Transmit } from "../tunnel/link-table.ts";
@@ -77,6 +77,7 @@ export class Paths {
     this.#relayKind = kind;
     this.#parts.dataPlane.setRelay(endpoint);
     for (const link of this.#parts.links().links()) link.handleRelayChange();
+    this.#tellRegistry();
     this.#parts.beacon?.rediscover(now);
   }
 
@@ -112,7 +113,7 @@ export class Paths {
   /** What the registry says of where a peer is; LAN addresses count only where they can mean the same network. */
   handleResolved(node: NodeId, endpoint: Endpoint | undefined, lan: readonly Endpoint[], now: Instant): void {
     const link = this.#parts.links().get(node);
-    if (link === undefined) return;
+    if (link === undefined || this.#isRelayOnly) return;
     if (endpoint !== undefined && !this.#isOwn(endpoint)) link.suggestEndpoint(endpoint, "registry", now);
     const behindOurNat = endpoint !== undefined && endpoint.address === this.#observed?.address;
     let taken = 0;
@@ -125,13 +126,15 @@ export class Paths {
 
   /** The peer is wanted: its side of the NATs must open too. */
   requestPunch(node: NodeId, now: Instant): void {
-    this.#requested.set(node, now);
     this.#parts.beacon?.suspect(now);
+    if (this.#isRelayOnly) return;
+    this.#requested.set(node, now);
     this.#parts.beacon?.requestPunch(node);
   }
 
   /** The beacon says that somebody at `endpoint` and we want to reach each other; it does not say who. */
   handlePunch(endpoint: Endpoint, now: Instant): void {
+    if (this.#isRelayOnly) return;
     const links = this.#linksAt(endpoint, now);
     if (!this.#mayPunch(endpoint, links) || !this.#takePunch(endpoint, now)) return;
     for (let i = 0; i < PUNCH_DATAGRAMS; i++) this.#transmits.push({ to: endpoint, datagram: encodePilp() });
@@ -142,8 +145,13 @@ export class Paths {
     return this.#transmits.shift();
   }
 
+  get #isRelayOnly(): boolean {
+    return this.#parts.links().relayOnly;
+  }
+
   #tellRegistry(): void {
     const { registry, listenPort } = this.#parts;
+    if (this.#isRelayOnly) return registry.setListen(HIDDEN);
     const lan = this.#local
       .map(({ address }) => ({ address, port: listenPort }))
       .filter((endpoint) => !sameEndpoint(endpoint, this.#observed));
@@ -151,6 +159,8 @@ export class Paths {
       port: listenPort,
       lan,
       ...(this.#observed === undefined ? {} : { observed: this.#observed }),
+      // Where UDP is blocked no direct way can be found, from either side.
+      ...(this.#relayKind === "tcp" ? { relayOnly: true } : {}),
     });
   }
 
@@ -234,6 +244,8 @@ function sameAddresses(a: readonly LocalAddress[], b: readonly LocalAddress[]): 
   return a.length === b.length && a.every((local, i) => local.address === b[i]!.address);
 }
 
+/** What a relay-only node tells of its endpoints. */
+export const HIDDEN: ListenAddresses = { port: 0, lan: [], relayOnly: true };
 const MAX_LOCAL = 8;
 /** LAN addresses of one peer that are tried; with the registry's and what was heard they fill the candidates. */
 const MAX_LAN = 3;

@@ -41,6 +41,8 @@ export interface ListenAddresses {
   /** How a beacon sees the tunnel socket, or what the operator configured. */
   readonly observed?: Endpoint;
   readonly lan: readonly Endpoint[];
+  /** Peers shall reach this node through the relay, and not look for a direct way. */
+  readonly relayOnly?: boolean;
 }
 
 export interface RegistryClientOptions {
@@ -317,7 +319,7 @@ export class RegistryClient {
 
   /** `owner` is never sent: it would let another key with the same text take our number (protocol §11.9). */
   #registration(): RegistryMessage {
-    const { observed, port, lan } = this.#listen;
+    const { observed, port, lan, relayOnly } = this.#listen;
     this.#toldListen = this.#listen;
     const listenAddr = observed === undefined ? `0.0.0.0:${port}` : formatEndpoint(observed);
     const publicKey = this.#signer.publicKeyText;
@@ -329,6 +331,7 @@ export class RegistryClient {
       public: this.#isPublic,
       ...(this.#hostname === undefined ? {} : { hostname: this.#hostname }),
       ...(lan.length === 0 ? {} : { lan_addrs: lan.map(formatEndpoint) }),
+      ...(relayOnly === true ? { relay_only: true } : {}),
       ...(this.#version === undefined ? {} : { version: this.#version }),
     };
   }
@@ -486,6 +489,7 @@ export class RegistryClient {
 
 function sameListen(a: ListenAddresses, b: ListenAddresses): boolean {
   const isSameLan = a.lan.length === b.lan.length && a.lan.every((endpoint, i) => sameEndpoint(endpoint, b.lan[i]));
+  if (a.relayOnly !== b.relayOnly) return false;
   return isSameLan && a.port === b.port && sameEndpoint(a.observed, b.observed);
 }
 

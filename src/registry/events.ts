@@ -186,13 +186,15 @@ function resolved(node: NodeId, reply: RegistryMessage): RegistryEvent {
   if (nodeField(reply, "node_id") !== node) {
     return { kind: "resolved", node, endpoint: undefined, lanEndpoints: [], error: BAD_REPLY };
   }
+  // Who registered without an address, or as relay-only, is reached through the beacon, and does not want to be looked for.
+  if (reply["real_addr"] === "" || booleanField(reply, "relay_only") === true) {
+    return { kind: "resolved", node, endpoint: undefined, lanEndpoints: [] };
+  }
   const lanEndpoints = (textsField(reply, "lan_addrs", MAX_LAN_ADDRS, MAX_ADDR_CHARS) ?? [])
     .map(parseEndpoint)
     .filter((endpoint) => endpoint !== undefined && isUnicast(endpoint)) as Endpoint[];
   const endpoint = endpointField(reply, "real_addr");
-  // Who registered without an address, or as relay-only, is reached through the beacon.
-  const isHidden = reply["real_addr"] === "" || booleanField(reply, "relay_only") === true;
-  const isReachable = endpoint !== undefined || lanEndpoints.length > 0 || isHidden;
+  const isReachable = endpoint !== undefined || lanEndpoints.length > 0;
   return { kind: "resolved", node, endpoint, lanEndpoints, ...(isReachable ? {} : { error: BAD_REPLY }) };
 }
 

@@ -53,6 +53,8 @@ export interface BeaconOptions {
   readonly limits?: Partial<BeaconLimits>;
   /** Lets nodes prove their numbers. */
   readonly proofs?: NodeProofParts;
+  /** Whether a node asked not to be told to others: then nobody is punched towards it. */
+  readonly hides?: (node: NodeId) => boolean;
   /** Relays only from and to nodes that did. The reference's daemons cannot. */
   readonly provenOnly?: boolean;
 }
@@ -89,6 +91,8 @@ export interface BeaconCounters {
   unprovenMove: number;
   /** Frames from or to an unproven number where the operator wants proofs. */
   proofMissing: number;
+  /** Punches towards or of a node that wants to be reached through the relay only. */
+  relayOnly: number;
   proofs: number;
   proofsRefused: number;
 }
@@ -104,6 +108,7 @@ export class BeaconServer {
   readonly #proofLimits: SourceLimits;
   readonly #proofs: NodeProofs | undefined;
   readonly #provenOnly: boolean;
+  readonly #hides: (node: NodeId) => boolean;
   readonly #nodes = new BeaconNodes();
 
   constructor(options: BeaconOptions = {}) {
@@ -113,6 +118,7 @@ export class BeaconServer {
     this.#controlLimits = new SourceLimits(limits.control);
     this.#proofLimits = new SourceLimits(limits.proofs);
     this.#proofs = options.proofs === undefined ? undefined : new NodeProofs(options.proofs);
+    this.#hides = options.hides ?? (() => false);
     this.#provenOnly = options.provenOnly ?? false;
   }
 
@@ -233,6 +239,7 @@ export class BeaconServer {
     if (requester !== 0 && !this.#nodes.claim(requester, source, false, now)) return this.#dropped("forgedSender");
     const known = this.#nodes.find(target, now);
     if (known === undefined) return this.#dropped("unknownTarget");
+    if (this.#hides(target) || this.#hides(requester)) return this.#dropped("relayOnly");
     if (isConnection(source) || isConnection(known.endpoint)) return NOTHING; // there is no NAT to open
     return datagrams([
       [source, encodePunchCommand(known.endpoint)],
@@ -280,7 +287,7 @@ export function connectionNumber(endpoint: Endpoint): number {
 type Relay = Extract<NodeToBeacon, { kind: "relay" }>;
 type Discover = Extract<NodeToBeacon, { kind: "discover" }>;
 type LimitReason = "limitedFrames" | "limitedBytes" | "limitedControl" | "limitedProofs";
-type DropReason = "malformed" | "unknownTarget" | "forgedSender" | "proofMissing";
+type DropReason = "malformed" | "relayOnly" | "unknownTarget" | "forgedSender" | "proofMissing";
 
 function datagrams(parts: readonly (readonly [Endpoint, Uint8Array | undefined])[]): BeaconDatagram[] {
   return parts.flatMap(([to, bytes]) => (bytes === undefined ? [] : [{ to, bytes }]));
@@ -302,6 +309,7 @@ const NO_COUNTS: BeaconCounters = {
   forgedSender: 0,
   unprovenMove: 0,
   proofMissing: 0,
+  relayOnly: 0,
   proofs: 0,
   proofsRefused: 0,
 };

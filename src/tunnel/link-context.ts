@@ -53,6 +53,8 @@ export interface LinkContext {
   readonly endpointSlots: SlotPool;
   /** Accept and offer the older key generation G1 (a downgrade; off unless the operator asks). */
   readonly allowLegacyKeys: boolean;
+  /** Nothing goes straight to any peer. */
+  readonly relayOnly: boolean;
   /** Per link index: the key slot to seal with (-1: none) and the endpoint slot. */
   readonly sendKey: Int32Array;
   readonly sendEndpoint: Int32Array;

@@ -25,6 +25,8 @@ export interface LinkTablePorts {
   readonly dataPlane: DataPlane;
   readonly local: LocalIdentity;
   readonly allowLegacyKeys: boolean;
+  /** Nothing goes straight to any peer. */
+  readonly relayOnly: boolean;
   relay(): Endpoint | undefined;
   relayKind(): RelayKind;
   bridgeHeader(source: NodeId, destination: NodeId): Uint8Array;
@@ -46,7 +48,11 @@ export class LinkTable {
   readonly #released: { keySlot: number; endpointSlot: number; packet: StagedPacket }[] = [];
   readonly #events: LinkEvent[] = [];
 
+  /** Nothing goes straight to any peer, and nothing that comes straight is taken. */
+  readonly relayOnly: boolean;
+
   constructor(ports: LinkTablePorts) {
+    this.relayOnly = ports.relayOnly;
     this.#context = {
       ...ports,
       keySlots: new SlotPool(MAX_KEY_SLOTS),

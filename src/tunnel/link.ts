@@ -78,7 +78,7 @@ export class Link {
     this.#endpointSlot = endpointSlot;
     this.#relaySlot = new RelaySlot(context, node, endpointSlot);
     this.#sender = new LinkSender(context, node);
-    this.path = new Path(context.local.node < node);
+    this.path = new Path(context.local.node < node, context.relayOnly);
     this.path.relayKind = context.relayKind();
     this.#timers = new LinkTimers(() => context.timerSet(this));
     this.#inboundExchanges = new TokenBucket(2, 8, now);
@@ -376,7 +376,7 @@ export class Link {
 
   /** While frames go through the relay: look for a direct way, often at first, as long as somebody uses the link. */
   #tryDirect(now: Instant): void {
-    if (this.#sessions.current === undefined || !this.path.isRelayed) return;
+    if (this.#sessions.current === undefined || !this.path.isRelayed || this.path.isRelayOnly) return;
     if (!this.#directSearch.isSettling && !this.#usage.isWanted(now)) return; // noteSent starts it again
     if (this.#directSearch.asksAgain) this.#context.emit({ kind: "endpoint-wanted", link: this });
     for (const endpoint of this.path.targets()) this.#probeDirect(endpoint, now);

@@ -36,6 +36,8 @@ export class Path {
   readonly candidates = new Candidates();
   /** How the beacon is reached. */
   relayKind: RelayKind = "relay";
+  /** There is no other way than the relay: endpoints of the peer are not wanted. */
+  readonly isRelayOnly: boolean;
   readonly #holdMs: number;
   #direct: Endpoint | undefined;
   #relayed = false;
@@ -49,7 +51,9 @@ export class Path {
   readonly #history: PathChange[] = [];
 
   /** `yields`: of two sides that follow each other between equal endpoints, this one does so sooner. */
-  constructor(yields: boolean) {
+  constructor(yields: boolean, isRelayOnly = false) {
+    this.isRelayOnly = isRelayOnly;
+    this.#relayed = isRelayOnly;
     this.#holdMs = yields ? FOLLOW_HOLD_MS : 1.5 * FOLLOW_HOLD_MS;
   }
 
@@ -85,6 +89,7 @@ export class Path {
 
   /** Somebody who proves nothing names an endpoint. */
   suggest(endpoint: Endpoint, origin: CandidateOrigin, now: Instant): PathEffect {
+    if (this.isRelayOnly) return "none";
     const isNew = this.candidates.add(endpoint, origin, now, this.#direct);
     if (this.#relayed || this.#isProved(now) || this.#isGuessed(now)) return isNew ? "probe" : "none";
     // A private endpoint is only one of several guesses; what the registry says is the likeliest.

@@ -10,6 +10,7 @@ import { BeaconClient } from "../../src/beacon/client.ts";
 import type { PeerKind } from "../../src/engine/bridge-conversation.ts";
 import { Engine, type EngineEvent } from "../../src/engine/engine.ts";
 import { NO_NETWORKS, type StoredNetworks } from "../../src/engine/networks.ts";
+import { HIDDEN } from "../../src/engine/paths.ts";
 import { RegistryClient } from "../../src/registry/client.ts";
 import { BeaconServer } from "../../src/rendezvous/beacon.ts";
 import { MemoryStore } from "../../src/rendezvous/memory-store.ts";
@@ -28,7 +29,7 @@ import { olderCrypto } from "./older-generation.ts";
 import { askText } from "./registry-caller.ts";
 import { seededBytes } from "./seeded-bytes.ts";
 
-const BEACON: Endpoint = { address: "192.0.2.1", port: 9001 };
+export const BEACON: Endpoint = { address: "192.0.2.1", port: 9001 };
 export const ADMIN_TOKEN = "the operator's own token";
 const WALL_START = 1_760_000_000_000;
 
@@ -62,7 +63,7 @@ export class SimNetwork {
   readonly #random: (length: number) => Uint8Array;
   readonly store = new MemoryStore();
   readonly #registry: RegistryServer;
-  readonly #beacon = new BeaconServer();
+  readonly #beacon = new BeaconServer({ hides: (node) => this.store.nodeById(node)?.relayOnly === true });
   #queue: { at: number; order: number; act: () => void }[] = [];
   #order = 0;
   #nowMs = 0;
@@ -93,8 +94,9 @@ export class SimNetwork {
     return this.#nowMs as LeaseTime;
   }
 
-  addNode(name: string): SimNode {
+  addNode(name: string, relayOnly = false): SimNode {
     const node = new SimNode(this, name, { address: `198.51.100.${this.nodes.length + 1}`, port: 4000 });
+    node.relayOnly = relayOnly;
     this.nodes.push(node);
     node.start();
     return node;
@@ -205,6 +207,8 @@ export class SimNode {
   #kinds: ReadonlyMap<NodeId, PeerKind> = new Map();
   /** From the next start on: be a plain agent to every peer. */
   plainOnly = false;
+  /** From the next start on: reach peers through the beacon alone. */
+  relayOnly = false;
   /** From the next start on: where what happens is written down. */
   audit: AuditSink | undefined;
   /** From the next start on: `allowed` beside the newer ones, or `only`, as a daemon of February 2026. */
@@ -232,7 +236,7 @@ export class SimNode {
       crypto,
       identity: { seed: this.#seed, publicKey: this.#publicKey },
       hostname: this.name,
-      listen: { port: this.endpoint.port, lan: [] },
+      listen: this.relayOnly ? HIDDEN : { port: this.endpoint.port, lan: [] },
       isPublic: false,
     });
     if (this.#node === undefined) this.#node = this.#firstRegistration();
@@ -248,6 +252,7 @@ export class SimNode {
         allowLegacyKeys: this.olderKeys === "allowed",
         kinds: this.#kinds,
         plainOnly: this.plainOnly,
+        relayOnly: this.relayOnly,
         beaconEndpoint: BEACON,
         endpoints: this.#endpoints,
         networks: this.networks,

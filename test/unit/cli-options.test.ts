@@ -231,6 +231,7 @@ describe("up", () => {
       dns: true,
       allowLegacyKeys: true,
       plainOnly: false,
+      relayOnly: false,
       compat: { host: "registry.example", port: 443, path: "/v1/compat", fingerprint: undefined },
       audit: { directory: resolve("state/audit"), keepFiles: 8, maxFileBytes: 16 * 1024 * 1024 },
     });

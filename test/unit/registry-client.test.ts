@@ -106,6 +106,17 @@ class Desk {
 const ok = (type: string, fields: object = {}) => ({ type: `${type}_ok`, ...fields });
 const error = (text: string) => ({ type: "error", error: text });
 
+test("an endpoint of a relay-only peer is not wanted, though a registry may name it", () => {
+  const desk = new Desk(1, new RegistryLab());
+  const where = { real_addr: "203.0.113.7:4000", lan_addrs: ["10.0.0.7:4000"], relay_only: true };
+  desk.respond = (request) =>
+    request["type"] === "resolve" ? { type: "resolve_ok", node_id: request["node_id"], ...where } : undefined;
+  desk.connect();
+  desk.client.resolve(nodeId(9));
+  desk.settle();
+  expect(desk.take("resolved")).toEqual([{ kind: "resolved", node: 9, endpoint: undefined, lanEndpoints: [] }]);
+});
+
 describe("registration", () => {
   test("comes first after every connect, signed, with what the node is", () => {
     const desk = new Desk(1, new RegistryLab(), { hostname: "alpha" }).connect();
