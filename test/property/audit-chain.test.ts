@@ -32,7 +32,8 @@ function pick(log: MemoryLog, fileAt: number, lineAt: number): { number: number;
   return { number, index: Math.floor(lineAt * lines.length), lines };
 }
 
-const fraction = fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true });
+/** Evenly: any byte is as likely as the first. */
+const fraction = fc.noBias(fc.integer({ min: 0, max: 999_999 })).map((millionths) => millionths / 1_000_000);
 
 const names = (finding: Finding, number: number, seqs: readonly number[], lines: readonly number[]): boolean =>
   finding.file === nameOf(number) &&
@@ -192,6 +193,21 @@ describe("an audit log", () => {
     expect(log.verify({ isOwnKey }).findings).toMatchObject([{ kind: "seal" }]);
     const forged = { ...log.anchor!, key };
     expect(log.verify({ isOwnKey, anchor: forged }).findings).toMatchObject([{ kind: "seal" }]);
+  });
+
+  it("shows an anchor in which anything was changed, or that is gone", () => {
+    const log = logOf([{ name: "trust", text: "" }]);
+    const { file, seq, hash, signature } = log.anchor!;
+    const other = (text: string) => text.replace(/^./, (first) => (first === "1" ? "2" : "1"));
+    const changes = [{ file: file + 1 }, { seq: seq - 1 }, { hash: other(hash) }, { signature: other(signature) }];
+    for (const change of changes) {
+      expect(log.verify({ anchor: { ...log.anchor!, ...change } }).findings).toContainEqual(
+        expect.objectContaining({ kind: "seal" }),
+      );
+    }
+    for (const anchor of ["missing", "damaged"] as const) {
+      expect(log.verify({ anchor }).findings).toMatchObject([{ kind: "anchor" }]);
+    }
   });
 
   it("never makes the verifier throw or overlook it, whatever bytes stand there", () => {
