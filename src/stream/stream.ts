@@ -25,7 +25,7 @@ import { hasFlag, isOpeningSyn, PacketForm, type StreamPacket } from "./stream-p
 type StreamState =
   /** The table holds the SYN back, so as not to exceed what the far side takes per second. */
   | { readonly kind: "waiting" }
-  | { readonly kind: "connecting"; readonly syns: number; readonly repeatAt: Instant }
+  | { readonly kind: "connecting"; readonly since: Instant; readonly syns: number; readonly repeatAt: Instant }
   /** A SYN came; the program has not said yet whether it takes it. */
   | { readonly kind: "offered"; readonly peer: PeerSyn; readonly until: Instant }
   | {
@@ -78,6 +78,11 @@ export class Stream {
 
   get stateKind(): StreamState["kind"] {
     return this.#state.kind;
+  }
+
+  /** Of a dial that waits for its answer: when the first SYN went out. */
+  get dialledAt(): Instant | undefined {
+    return this.#state.kind === "connecting" ? this.#state.since : undefined;
   }
 
   /** What the handshake told of the far side; undefined before. */
@@ -229,7 +234,8 @@ export class Stream {
 
   #sendSyn(syns: number): void {
     const repeatMs = Math.min(FIRST_REPEAT_MS * 2 ** (syns - 1), LONGEST_REPEAT_MS);
-    this.#state = { kind: "connecting", syns, repeatAt: after(this.#now, repeatMs) };
+    const since = this.dialledAt ?? this.#now;
+    this.#state = { kind: "connecting", since, syns, repeatAt: after(this.#now, repeatMs) };
     this.#outbox.push(this.#handshakePacket(FLAG.SYN, 0));
   }
 

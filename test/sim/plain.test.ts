@@ -446,6 +446,29 @@ describe("connections", () => {
     expect([flagsOf(reset), new DataView(reset!.buffer).getUint32(44)]).toEqual([TCP.RST, 77]);
   });
 
+  it("wait their turn as long as the agent takes so few at a time, all 200 of them", () => {
+    const all = pair();
+    learned(all);
+    const { network, a, b } = all;
+    a.kill(); // it forgets that b takes more
+    a.start();
+    a.engine.plain.connections.listenerPort = LISTENER;
+    network.runUntil(() => a.engine.linkFacts(b.node)?.isUp === true, 5_000);
+    for (let port = 40_000; port < 40_200; port++) a.sendPacket(syn(a, b, port));
+    let asked = 0;
+    network.runUntil(() => {
+      for (const command of commands(b)) {
+        if (command.kind !== "connect") continue;
+        asked++; // it refuses, as an accepted stream would show that it takes more
+        tell(b, { kind: "refused", id: command.id });
+      }
+      return asked === 200;
+    }, 30_000);
+    network.run(50);
+    const answers = a.takeTunPackets();
+    expect(answers.map(flagsOf)).toEqual(new Array(200).fill(TCP.RST | TCP.ACK));
+  });
+
   it("to the listener itself are nobody's: not from the network, not by a stream", () => {
     const all = pair();
     learned(all);

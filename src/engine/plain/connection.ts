@@ -36,6 +36,8 @@ export class Connection {
   phase: ConnectionPhase;
   /** When the far side last showed that it takes part: its SYN, or its answer to ours; undefined before. */
   answeredAt: Instant | undefined;
+  /** When the program's SYN came. */
+  askedAt: Instant | undefined;
   /** The stream has said its last event. */
   streamIsOver = false;
   socketIsGone = false;

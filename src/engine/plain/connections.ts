@@ -288,7 +288,9 @@ export class Connections implements StreamOwner {
     for (let first = this.#deadlines.first(); first !== undefined; first = this.#deadlines.first()) {
       if (first.deadline.at > now) return;
       this.#deadlines.set(first.owner, undefined);
-      this.#handleOverdue(first.owner, now);
+      const at = answerDueAt(first.owner, now);
+      if (at !== undefined && at > now) this.#deadlines.set(first.owner, { at, reason: "plain-dial" });
+      else this.#handleOverdue(first.owner, now);
     }
   }
 
@@ -327,6 +329,7 @@ export class Connections implements StreamOwner {
       return this.#tellFull(bytes, now);
     }
     this.ways.set(stream, packet.way);
+    connection.askedAt = now;
     this.#deadlines.set(connection, { at: after(now, DIAL_LIMIT_MS), reason: "plain-dial" });
     return "taken";
   }
@@ -461,6 +464,16 @@ export class Connections implements StreamOwner {
   }
 }
 
+/**
+ * When it is too late for the agent's answer. The reference takes so few SYNs a second that in a burst many wait their turn
+ * for longer than an answer may take; the program's kernel waits for two minutes.
+ */
+function answerDueAt({ phase, stream, askedAt }: Connection, now: Instant): Instant | undefined {
+  if (phase !== "dialing" || askedAt === undefined) return undefined;
+  const dialledAt = stream.stateKind === "waiting" ? now : (stream.dialledAt ?? askedAt);
+  return Math.min(after(dialledAt, DIAL_LIMIT_MS), after(askedAt, TURN_LIMIT_MS)) as Instant;
+}
+
 function programSideOf(packet: Uint8Array): NatSide {
   const network = networkAt(packet, IPV6.DESTINATION);
   return { network, localPort: portAt(packet, TCP.SOURCE_PORT), remotePort: portAt(packet, TCP.DESTINATION_PORT) };
@@ -501,6 +514,7 @@ export function isTcpPacket(packet: Uint8Array): boolean {
 const MAX_CONNECTIONS = 16_384;
 /** How long a program waits for a far side that says nothing; the stream alone would wait 39 s. */
 const DIAL_LIMIT_MS = 15_000;
+const TURN_LIMIT_MS = 120_000;
 const CONNECT_LIMIT_MS = 8_000;
 const ACCEPT_LIMIT_MS = 10_000;
 /** A program that neither reads nor ends, when nobody is left to talk to. */
