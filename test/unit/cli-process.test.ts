@@ -69,6 +69,7 @@ describe("the launcher", () => {
     const ran = launch(link, "trust", "ask", "b", "--reason", "two words");
     expect(ran.status).toBe(0);
     expect(ran.stdout.split("\n").slice(0, -1)).toEqual([
+      "--max-semi-space-size=4",
       join(directory.path, "dist", "cli", "main.js"),
       "trust",
       "ask",
