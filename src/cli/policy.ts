@@ -89,7 +89,7 @@ async function checked(context: Context, request: PolicyCheckRequest): Promise<S
   }
   const { checkWithoutDaemon } = await import("../daemon/policy-check.ts");
   const { policy } = instancePaths(context.options.instance);
-  return { schema: SCHEMA, ...checkWithoutDaemon(request.path, policy) };
+  return { schema: SCHEMA, ...(await checkWithoutDaemon(request.path, policy)) };
 }
 
 function checkLines(reply: PolicyCheckReply, context: Context): string[] {

@@ -2,7 +2,7 @@
 import type { FailedTest, PolicyCheckReply } from "../control/policy-api.ts";
 import { wallNow } from "../io/clock.ts";
 import { failedTests, type PeerFacts } from "../policy/evaluate.ts";
-import { type ParsedPolicy, type PolicySource, parsePolicy } from "../policy/parse-policy.ts";
+import { type ParsedPolicy, type PolicySource, parseInSteps } from "../policy/parse-policy.ts";
 import type { Accounts } from "../policy/parse-selector.ts";
 import type { Selector } from "../policy/rule.ts";
 import { readAccounts } from "./accounts.ts";
@@ -14,13 +14,13 @@ export interface CheckedPolicy {
   readonly failedTests: readonly FailedTest[];
 }
 
-/** `peerOf` knows the other names of peers that tests speak of. */
-export function checkPolicy(
+/** `peerOf` knows the other names of peers that tests speak of. Packets go on meanwhile. */
+export async function checkPolicy(
   sources: readonly PolicySource[],
   accounts: Accounts,
   peerOf: (selector: Selector) => PeerFacts | undefined,
-): CheckedPolicy {
-  const parsed = parsePolicy(sources, accounts);
+): Promise<CheckedPolicy> {
+  const parsed = await parse(sources, accounts);
   if (parsed.problems.length > 0) return { parsed, failedTests: [] };
   const failed = failedTests(parsed.rules, parsed.tests, peerOf, wallNow()).map(({ test, rule }) => ({
     file: test.source.file,
@@ -29,6 +29,14 @@ export function checkPolicy(
     decidedBy: rule === undefined ? null : { file: rule.source.file, line: rule.source.line, text: rule.text },
   }));
   return { parsed, failedTests: failed };
+}
+
+async function parse(sources: readonly PolicySource[], accounts: Accounts): Promise<ParsedPolicy> {
+  const steps = parseInSteps(sources, accounts, LINES_AT_ONCE);
+  for (let step = steps.next(); ; step = steps.next()) {
+    if (step.done) return step.value;
+    await new Promise((resolve) => setImmediate(resolve));
+  }
 }
 
 export function checkReply(
@@ -47,7 +55,10 @@ export function sourcesToCheck(path: string | undefined, file: string): PolicySo
 }
 
 /** While no daemon runs, whom a test means is known by what the test says alone, and nothing lives that could be cut. */
-export function checkWithoutDaemon(path: string | undefined, file: string): PolicyCheckReply {
-  const checked = checkPolicy(sourcesToCheck(path, file), readAccounts(), () => undefined);
+export async function checkWithoutDaemon(path: string | undefined, file: string): Promise<PolicyCheckReply> {
+  const checked = await checkPolicy(sourcesToCheck(path, file), readAccounts(), () => undefined);
   return checkReply(checked, { wouldCut: null, wouldCutFlows: null });
 }
+
+/** A few milliseconds' work. */
+const LINES_AT_ONCE = 250;

@@ -67,17 +67,18 @@ interface Trial {
 export class PolicyRequests implements PolicyBackend {
   readonly #parts: PolicyRequestParts;
   #trial: Trial | undefined;
+  #lastTurn: Promise<unknown> = Promise.resolve();
 
   constructor(parts: PolicyRequestParts) {
     this.#parts = parts;
   }
 
   /** Before the first packet. Throws PilotError `policy_invalid`, `policy_missing`, `policy_unreadable`. */
-  start(): void {
+  async start(): Promise<void> {
     const { policyFile, engine, state } = this.#parts;
     const sources = readPolicyFiles(policyFile.path);
     if (sources === undefined && policyFile.mustExist) throw missingPolicy(policyFile.path);
-    if (sources !== undefined) engine.admission.replaceRules(this.#accept(sources), now());
+    if (sources !== undefined) engine.admission.replaceRules(await this.#accept(sources), now());
     const stored = state.load("lockdown.json", parseLockdown);
     if (stored.problem !== undefined) engine.problems.set(stored.problem.code, stored.problem);
     // A record of a lockdown that cannot be read was one: it stays until lifted.
@@ -95,7 +96,7 @@ export class PolicyRequests implements PolicyBackend {
 
   async check({ path }: PolicyCheckRequest): Promise<PolicyCheckReply> {
     const { policyFile, engine } = this.#parts;
-    const checked = this.#check(sourcesToCheck(path, policyFile.path));
+    const checked = await this.#check(sourcesToCheck(path, policyFile.path));
     if (checked.parsed.problems.length > 0) return checkReply(checked, { wouldCut: [], wouldCutFlows: 0 });
     await this.#learnOwnersFor(checked.parsed.rules);
     const candidate = new Policy();
@@ -122,11 +123,15 @@ export class PolicyRequests implements PolicyBackend {
     };
   }
 
-  async apply({ path, confirmMs }: PolicyApplyRequest): Promise<PolicyChangeReply> {
+  async apply(request: PolicyApplyRequest): Promise<PolicyChangeReply> {
+    return await this.#inTurn(() => this.#apply(request));
+  }
+
+  async #apply({ path, confirmMs }: PolicyApplyRequest): Promise<PolicyChangeReply> {
     const { policyFile, engine } = this.#parts;
     if (this.#trial !== undefined) throw trialRuns();
     const sources = readCandidate(path, policyFile.path);
-    const rules = this.#accept(sources);
+    const rules = await this.#accept(sources);
     await this.#learnOwnersFor(rules);
     const before = engine.admission.policy.rules;
     const kept = path === policyFile.path ? undefined : sources[0];
@@ -140,6 +145,10 @@ export class PolicyRequests implements PolicyBackend {
   }
 
   async confirm(): Promise<PolicyChangeReply> {
+    return await this.#inTurn(() => this.#confirm());
+  }
+
+  #confirm(): PolicyChangeReply {
     const trial = this.#demandTrial();
     this.#keep(trial.kept);
     this.close();
@@ -149,27 +158,33 @@ export class PolicyRequests implements PolicyBackend {
   }
 
   async rollback(): Promise<PolicyChangeReply> {
-    this.#demandTrial();
-    return this.#takeBack("rollback");
+    return await this.#inTurn(() => {
+      this.#demandTrial();
+      return this.#takeBack("rollback");
+    });
   }
 
   async reload(): Promise<PolicyChangeReply> {
+    return await this.#inTurn(() => this.#reload());
+  }
+
+  async #reload(): Promise<PolicyChangeReply> {
     const { policyFile, engine } = this.#parts;
     if (this.#trial !== undefined) throw trialRuns();
     const sources = readPolicyFiles(policyFile.path);
     // Files that are gone must not open what they closed.
     if (sources === undefined && engine.admission.policy.rules !== undefined) throw missingPolicy(policyFile.path);
     if (sources === undefined) return { rules: 0, cut: [], cutFlows: 0, confirmWithinS: null };
-    const rules = this.#accept(sources);
+    const rules = await this.#accept(sources);
     await this.#learnOwnersFor(rules);
     return this.#replace(rules, "reload");
   }
 
   async flows(): Promise<FlowsReply> {
-    const listed = () => mostRecent(this.#parts.engine.admission.list(now()));
-    await this.#learnOwners(listed());
-    const total = this.#parts.engine.admission.list(now()).length;
-    return { flows: this.#statusOf(listed()), total };
+    const { admission } = this.#parts.engine;
+    await this.#learnOwners(admission.recent(MAX_LISTED_FLOWS, now()).flows);
+    const { flows, total } = admission.recent(MAX_LISTED_FLOWS, now());
+    return { flows: this.#statusOf(flows), total };
   }
 
   async kill({ id }: FlowKillRequest): Promise<FlowKillReply> {
@@ -200,13 +215,20 @@ export class PolicyRequests implements PolicyBackend {
 
   // ---- inside
 
-  #check(sources: readonly PolicySource[]): CheckedPolicy {
-    return checkPolicy(sources, readAccounts(programSight()), (selector) => this.#peerOf(selector));
+  /** Changes take turns: each looks at files and flows for a while, and none may see another's half. */
+  async #inTurn<T>(act: () => T | Promise<T>): Promise<T> {
+    const turn = this.#lastTurn.then(act);
+    this.#lastTurn = turn.catch(() => undefined);
+    return await turn;
+  }
+
+  async #check(sources: readonly PolicySource[]): Promise<CheckedPolicy> {
+    return await checkPolicy(sources, readAccounts(programSight()), (selector) => this.#peerOf(selector));
   }
 
   /** Rules without a mistake; throws PilotError `policy_invalid` with all there is. */
-  #accept(sources: readonly PolicySource[]): readonly Rule[] {
-    const { parsed, failedTests } = this.#check(sources);
+  async #accept(sources: readonly PolicySource[]): Promise<readonly Rule[]> {
+    const { parsed, failedTests } = await this.#check(sources);
     const mistakes = parsed.problems.map(
       ({ file, line, column, message, hint }) => `${file}:${line}:${column}: ${message}. ${hint}`,
     );
@@ -313,11 +335,6 @@ function parseLockdown(json: unknown): { lockdown: Lockdown | undefined } | unde
   if (!Array.isArray(except) || !except.every(isWhole) || !isWhole(since)) return undefined;
   if (until !== undefined && !isWhole(until)) return undefined;
   return { lockdown: { except: except.map(nodeId), since: since as WallClock, until: until as WallClock | undefined } };
-}
-
-function mostRecent(flows: Flow[]): Flow[] {
-  if (flows.length <= MAX_LISTED_FLOWS) return flows;
-  return flows.sort((a, b) => b.lastSeenS - a.lastSeenS).slice(0, MAX_LISTED_FLOWS);
 }
 
 /** Tells two policies apart without repeating them: SHA-256 over the rules as they are written. */

@@ -150,7 +150,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
   onRegistryInput = () => driver.input(() => {});
   undo.add(() => driver.stop());
 
-  backend.policy.start();
+  await backend.policy.start();
   undo.add(() => backend.policy.close());
   await face.apply();
   driver.start();

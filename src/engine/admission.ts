@@ -205,14 +205,28 @@ export class Admission {
 
   /** Live flows that `policy` would cut. */
   preview(policy: Policy, now: Instant): Flow[] {
-    return this.list(now).filter((flow) => !policy.allows(policy.judge(this.#parts.facts.ofFlow(flow)!)));
+    const { flows, facts } = this.#parts;
+    const cut = this.#live(now).filter((entry) => !policy.allows(policy.judge(facts.ofEntry(entry)!)));
+    return cut.map((entry) => flows.read(entry));
   }
 
   /** Live flows of peers that are trusted. */
   list(now: Instant): Flow[] {
-    return this.#parts.flows
-      .list(this.#parts.steadyS(now))
-      .filter((flow) => this.#parts.facts.ofFlow(flow) !== undefined);
+    return this.#live(now).map((entry) => this.#parts.flows.read(entry));
+  }
+
+  /** Of these the `most` that had a packet last, and how many there are. */
+  recent(most: number, now: Instant): { readonly flows: Flow[]; readonly total: number } {
+    const { flows } = this.#parts;
+    const entries = this.#live(now);
+    const total = entries.length;
+    if (total > most) entries.sort((a, b) => flows.lastSeenS(b) - flows.lastSeenS(a));
+    return { flows: entries.slice(0, most).map((entry) => flows.read(entry)), total };
+  }
+
+  #live(now: Instant): number[] {
+    const { flows, facts } = this.#parts;
+    return flows.live(this.#parts.steadyS(now)).filter((entry) => facts.isTrusted(entry));
   }
 
   /** Ends one flow; it may begin again if the policy allows. */
@@ -260,8 +274,8 @@ export class Admission {
   #changed(now: Instant): Flow[] {
     this.#parts.trust.bumpEpoch();
     this.#arm(now);
-    const verdictOf = (flow: Flow) => {
-      const facts = this.#parts.facts.ofFlow(flow);
+    const verdictOf = (entry: number) => {
+      const facts = this.#parts.facts.ofEntry(entry);
       if (facts === undefined || !this.#isLeased(facts)) return undefined;
       return this.policy.judge(facts);
     };

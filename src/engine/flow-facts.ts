@@ -1,7 +1,7 @@
 /** What rules ask about a flow, from those who know it: the trust book, the links, the registry's words about tags. */
 import { toBase64 } from "../base/bytes.ts";
 import type { Crypto } from "../base/crypto.ts";
-import type { Flow } from "../policy/flow-table.ts";
+import type { Flow, FlowTable } from "../policy/flow-table.ts";
 import type { Direction, FlowFacts } from "../policy/rule.ts";
 import type { SocketOwner } from "../policy/socket-owner.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
@@ -12,6 +12,7 @@ import { NEXT_HEADER } from "../wire/ipv6.ts";
 import type { PeerTags } from "./peer-tags.ts";
 
 export interface FlowFactsParts {
+  readonly flows: FlowTable;
   readonly trust: TrustBook;
   readonly links: LinkTable;
   readonly tags: PeerTags;
@@ -45,13 +46,26 @@ export class FlowFactsFinder {
     };
   }
 
-  /** Undefined for a flow of a peer that is gone or not trusted. */
-  ofFlow(flow: Flow): FlowFacts | undefined {
-    const node = this.nodeOf(flow);
-    if (node === undefined || this.#parts.trust.stateOf(node) !== "mutual") return undefined;
-    const network = networkId((flow.remote[2]! << 8) | flow.remote[3]!);
-    const port = hasPorts(flow.protocol) ? (flow.beganRemotely ? flow.localPort : flow.remotePort) : 0;
-    return this.of(node, network, flow.beganRemotely ? "in" : "out", flow.protocol, port, flow.owner);
+  /** Of an entry of the flow table; undefined for a flow of a peer that is gone or not trusted. */
+  ofEntry(entry: number): FlowFacts | undefined {
+    const { flows } = this.#parts;
+    const node = this.#trustedPeerOf(entry);
+    if (node === undefined) return undefined;
+    const [protocol, direction] = [flows.protocolOf(entry), flows.directionOf(entry)];
+    const port = direction === "in" ? flows.localPortOf(entry) : flows.remotePortOf(entry);
+    const network = networkId(flows.networkOf(entry));
+    return this.of(node, network, direction, protocol, hasPorts(protocol) ? port : 0, flows.ownerOf(entry));
+  }
+
+  /** Whether an entry of the flow table is of a peer that is trusted. */
+  isTrusted(entry: number): boolean {
+    return this.#trustedPeerOf(entry) !== undefined;
+  }
+
+  #trustedPeerOf(entry: number): NodeId | undefined {
+    const { flows, links, trust } = this.#parts;
+    const node = links.at(flows.linkOf(entry))?.node;
+    return node !== undefined && trust.stateOf(node) === "mutual" ? node : undefined;
   }
 
   nodeOf(flow: Flow): NodeId | undefined {

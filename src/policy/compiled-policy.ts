@@ -16,9 +16,11 @@ export class CompiledPolicy {
   /** When the first rule that is still there ends; undefined: none does. */
   readonly expiresAt: WallClock | undefined;
   /** Key: what the two selectors of a rule name. Bound: the rules. */
-  readonly #tables: ReadonlyMap<string, SelectorTable>;
+  readonly #tables: ReadonlyMap<string, LazyTable>;
   /** The rules that name an owner, as if they named none. Key: what the peer's selector names. Bound: the rules. */
-  readonly #withOwner: ReadonlyMap<string, SelectorTable>;
+  readonly #withOwner: ReadonlyMap<string, LazyTable>;
+  /** Key: node and network. Bound: MAX_PEERS, all go when there are more. */
+  readonly #peers = new Map<number, PeerTables>();
   readonly #peerKinds: ReadonlySet<Selector["kind"]>;
   readonly #ownerKinds: ReadonlySet<OwnerSelector["kind"]>;
 
@@ -36,19 +38,21 @@ export class CompiledPolicy {
 
   /** Index of the rule that decides; NO_RULE: none matches, which denies. */
   decide(flow: FlowFacts): number {
-    const peers = this.#peerKeys(flow);
-    let best = smallest(this.#tables, ANYBODY, peers, flow);
+    const { keys, ofAnybody } = this.#tablesFor(flow);
+    let best = smallest(ofAnybody, flow);
     if (flow.owner === undefined || this.#ownerKinds.size === 0) return best;
-    for (const owner of this.#ownerKeys(flow.owner)) best = first(best, smallest(this.#tables, owner, peers, flow));
+    for (const owner of this.#ownerKeys(flow.owner)) {
+      for (const peer of keys) best = first(best, lookUp(this.#tables.get(owner + peer), flow));
+    }
     return best;
   }
 
   /** Whether the answer may depend on who owns the local socket. */
   ownerMatters(flow: FlowFacts): boolean {
     if (this.#ownerKinds.size === 0) return false;
-    const peers = this.#peerKeys(flow);
-    const owned = smallest(this.#withOwner, ANYBODY, peers, flow);
-    return owned !== NO_RULE && first(owned, smallest(this.#tables, ANYBODY, peers, flow)) === owned;
+    const { ofAnybody, withOwner } = this.#tablesFor(flow);
+    const owned = smallest(withOwner, flow);
+    return owned !== NO_RULE && first(owned, smallest(ofAnybody, flow)) === owned;
   }
 
   /** True when some rule names a tag. */
@@ -59,6 +63,21 @@ export class CompiledPolicy {
   /** True when some rule asks for more of an owner than his number. */
   get asksForPrograms(): boolean {
     return [...this.#ownerKinds].some((kind) => kind !== "user");
+  }
+
+  /** What is known of a peer changes rarely, and names the same tables until then. */
+  #tablesFor(flow: FlowFacts): PeerTables {
+    const place = flow.network * 2 ** 32 + flow.node;
+    const known = this.#peers.get(place);
+    const isSame = known?.name === flow.name && known?.fingerprint === flow.fingerprint && known?.tags === flow.tags;
+    if (known !== undefined && isSame) return known;
+    if (this.#peers.size >= MAX_PEERS) this.#peers.clear();
+    const keys = this.#peerKeys(flow);
+    const { name, fingerprint, tags } = flow;
+    const found = (tables: ReadonlyMap<string, LazyTable>) => keys.flatMap((key) => tables.get(key) ?? []);
+    const peer = { name, fingerprint, tags, keys, ofAnybody: found(this.#tables), withOwner: found(this.#withOwner) };
+    this.#peers.set(place, peer);
+    return peer;
   }
 
   #peerKeys(flow: FlowFacts): string[] {
@@ -98,7 +117,29 @@ function isOver(rule: Rule, now: WallClock): boolean {
   return rule.until !== undefined && rule.until <= now;
 }
 
-function tablesOf(rules: readonly Numbered[], keyOf: (rule: Rule) => string): ReadonlyMap<string, SelectorTable> {
+/** What a peer's selectors lead to, as long as this is what is known of it. */
+interface PeerTables extends Pick<FlowFacts, "name" | "fingerprint" | "tags"> {
+  readonly keys: readonly string[];
+  readonly ofAnybody: readonly LazyTable[];
+  readonly withOwner: readonly LazyTable[];
+}
+
+/** Most selectors of a long policy name peers that never come: a table is made when it is first asked. */
+class LazyTable {
+  readonly #rules: readonly Numbered[];
+  #table: SelectorTable | undefined;
+
+  constructor(rules: readonly Numbered[]) {
+    this.#rules = rules;
+  }
+
+  find(slot: number, port: number): number {
+    this.#table ??= new SelectorTable(this.#rules);
+    return this.#table.find(slot, port);
+  }
+}
+
+function tablesOf(rules: readonly Numbered[], keyOf: (rule: Rule) => string): ReadonlyMap<string, LazyTable> {
   const lists = new Map<string, Numbered[]>();
   for (const numbered of rules) {
     const key = keyOf(numbered.rule);
@@ -106,19 +147,17 @@ function tablesOf(rules: readonly Numbered[], keyOf: (rule: Rule) => string): Re
     if (known === undefined) lists.set(key, [numbered]);
     else known.push(numbered);
   }
-  return new Map([...lists].map(([key, list]) => [key, new SelectorTable(list)]));
+  return new Map([...lists].map(([key, list]) => [key, new LazyTable(list)]));
 }
 
-function smallest(
-  tables: ReadonlyMap<string, SelectorTable>,
-  owner: string,
-  peers: readonly string[],
-  { direction, protocol, port }: FlowFacts,
-): number {
-  const slot = slotOf(direction, protocol);
+function smallest(tables: readonly LazyTable[], flow: FlowFacts): number {
   let best = NO_RULE;
-  for (const peer of peers) best = first(best, tables.get(owner + peer)?.find(slot, port) ?? NO_RULE);
+  for (const table of tables) best = first(best, lookUp(table, flow));
   return best;
+}
+
+function lookUp(table: LazyTable | undefined, { direction, protocol, port }: FlowFacts): number {
+  return table?.find(slotOf(direction, protocol), port) ?? NO_RULE;
 }
 
 /** Of two rule numbers, the one that decides. */
@@ -257,6 +296,7 @@ const unitKey = (unit: string) => `s${unit}\n`;
 const cgroupKey = (path: string) => `c${path}\n`;
 const ANYBODY = "";
 
+const MAX_PEERS = 65_536;
 const KIND = { tcp: 0, udp: 1, icmp: 2, other: 3 } as const;
 const SLOTS = 8;
 const EVERY_PORT = [{ first: 0, last: 0xffff }];

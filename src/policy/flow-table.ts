@@ -4,7 +4,8 @@
  * Key: transport protocol, both addresses (their last 12 bytes: the first 4 are the overlay prefix and checked before),
  * both ports; local and remote side, not source and destination, so both directions share an entry. The entry keeps who
  * began: a flow is judged by its first packet, and its replies pass.
- * Bound: CAPACITY entries. A flow whose places are all taken replaces one that is over, or else one of the peer that has
+ * Bound: CAPACITY entries. A flow has two rows of places, far from each other, so that a table which is half full hardly
+ * loses one by chance. A flow whose places are all taken replaces one that is over, or else one of the peer that has
  * most; a peer with more than all of those there gets no entry, so a scan pushes out nothing but itself.
  * A verdict counts only under the epoch it was made in, and only while the flow is not idle; refusals are never stored.
  *
@@ -109,9 +110,9 @@ export class FlowTable {
 
   /** The entry of this flow, or -1. */
   find(key: FlowKeySource): number {
-    const first = hash(key) & MASK;
-    for (let i = 0; i < PROBES; i++) {
-      const entry = ((first + i) & MASK) * STRIDE;
+    const code = hash(key);
+    for (let i = 0; i < PLACES; i++) {
+      const entry = placeOf(code, i);
       if (this.#matches(entry, key)) return entry;
     }
     return -1;
@@ -184,6 +185,28 @@ export class FlowTable {
     this.#setFlag(entry, ANSWERS_BY_RELAY, byRelay);
   }
 
+  /** Next-header number of the transport. */
+  protocolOf(entry: number): number {
+    return this.#words[entry + PROTOCOL]! & 0xff;
+  }
+
+  localPortOf(entry: number): number {
+    return this.#words[entry + PORTS]! >>> 16;
+  }
+
+  remotePortOf(entry: number): number {
+    return this.#words[entry + PORTS]! & 0xffff;
+  }
+
+  /** Number of the network that the peer's address is in: bytes 6 and 7, the lower half of the first word kept. */
+  networkOf(entry: number): number {
+    return this.#words[entry + REMOTE]! & 0xffff;
+  }
+
+  lastSeenS(entry: number): number {
+    return this.#words[entry + LAST_SEEN_S]!;
+  }
+
   linkOf(entry: number): number {
     return this.#words[entry + LINK]!;
   }
@@ -239,13 +262,18 @@ export class FlowTable {
     return entry;
   }
 
-  /** Flows that are not idle. */
-  list(nowS: number): Flow[] {
-    const flows: Flow[] = [];
+  /** Entries of flows that are not idle. */
+  live(nowS: number): number[] {
+    const entries: number[] = [];
     for (let entry = 0; entry < CAPACITY * STRIDE; entry += STRIDE) {
-      if (this.#used(entry) && !this.isIdle(entry, nowS)) flows.push(this.#read(entry));
+      if (this.#used(entry) && !this.isIdle(entry, nowS)) entries.push(entry);
     }
-    return flows;
+    return entries;
+  }
+
+  /** The same as values. */
+  list(nowS: number): Flow[] {
+    return this.live(nowS).map((entry) => this.read(entry));
   }
 
   /** Removes the flow of this id and returns it. */
@@ -256,7 +284,7 @@ export class FlowTable {
 
   /** Removes this very flow and returns it. */
   cutEntry(entry: number, why: FlowEnd): Flow {
-    const flow = this.#read(entry);
+    const flow = this.read(entry);
     this.#remove(entry, why);
     return flow;
   }
@@ -265,14 +293,18 @@ export class FlowTable {
    * Asks anew about every flow. Its verdict is stored; those that are not allowed under it, or have none, are removed.
    * Returns the removed that were not idle, with the verdict that ended them.
    */
-  rejudge(verdictOf: (flow: Flow) => number | undefined, allows: (verdict: number) => boolean, nowS: number): Flow[] {
+  rejudge(
+    verdictOf: (entry: number) => number | undefined,
+    allows: (verdict: number) => boolean,
+    nowS: number,
+  ): Flow[] {
     const cut: Flow[] = [];
     for (let entry = 0; entry < CAPACITY * STRIDE; entry += STRIDE) {
       if (!this.#used(entry)) continue;
-      const verdict = verdictOf(this.#read(entry));
+      const verdict = verdictOf(entry);
       if (verdict !== undefined) this.#words[entry + VERDICT] = verdict;
       if (verdict !== undefined && allows(verdict)) continue;
-      if (!this.isIdle(entry, nowS)) cut.push(this.#read(entry));
+      if (!this.isIdle(entry, nowS)) cut.push(this.read(entry));
       this.#remove(entry, this.#isOver(entry, nowS) ?? "cut");
     }
     return cut;
@@ -283,7 +315,7 @@ export class FlowTable {
     const flows: Flow[] = [];
     for (let entry = 0; entry < CAPACITY * STRIDE; entry += STRIDE) {
       if (!this.#used(entry) || this.#words[entry + LINK] !== link) continue;
-      if (!this.isIdle(entry, nowS)) flows.push(this.#read(entry));
+      if (!this.isIdle(entry, nowS)) flows.push(this.read(entry));
       this.#remove(entry, this.#isOver(entry, nowS) ?? "cut");
     }
     return flows;
@@ -296,7 +328,7 @@ export class FlowTable {
       // Bytes 6 and 7 of an address, the lower half of the first word kept.
       const isIn = [LOCAL, REMOTE].some((side) => (this.#words[entry + side]! & 0xffff) === network);
       if (!this.#used(entry) || !isIn) continue;
-      if (!this.isIdle(entry, nowS)) flows.push(this.#read(entry));
+      if (!this.isIdle(entry, nowS)) flows.push(this.read(entry));
       this.#remove(entry, this.#isOver(entry, nowS) ?? "cut");
     }
     return flows;
@@ -340,7 +372,7 @@ export class FlowTable {
       this.#openings[entry / STRIDE] = openingSequence;
       words[entry + FLAGS] = words[entry + FLAGS]! | HAS_OPENING;
     }
-    if (this.watch.began(this.#read(entry))) words[entry + FLAGS] = words[entry + FLAGS]! | RECORDED;
+    if (this.watch.began(this.read(entry))) words[entry + FLAGS] = words[entry + FLAGS]! | RECORDED;
   }
 
   /** Once for each flow. */
@@ -348,8 +380,8 @@ export class FlowTable {
     if (this.watch === undefined) return;
     const flags = this.#words[entry + FLAGS]!;
     const counters = (entry / STRIDE) * 2;
-    if ((flags & TOLD) === 0) this.watch.ended(this.#read(entry), why);
-    else if (this.#bytes[counters]! + this.#bytes[counters + 1]! > 0) this.watch.cameLate(this.#read(entry));
+    if ((flags & TOLD) === 0) this.watch.ended(this.read(entry), why);
+    else if (this.#bytes[counters]! + this.#bytes[counters + 1]! > 0) this.watch.cameLate(this.read(entry));
     else return;
     this.#words[entry + FLAGS] = flags | TOLD;
     this.#bytes.fill(0, counters, counters + 2);
@@ -365,7 +397,7 @@ export class FlowTable {
   #entryOf(id: string): number {
     const entry = Number.parseInt(id, 36) * STRIDE;
     if (!(entry >= 0 && entry < CAPACITY * STRIDE) || !this.#used(entry)) return -1;
-    return this.#read(entry).id === id ? entry : -1;
+    return this.read(entry).id === id ? entry : -1;
   }
 
   #setFlag(entry: number, flag: number, isSet: boolean): void {
@@ -393,7 +425,7 @@ export class FlowTable {
   }
 
   #claim(key: FlowKeySource, link: number, nowS: number): number {
-    const entry = this.#freePlace(hash(key) & MASK, link, nowS);
+    const entry = this.#freePlace(hash(key), link, nowS);
     if (entry < 0) return -1;
     const words = this.#words;
     const { view, remoteOffset, localOffset } = key;
@@ -407,12 +439,12 @@ export class FlowTable {
     return entry;
   }
 
-  /** An empty place near `first`, emptied if it must be; -1 when only peers with fewer flows have theirs there. */
-  #freePlace(first: number, link: number, nowS: number): number {
+  /** An empty place for this hash, emptied if it must be; -1 when only peers with fewer flows have theirs there. */
+  #freePlace(code: number, link: number, nowS: number): number {
     let victim = -1;
     let most = 0;
-    for (let i = 0; i < PROBES; i++) {
-      const entry = ((first + i) & MASK) * STRIDE;
+    for (let i = 0; i < PLACES; i++) {
+      const entry = placeOf(code, i);
       if (!this.#used(entry)) return entry;
       const weight = this.isIdle(entry, nowS) ? Number.POSITIVE_INFINITY : this.#heldBy(this.#words[entry + LINK]!);
       const isOlder = victim >= 0 && this.#words[entry + LAST_SEEN_S]! < this.#words[victim + LAST_SEEN_S]!;
@@ -448,7 +480,8 @@ export class FlowTable {
     else this.#held.set(link, held);
   }
 
-  #read(entry: number): Flow {
+  /** As a value. */
+  read(entry: number): Flow {
     const words = this.#words;
     const ports = words[entry + PORTS]! >>> 0;
     const flags = words[entry + FLAGS]!;
@@ -497,9 +530,16 @@ function hash(key: FlowKeySource): number {
   return h ^ (h >>> 15);
 }
 
+/** The entry of the `index`-th place where a flow of this hash may be: the first eight lie together, and the others. */
+function placeOf(code: number, index: number): number {
+  const start = index < ROW_PLACES ? code : Math.imul(code, 0x9e3779b1) >>> 7;
+  return ((start + index) & MASK) * STRIDE;
+}
+
 const CAPACITY = 262_144; // a power of two
 const MASK = CAPACITY - 1;
-const PROBES = 8;
+const ROW_PLACES = 8;
+const PLACES = 2 * ROW_PLACES;
 const STRIDE = 16;
 const REMOTE = 0;
 const LOCAL = 3;

@@ -59,17 +59,26 @@ export interface ParsedPolicy {
 
 /** The sources are one list of rules, in the order given. Names of users and groups are looked up in `accounts`. */
 export function parsePolicy(sources: readonly PolicySource[], accounts: Accounts): ParsedPolicy {
+  const steps = parseInSteps(sources, accounts, Number.POSITIVE_INFINITY);
+  for (let step = steps.next(); ; step = steps.next()) if (step.done) return step.value;
+}
+
+/** The same, giving way after every so many lines: a long policy is read beside other work. */
+export function* parseInSteps(
+  sources: readonly PolicySource[],
+  accounts: Accounts,
+  linesAtOnce: number,
+): Generator<void, ParsedPolicy> {
   const rules: Rule[] = [];
   const tests: PolicyTest[] = [];
   const problems: PolicyProblem[] = [];
   for (const source of sources) {
-    source.text.split(/\r\n|\r|\n/).forEach((line, index) => {
-      const parser = new LineParser(source, line, index + 1, problems, accounts);
-      const parsed = parser.parse();
-      if (parsed === undefined) return;
-      if ("expected" in parsed) tests.push(parsed);
-      else rules.push(parsed);
-    });
+    for (const [index, line] of source.text.split(/\r\n|\r|\n/).entries()) {
+      const parsed = new LineParser(source, line, index + 1, problems, accounts).parse();
+      if (parsed !== undefined && "expected" in parsed) tests.push(parsed);
+      else if (parsed !== undefined) rules.push(parsed);
+      if (index % linesAtOnce === linesAtOnce - 1) yield;
+    }
   }
   return { rules, tests, problems };
 }

@@ -128,13 +128,13 @@ export async function tcp(bed: Bed, streams: number, seconds: number, reverse = 
 
 /** By bisection between what arrives from an unpaced sender and what it sent. Packets a second. */
 async function highestUdpRate(bed: Bed): Promise<number> {
-  const unpaced = await udp(bed, 0);
+  const unpaced = await udpAt(bed, 0);
   if (unpaced.loss < MOST_LOSS) return unpaced.received;
   let good = 0;
   let bad = unpaced.sent;
   let next = unpaced.received;
   for (let step = 0; step < UDP_STEPS && bad - good > bad * 0.05; step++) {
-    const tried = await udp(bed, next);
+    const tried = await udpAt(bed, next);
     if (tried.loss < MOST_LOSS) {
       good = Math.max(good, tried.received);
       // The sender could not go as fast as it was asked to: this is its limit.
@@ -152,7 +152,7 @@ const UDP_STEPS = 7;
 const UDP_SECONDS = 2;
 const UDP_BYTES = 64;
 
-interface UdpStep {
+export interface UdpStep {
   /** Packets a second. */
   readonly sent: number;
   readonly received: number;
@@ -160,7 +160,7 @@ interface UdpStep {
 }
 
 /** A rate of 0 is as fast as it goes. */
-async function udp(bed: Bed, packetsPerSecond: number): Promise<UdpStep> {
+export async function udpAt(bed: Bed, packetsPerSecond: number): Promise<UdpStep> {
   const bitsPerSecond = Math.round(packetsPerSecond * UDP_BYTES * 8);
   const pace = ["-u", "-l", String(UDP_BYTES), "-b", String(bitsPerSecond), "-w", "2M", "--pacing-timer", "250"];
   const { end } = await iperf(bed, UDP_SECONDS, pace);

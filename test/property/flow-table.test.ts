@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, it } from "vitest";
-import { type Flow, type FlowKeySource, FlowTable } from "../../src/policy/flow-table.ts";
+import { type FlowKeySource, FlowTable } from "../../src/policy/flow-table.ts";
 
 interface Tuple {
   readonly remoteNode: number;
@@ -77,6 +77,20 @@ it("keeps its bound under a scan and still answers for the newest flow", () => {
   expect(table.size).toBeLessThanOrEqual(262_144);
 });
 
+it("holds 100,000 flows of one peer at once, whatever their ports", () => {
+  fc.assert(
+    fc.property(fc.nat(0xffff), fc.nat(10_000), (local, first) => {
+      const table = new FlowTable();
+      for (let i = 0; i < 100_000; i++) {
+        const ports = ((local + (i >= 50_000 ? 1 : 0)) << 16) | (first + (i % 50_000));
+        table.allow(key({ remoteNode: 5, localNode: 1, ports, protocol: 17 }), 1, 1, 0);
+      }
+      expect(table.size).toBeGreaterThan(99_980);
+    }),
+    { numRuns: 5 },
+  );
+});
+
 it("keeps the flows of a quiet peer while another scans", () => {
   const table = new FlowTable();
   const quiet = Array.from({ length: 500 }, (_, port) =>
@@ -138,7 +152,8 @@ it("agrees with a plain map about who began, what stands, and what is over", () 
           for (const [other, flow] of model) if (flow.link === tuple.remoteNode) model.delete(other);
         }
         if (kind === "forget") {
-          const verdictOf = (flow: Flow) => (flow.link === tuple.remoteNode ? undefined : flow.verdict);
+          const verdictOf = (one: number) =>
+            table.linkOf(one) === tuple.remoteNode ? undefined : table.verdictOf(one);
           table.rejudge(verdictOf, () => true, nowS);
           for (const [other, flow] of model) if (flow.link === tuple.remoteNode) model.delete(other);
         }
