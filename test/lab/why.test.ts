@@ -156,14 +156,20 @@ describe("why", () => {
   });
 
   it("names what a lease does not grant, and its end", async () => {
-    await lab.pilot("b", "trust", "approve", "a", "--ports", "tcp/7004", "--for", "4s");
+    await lab.pilot("b", "trust", "approve", "a", "--ports", "tcp/7004", "--for", "1h");
     await waitUntil("a to hear it", async () =>
       (await lab.pilot("a", "trust", "ls")).entries.some((entry: Reply) => entry.lease !== null),
     );
     expect(await why("a", tcp("b", 22))).toMatchObject({ found: "lease remote lease_port" });
     const here = await why("b", tcpFrom("a", 22));
-    expect(here).toMatchObject({ found: "lease local lease_port", fix: "pilot-tun trust approve a --ports tcp/22" });
-    await lab.waitForTrust("a", "b", "lease-ended", 6_000);
+    expect(here).toMatchObject({
+      found: "lease local lease_port",
+      fix: "pilot-tun trust approve a --ports tcp/7004,tcp/22",
+    });
+    await lab.pilot("b", ...here.fix.split(" ").slice(1));
+    await waitUntil("a to hear it", async () => (await why("a", tcp("b", 22))).stage === "listener");
+    await lab.pilot("b", "trust", "approve", "a", "--for", "1s");
+    await lab.waitForTrust("a", "b", "lease-ended", 10_000);
     expect(await why("a", tcp("b", 7004))).toMatchObject({
       found: "lease local lease_ended",
       fix: "pilot-tun trust ask b",
@@ -176,6 +182,7 @@ describe("why", () => {
     await run("net", "nft", "add table netdev t");
     await run("net", "nft", "add chain netdev t in { type filter hook ingress device to-a priority 0; }");
     await run("net", "nft", "add rule netdev t in ip length > 500 drop");
+    await run("net", "nft", "add rule netdev t in ip6 length > 460 drop");
     expect(await why("a", tcp("b", 7004))).toMatchObject({ found: "mtu between mtu_too_small" });
     await run("net", "nft", "delete table netdev t");
   });
