@@ -101,7 +101,10 @@ export class Paths {
     const before = this.#observed;
     this.#observed = endpoint;
     this.#tellRegistry();
-    if (before !== undefined && !sameEndpoint(before, endpoint)) this.#recheckLinks(now);
+    if (before === undefined || sameEndpoint(before, endpoint)) return;
+    // It may have been the answer to a probe that named no node: the beacon must learn where this one is now.
+    this.#parts.beacon?.rediscover(now);
+    this.#recheckLinks(now);
   }
 
   /** What was asked through the relay before the beacon knew our new place was not passed on. */

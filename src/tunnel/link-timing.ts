@@ -13,7 +13,7 @@ export const PROBE_MS = 700;
 export const MAX_PROBES = 20;
 /** How soon after the first packet, and how often while packets go, traffic is looked at. */
 export const MTU_CHECK_MS = 1_000;
-export const KEEPALIVE_MS = 1_000;
+export const KEEPALIVE_MS = 700;
 /** A session that opened a frame within this time works. */
 export const ALIVE_MS = 1_500;
 export const SAME_KEY_ANSWER_MS = 500;

@@ -3,6 +3,7 @@
  * datagrams from a seed; nodes can be killed, restarted (with what they had on disk), moved, and cut off the registry.
  */
 import type { AuditSink } from "../../src/audit/record.ts";
+import { utf8 } from "../../src/base/bytes.ts";
 import type { Endpoint } from "../../src/base/endpoint.ts";
 import { formatEndpoint } from "../../src/base/endpoint.ts";
 import { type Instant, instant, type WallClock } from "../../src/base/instant.ts";
@@ -63,7 +64,7 @@ export class SimNetwork {
   readonly #random: (length: number) => Uint8Array;
   readonly store = new MemoryStore();
   readonly #registry: RegistryServer;
-  readonly #beacon = new BeaconServer({ hides: (node) => this.store.nodeById(node)?.relayOnly === true });
+  readonly #beacon: BeaconServer;
   #queue: { at: number; order: number; act: () => void }[] = [];
   #order = 0;
   #nowMs = 0;
@@ -72,6 +73,7 @@ export class SimNetwork {
   constructor(seed: number) {
     this.#random = seededBytes(seed);
     this.crypto = new PortableCrypto(this.#random);
+    this.#beacon = new BeaconServer({ proofs: { crypto: this.crypto, keyOf: (node) => this.store.keyOf(node) } });
     this.#registry = new RegistryServer({
       store: this.store,
       crypto: this.crypto,
@@ -262,7 +264,10 @@ export class SimNode {
         crypto,
         dataPlane: this.plane,
         registry: this.client,
-        beacon: new BeaconClient(this.#node, this.#network.now),
+        beacon: new BeaconClient(this.#node, this.#network.now, {
+          publicKey: this.#publicKey,
+          sign: (text) => crypto.ed25519Sign(this.#seed, utf8(text)),
+        }),
         trust: this.book,
         audit: this.audit,
       },

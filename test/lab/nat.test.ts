@@ -64,6 +64,40 @@ describe("hosts behind routers of every kind", () => {
     console.log(table(outcome));
     expect(wrong).toEqual([]);
   });
+
+  it.each(NAT_KINDS)(
+    "behind two %s ones the first ping is answered within 5 s of a cold start, and within 1 s when both are registered",
+    async (kind) => {
+      const [a, b] = [host("a", kind), host("b", kind)];
+      const restart = async (): Promise<void> => {
+        for (const name of [a, b]) {
+          await lab.stopNode(name, "SIGKILL");
+          await routers.get(name)!.forget();
+        }
+      };
+      const firstAnswerSince = async (startedAt: number): Promise<number> => {
+        const { code } = await lab.exec(a, "ping", ["-6", "-q", "-c", "1", "-W", "5", lab.overlay(b)]);
+        expect(code).toBe(0);
+        return performance.now() - startedAt;
+      };
+      await restart();
+      const cold = performance.now();
+      await Promise.all([lab.startNode(a), lab.startNode(b)]);
+      const coldMs = await firstAnswerSince(cold);
+      await restart();
+      await Promise.all([lab.startNode(a), lab.startNode(b)]);
+      for (const name of [a, b]) {
+        const isRegistered = async () => (await lab.pilot(name, "status")).registry.state === "connected";
+        await waitUntil(`${name} to be registered`, isRegistered);
+      }
+      const warmMs = await firstAnswerSince(performance.now());
+      console.log(
+        `${kind}: first answer ${coldMs.toFixed(0)} ms after both starts, ${warmMs.toFixed(0)} ms when registered`,
+      );
+      expect(coldMs).toBeLessThan(5_000);
+      expect(warmMs).toBeLessThan(1_000);
+    },
+  );
 });
 
 function table(outcome: ReadonlyMap<string, string>): string {

@@ -149,7 +149,7 @@ describe("netcheck where something is closed", () => {
     await unblock(lab, "b");
   });
 
-  it("says why the way around blocked UDP is none: closed, another certificate, or switched off", async () => {
+  it("says whether there is a way around blocked UDP, and if not why: closed, certificates, switched off", async () => {
     await block(lab, "b", "tcp dport 443", "reject with tcp reset");
     const refused = { reachable: false, latencyMs: null, error: expect.stringContaining("ECONNREFUSED") };
     expect((await netcheck("b")).fallback).toMatchObject(refused);
@@ -158,6 +158,16 @@ describe("netcheck where something is closed", () => {
     await lab.startNode("b", { extraArgs: ["--compat-fingerprint", "0".repeat(64)] });
     const pinned = { reachable: false, error: expect.stringContaining("not the pinned one") };
     expect((await netcheck("b")).fallback).toMatchObject(pinned);
+    await lab.stopNode("b");
+    await lab.startNode("b");
+    expect((await netcheck("b")).fallback).toMatchObject({
+      reachable: false,
+      error: expect.stringMatching(/self-signed/),
+    });
+    await lab.stopNode("b");
+    // This system's authorities, of which the lab makes one.
+    await lab.startNode("b", { env: { SSL_CERT_FILE: `${lab.folder}/rendezvous/tls-cert.pem` } });
+    expect((await netcheck("b")).fallback).toMatchObject({ reachable: true, error: null });
     await lab.stopNode("b");
     await lab.startNode("b", { extraArgs: ["--no-compat"] });
     const none = { address: null, reachable: false, error: expect.stringContaining("--no-compat") };

@@ -107,7 +107,7 @@ describe("the tags of a node", () => {
 });
 
 describe("TLS to the registry", () => {
-  it("goes by the pinned fingerprint, and a wrong one gets no registration and a reason", async () => {
+  it("goes by the pinned fingerprint or the system's authorities, and others get no registration and a reason", async () => {
     expect(fingerprint).toMatch(/^[0-9a-f]{64}$/);
     await lab.startNode("a", { extraArgs: ["--registry-fingerprint", fingerprint] });
     const status = async (host: string) => (await lab.pilot(host, "status")).registry;
@@ -120,6 +120,11 @@ describe("TLS to the registry", () => {
     await lab.stopNode("a");
     await lab.startNode("a", { extraArgs: ["--registry-tls"] });
     await waitUntil("the reason", async () => /self-signed|verify/i.test((await status("a")).error ?? ""));
+    // This system's authorities, of which the lab makes one.
+    await lab.stopNode("a");
+    const env = { SSL_CERT_FILE: `${lab.folder}/rendezvous/tls-cert.pem` };
+    await lab.startNode("a", { extraArgs: ["--registry-tls"], env });
+    await waitUntil("a registered node", async () => (await status("a")).state === "connected");
   });
 
   it("can be the only way in", async () => {

@@ -34,12 +34,14 @@ function agents() {
   return all;
 }
 
-/** How many datagrams leave a within a second. */
-function answers({ network, a }: ReturnType<typeof agents>, act: () => void): number {
-  const before = network.captured.filter(({ from }) => from === a.endpoint).length;
+/** How many datagrams leave a for b within a second. */
+function answers({ network, a, b }: ReturnType<typeof agents>, act: () => void): number {
+  const sent = () =>
+    network.captured.filter(({ from, to }) => from === a.endpoint && to.address === b.endpoint.address);
+  const before = sent().length;
   act();
   network.run(1_000);
-  return network.captured.filter(({ from }) => from === a.endpoint).length - before;
+  return sent().length - before;
 }
 
 describe("a control packet", () => {

@@ -136,6 +136,31 @@ describe("two nodes behind routers", () => {
     }
   });
 
+  it("are found by the beacon again after other mappings, though it had been asked just before", () => {
+    const both = pair("port-dependent", "port-dependent");
+    const { network, a, b, natA } = both;
+    untilBothHear(both, 1_000);
+    network.run(3_000);
+    const local = [{ address: a.endpoint.address, prefixLength: 24 }];
+    a.command((engine, now) => engine.handleUnderlay(local, true, now)); // asks the beacon, and is answered
+    network.run(300);
+    natA.kind = "symmetric";
+    natA.forget();
+    a.command((engine, now) => engine.beaconWay.handleSuspicion(now)); // a probe, which names no node
+    b.takeTunPackets();
+    a.takeTunPackets();
+    network.run(200);
+    // Only b sends: it is for the beacon to know where a is.
+    const relayed = network.captured.length;
+    b.command((engine, now) => engine.probeEveryWay(a.node, now));
+    network.run(100);
+    const delivered = network.captured
+      .slice(relayed)
+      .filter(({ from, to }) => from.port === 9001 && to.address === natA.address);
+    expect(delivered.length).toBeGreaterThan(0);
+    expect(new Set(delivered.map(({ to }) => to.port))).toEqual(new Set([a.engine.paths.observed!.port]));
+  });
+
   it("keep a link open for minutes after its use, then let it sleep, and wake it without losing a packet", () => {
     const both = pair("port-dependent", "port-dependent");
     const { network, a, b } = both;
