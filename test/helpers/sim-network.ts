@@ -73,12 +73,16 @@ export class SimNetwork {
   constructor(seed: number) {
     this.#random = seededBytes(seed);
     this.crypto = new PortableCrypto(this.#random);
-    this.#beacon = new BeaconServer({ proofs: { crypto: this.crypto, keyOf: (node) => this.store.keyOf(node) } });
+    const rendezvous = "00112233445566778899aabbccddeeff";
+    this.#beacon = new BeaconServer({
+      proofs: { crypto: this.crypto, rendezvous, keyOf: (node) => this.store.keyOf(node) },
+    });
     this.#registry = new RegistryServer({
       store: this.store,
       crypto: this.crypto,
       startedAt: this.now,
       startedAtWall: this.wall,
+      rendezvousId: rendezvous,
       adminToken: ADMIN_TOKEN,
     });
   }
@@ -266,6 +270,7 @@ export class SimNode {
         registry: this.client,
         beacon: new BeaconClient(this.#node, this.#network.now, {
           publicKey: this.#publicKey,
+          rendezvous: () => this.client.rendezvous,
           sign: (text) => crypto.ed25519Sign(this.#seed, utf8(text)),
         }),
         trust: this.book,
