@@ -18,7 +18,7 @@ beforeAll(async () => {
   await lab.startRendezvous();
   await Promise.all([lab.startNode("a"), lab.startNode("b", PLAIN)]);
   await lab.trust("a", "b");
-  body = Buffer.alloc(100 << 20, Buffer.from(seededBytes(11)(65_521)));
+  body = Buffer.alloc(200 << 20, Buffer.from(seededBytes(11)(65_521)));
   mkdirSync(`${lab.folder}/www`);
   writeFileSync(`${lab.folder}/www/file`, body);
 });
@@ -43,7 +43,7 @@ describe("a plain agent, seen from a pilot-tun", () => {
   it.each([
     ["a", "b"],
     ["b", "a"],
-  ])("curl on %s fetches 100 MB from %s and sends 100 MB there, byte for byte", async (from, to) => {
+  ])("curl on %s fetches 200 MB from %s and sends 200 MB there, byte for byte", async (from, to) => {
     const server = await startProgram(to, HTTP_SERVER, [`${lab.folder}/www`, `${lab.folder}/put-${to}`]);
     const url = `http://[${lab.overlay(to)}]:8000/file`;
     const got = `${lab.folder}/got-${from}`;
