@@ -29,11 +29,11 @@ export interface StreamOptions {
 
 export const DEFAULT_STREAM_OPTIONS: StreamOptions = {
   segmentBytes: 1152,
-  sendBufferBytes: 1 << 20,
-  receiveBufferBytes: 1 << 20,
+  sendBufferBytes: 2 << 20,
+  receiveBufferBytes: 2 << 20,
   noDelay: false,
   halfClose: undefined,
-  maxInFlightSegments: 512,
+  maxInFlightSegments: 1024,
   maxRunSegments: 1,
   quietBeforeFinMs: 10_000,
   quietAfterAnswerMs: 300,

@@ -43,7 +43,7 @@ describe("a reader that does not read", () => {
     await new Promise((resolve) => setTimeout(resolve, 1_000));
     expect(lastNumber(server) - heldAt).toBeLessThan(2 << 20); // it does not go on without the reader
     expect(heldAt).toBeLessThan(64 << 20); // sockets of both hosts among it
-    // A stream and its connection hold 3 MB at most on either side; the rest is the collector's.
+    // A stream and its connection hold 5 MB at most on either side; the rest is the collector's.
     for (const [index, grown] of daemons().map(residentBytes).entries()) {
       expect(grown - before[index]!).toBeLessThan(64 << 20);
     }

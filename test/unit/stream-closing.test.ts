@@ -318,7 +318,7 @@ describe("RST", () => {
   it("outside the window is ignored", () => {
     const scripted = ScriptedStream.open();
     scripted.receive({ payload: utf8("abc") });
-    for (const sequence of [1, 3, 2_000_000]) scripted.receive({ flags: FLAG.RST, sequence });
+    for (const sequence of [1, 3, 4_000_000]) scripted.receive({ flags: FLAG.RST, sequence });
     expect(scripted.events()).toEqual(["readable"]);
     expect(scripted.stream.stateKind).toBe("open");
   });
@@ -362,7 +362,7 @@ describe("an idle stream", () => {
   it("says that it lives every 25 s, with its true window", () => {
     const scripted = ScriptedStream.open();
     expect(scripted.pass(55_000)).toMatchObject([
-      { at: 25_000, flags: FLAG.ACK, sequence: 1, acknowledgement: 1, window: 512, payload: new Uint8Array(0) },
+      { at: 25_000, flags: FLAG.ACK, sequence: 1, acknowledgement: 1, window: 1_024, payload: new Uint8Array(0) },
       { at: 50_000, flags: FLAG.ACK },
     ]);
   });
