@@ -184,8 +184,19 @@ export class Verifier {
     }
     if (this.#line === 1 && record.event !== "file") this.#find("head", record.seq, "the file has no head");
     if (record.event === "file") this.#checkHead(record);
-    this.#place(record);
-    this.#count(record);
+    const numbered = this.#numbered(record);
+    this.#place(numbered);
+    this.#count(numbered);
+  }
+
+  /** The record itself, or with its right number if nothing but that was changed. */
+  #numbered(record: ParsedRecord): ParsedRecord {
+    const seq = this.#expected;
+    if (seq === undefined || record.seq === seq) return record;
+    const renumbered = { ...record, seq, body: record.body.replace(/^\{"seq":\d+/, `{"seq":${seq}`) };
+    if (!this.#links(renumbered, this.#previous)) return record;
+    this.#find("changed", seq, `record ${seq} calls itself ${record.seq}`);
+    return renumbered;
   }
 
   #place(record: ParsedRecord): void {

@@ -77,6 +77,19 @@ describe("an audit log", () => {
     );
   });
 
+  it("knows a record again whose number alone was changed", () => {
+    const log = logOf(Array.from({ length: 9 }, () => ({ name: "denial", text: "" })));
+    const lines = log.lines(1);
+    for (const [index, seq] of [
+      [4, 2],
+      [4, 8],
+      [4, 700],
+    ] as const) {
+      log.setLines(1, lines.with(index, lines[index]!.replace(/"seq":\d+/, `"seq":${seq}`)));
+      expect(log.verify().findings).toMatchObject([{ kind: "changed", seq: index + 1, line: index + 1 }]);
+    }
+  });
+
   it("names the records that were taken out of it", () => {
     fc.assert(
       fc.property(eventsIn, fraction, fraction, fc.integer({ min: 1, max: 5 }), (events, fileAt, lineAt, count) => {
