@@ -1,8 +1,12 @@
-/** `pilot-tun id …` and `pilot-tun deregister`: this node's key, and its entry at the registry, while no daemon runs. */
+/**
+ * `pilot-tun id …` and `pilot-tun deregister`: this node's key, and its entry at the registry. A running daemon does it
+ * itself; with --registry it is done here, for a daemon that is stopped.
+ */
 import { EXIT, type ExitCode, SCHEMA } from "../control/api.ts";
-import type { IdentityFacts, RegistryAccess } from "../daemon/identity.ts";
+import type { KeyReply, KeyRotatedReply } from "../control/key-api.ts";
+import type { RegistryAccess } from "../daemon/identity.ts";
 import { type Context, type Declare, examples, type Input } from "./context.ts";
-import { table, UNKNOWN } from "./format.ts";
+import { counted, printable, table, UNKNOWN } from "./format.ts";
 import { Checked, parseHostPort, parsePath } from "./parse-options.ts";
 import { declareRegistryOptions, parseRegistrySecurity } from "./registry-options.ts";
 
@@ -14,7 +18,7 @@ export const declareId: Declare = (program, perform) => {
     .addHelpText("after", examples("pilot-tun id show"))
     .action(perform(show));
   declareRegistryOptions(
-    id.command("rotate").description("change the key, keep the number; the daemon must be stopped"),
+    id.command("rotate").description("change the key, keep the number; --registry for a daemon that is stopped"),
   )
     .option("--state <DIR>", STATE_HELP, DEFAULT_STATE)
     .option("--insecure", INSECURE_HELP)
@@ -24,11 +28,16 @@ export const declareId: Declare = (program, perform) => {
 
 export const declareDeregister: Declare = (program, perform) => {
   declareRegistryOptions(
-    program.command("deregister").description("take this node out of the registry; the daemon must be stopped"),
+    program
+      .command("deregister")
+      .description("take this node out of the registry until the next start; --registry for a daemon that is stopped"),
   )
     .option("--state <DIR>", STATE_HELP, DEFAULT_STATE)
     .option("--insecure", INSECURE_HELP)
-    .addHelpText("after", examples("pilot-tun deregister --registry registry.example:443 --registry-tls"))
+    .addHelpText(
+      "after",
+      examples("pilot-tun deregister", "pilot-tun deregister --registry registry.example:443 --registry-tls"),
+    )
     .action(perform(deregister));
 };
 
@@ -36,9 +45,11 @@ const DEFAULT_STATE = "/var/lib/pilot-tun";
 const STATE_HELP = "identity, trust and caches";
 const INSECURE_HELP = "also over plain TCP, where everybody on the way could repeat it with a key of his own";
 const ROTATION_HELP = `
-Peers pinned the old key and refuse the new one until their operators decide: pilot-tun status there shows
-key_changed with the new fingerprint; trust revoke and trust ask accept it.
-${examples("pilot-tun id rotate --registry registry.example:443 --registry-tls")}`;
+Connections go on. What each peer must do then:
+  pilot-tun            its operator: trust revoke and trust ask. Until then it shows key_changed with the new
+                       fingerprint (pilot-tun status), and refuses to agree on new keys with this node.
+  Pilot daemon         nothing; from before April 2026: a restart.
+${examples("pilot-tun id rotate", "pilot-tun id rotate --registry registry.example:443 --registry-tls")}`;
 
 async function show(context: Context, input: Input): Promise<ExitCode> {
   const checked = new Checked();
@@ -51,26 +62,59 @@ async function show(context: Context, input: Input): Promise<ExitCode> {
 }
 
 async function rotate(context: Context, input: Input): Promise<ExitCode> {
+  return input.options.registry === undefined
+    ? await rotateRunning(context, input)
+    : await rotateStopped(context, input);
+}
+
+async function rotateRunning(context: Context, input: Input): Promise<ExitCode> {
+  const reply = await context.call("key/rotate", insecureIn(input));
+  context.answer(reply, () => [...rotatedLines(reply, context), ...peerLines(reply)]);
+  return EXIT.ok;
+}
+
+async function rotateStopped(context: Context, input: Input): Promise<ExitCode> {
   const { stateDir, access } = parseAccess(input);
   const { rotateKey } = await import("../daemon/identity.ts");
   const facts = await rotateKey(stateDir, access);
-  context.answer({ schema: SCHEMA, ...facts }, () => [
-    `rotated: was ${facts.previousFingerprint}`,
-    ...factLines(facts, context),
-  ]);
+  context.answer({ schema: SCHEMA, ...facts }, () => rotatedLines(facts, context));
   context.advise("peers refuse the new key until their operators run trust revoke and trust ask");
   return EXIT.ok;
 }
 
+function rotatedLines(facts: KeyReply & { readonly previousFingerprint: string }, context: Context): string[] {
+  return [`rotated: was ${facts.previousFingerprint}`, ...factLines(facts, context)];
+}
+
+function peerLines({ pilot, peers }: KeyRotatedReply): string[] {
+  if (peers.length === 0) return [];
+  const names = peers.map((peer) => (peer.hostname === null ? peer.pilot : printable(peer.hostname))).join(", ");
+  return [
+    `connections go on; when a key must be agreed on anew, ${counted(peers.length, "peer")} will refuse this one: ${names}`,
+    `there: pilot-tun trust revoke ${pilot}, then pilot-tun trust ask ${pilot} (a Pilot daemon needs nothing)`,
+  ];
+}
+
 async function deregister(context: Context, input: Input): Promise<ExitCode> {
-  const { stateDir, access } = parseAccess(input);
-  const daemon = await import("../daemon/identity.ts");
-  const facts = await daemon.deregister(stateDir, access);
-  context.answer({ schema: SCHEMA, ...facts }, () => [`deregistered ${facts.pilot}; its number and key are kept`]);
+  const facts =
+    input.options.registry === undefined
+      ? await context.call("key/deregister", insecureIn(input))
+      : { schema: SCHEMA, ...(await deregisterStopped(input)) };
+  context.answer(facts, () => [`deregistered ${facts.pilot}; its number and key are kept`]);
   return EXIT.ok;
 }
 
-function factLines(facts: IdentityFacts, context: Context): string[] {
+async function deregisterStopped(input: Input): Promise<KeyReply> {
+  const { stateDir, access } = parseAccess(input);
+  const daemon = await import("../daemon/identity.ts");
+  return await daemon.deregister(stateDir, access);
+}
+
+function insecureIn(input: Input): { readonly insecure?: true } {
+  return input.options.insecure === true ? { insecure: true } : {};
+}
+
+function factLines(facts: KeyReply, context: Context): string[] {
   return table(
     [
       ["pilot", facts.pilot ?? UNKNOWN],

@@ -16,6 +16,7 @@ import type { DropReason } from "../base/drop-reason.ts";
 import type { AuditBackend, AuditMethods } from "./audit-api.ts";
 import type { ConfigBackend, ConfigMethods } from "./config-api.ts";
 import type { EventsBackend, EventsMethods } from "./events-api.ts";
+import type { KeyBackend, KeyMethods } from "./key-api.ts";
 import type { NetworkBackend, NetworkMethods } from "./network-api.ts";
 import type { PolicyBackend, PolicyMethods } from "./policy-api.ts";
 import type { TrustBackend, TrustMethods } from "./trust-api.ts";
@@ -30,6 +31,7 @@ export interface ControlMethods
     TrustMethods,
     WhyMethods,
     ConfigMethods,
+    KeyMethods,
     AuditMethods,
     EventsMethods {
   status: { request: EmptyRequest; reply: StatusReply };
@@ -61,6 +63,7 @@ export interface ControlBackend {
   readonly trust: TrustBackend;
   readonly why: WhyBackend;
   readonly config: ConfigBackend;
+  readonly key: KeyBackend;
   status(request: EmptyRequest, signal: AbortSignal): Promise<StatusReply>;
   metricsText(request: EmptyRequest, signal: AbortSignal): Promise<MetricsReply>;
   peers(request: EmptyRequest, signal: AbortSignal): Promise<PeersReply>;
@@ -437,6 +440,8 @@ export const ERROR_CODES: Readonly<Record<string, ErrorClass>> = {
   /** A request that could be repeated by who sees it, over a connection that everybody may see. */
   insecure_registry: { exit: EXIT.policy, status: 403 },
   registry_refused: { exit: EXIT.failed, status: 502 },
+  /** The key comes with every start from elsewhere. */
+  key_lent: { exit: EXIT.failed, status: 409 },
   rotation_unsettled: { exit: EXIT.unreachable, status: 503 },
   no_identity: { exit: EXIT.failed, status: 404 },
   not_registered: { exit: EXIT.failed, status: 409 },

@@ -19,6 +19,7 @@ import {
   type WhoisRequest,
 } from "./api.ts";
 import { type EventsRequest, MAX_EVENTS_WAIT_MS } from "./events-api.ts";
+import type { KeyRequest } from "./key-api.ts";
 import {
   JOIN_RULES,
   MAX_TOKEN_LENGTH,
@@ -128,6 +129,8 @@ const METHODS: { readonly [M in ControlMethod]: MethodRow<M> } = {
   "trust/approve": { parse: parseTrustApprove, invoke: ({ trust }, request, signal) => trust.approve(request, signal) },
   "trust/deny": { parse: parsePeer, invoke: ({ trust }, request, signal) => trust.deny(request, signal) },
   "trust/ls": { parse: parseEmpty, invoke: ({ trust }, request, signal) => trust.ls(request, signal) },
+  "key/rotate": { parse: parseKey, invoke: ({ key }, request, signal) => key.rotate(request, signal) },
+  "key/deregister": { parse: parseKey, invoke: ({ key }, request, signal) => key.deregister(request, signal) },
   "network/ls": { parse: parseEmpty, invoke: ({ network }, request, signal) => network.ls(request, signal) },
   "network/create": { parse: parseCreate, invoke: ({ network }, request, signal) => network.create(request, signal) },
   "network/delete": { parse: parseDelete, invoke: ({ network }, request, signal) => network.delete(request, signal) },
@@ -204,6 +207,12 @@ function leaseTerms(body: JsonObject): LeaseTerms {
     ...(forMs === undefined ? {} : { forMs: whole(body, "forMs", MAX_LEASE_MS) }),
     ...(maxBytes === undefined ? {} : { maxBytes: whole(body, "maxBytes", MAX_LEASE_BYTES) }),
   };
+}
+
+function parseKey(body: JsonObject): KeyRequest {
+  onlyKeys(body, ["insecure"]);
+  if (body.insecure !== undefined && typeof body.insecure !== "boolean") throw badRequest("insecure is true or false");
+  return body.insecure === true ? { insecure: true } : {};
 }
 
 function parseNetwork(body: JsonObject): NetworkRequest {

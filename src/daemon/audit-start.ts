@@ -27,7 +27,9 @@ export function createAuditLog(options: UpOptions, own: AuditedNode): AuditLog |
   const { crypto, identity } = own;
   const { directory, keepFiles, maxFileBytes } = options.audit;
   const signer = {
-    publicKey: identity.publicKey,
+    get publicKey() {
+      return identity.publicKey;
+    },
     sign: (message: Uint8Array) => crypto.ed25519Sign(identity.seed, message),
   };
   return new AuditLog({

@@ -34,7 +34,7 @@ import type { Engine, EngineEvent } from "../engine/engine.ts";
 import type { OpenedFlow } from "../engine/engine-ports.ts";
 import { now, wallNow } from "../io/clock.ts";
 import type { RegistryConnection } from "../io/registry-connection.ts";
-import type { Identity, StateDirectory } from "../io/state-directory.ts";
+import type { StateDirectory } from "../io/state-directory.ts";
 import type { Flow } from "../policy/flow-table.ts";
 import type { RegistryClient } from "../registry/client.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
@@ -46,6 +46,7 @@ import type { CompatLink } from "./compat-link.ts";
 import { Configuration } from "./configuration.ts";
 import type { Driver } from "./driver.ts";
 import { placeOf } from "./flow-status.ts";
+import { KeyRequests } from "./key-requests.ts";
 import { leaseStatus } from "./lease-status.ts";
 import type { LiveEvents } from "./live-events.ts";
 import { Metrics } from "./metrics.ts";
@@ -54,6 +55,7 @@ import { netcheck } from "./netcheck.ts";
 import { NetworkRequests } from "./network-requests.ts";
 import type { NodeMemory } from "./node-memory.ts";
 import type { OverlayInterface } from "./overlay-interface.ts";
+import type { OwnIdentity } from "./own-identity.ts";
 import { nodeInText } from "./peer-text.ts";
 import { PolicyRequests } from "./policy-requests.ts";
 import { SocketOwners } from "./socket-owners.ts";
@@ -73,7 +75,9 @@ export interface BackendParts {
   readonly book: TrustBook;
   readonly trust: TrustFile;
   readonly memory: NodeMemory;
-  readonly identity: Identity;
+  readonly ownKey: OwnIdentity;
+  /** The key is handed over by the system at each start. */
+  readonly isKeyLent: boolean;
   readonly crypto: Crypto;
   readonly listen: Endpoint;
   readonly state: StateDirectory;
@@ -92,6 +96,7 @@ export class Backend implements ControlBackend {
   readonly trust: TrustRequests;
   readonly why: WhyRequests;
   readonly config: Configuration;
+  readonly key: KeyRequests;
   readonly metrics: Metrics;
   readonly names: NameService;
   readonly audit: AuditBackend;
@@ -117,6 +122,7 @@ export class Backend implements ControlBackend {
       answer: (id, owner) => ways.input((at) => parts.engine.answerOwner(id, owner, at)),
     });
     this.network = new NetworkRequests({ ...parts, ...ways });
+    this.key = new KeyRequests({ ...parts, ...ways });
     const noteChange = (change: string, facts: Fields, automatic = false) => {
       const event = { event: "policy", at: wallNow(), matters: true, byOperator: !automatic };
       parts.events.add({ ...event, fields: () => ({ change, ...facts }) });
@@ -202,6 +208,11 @@ export class Backend implements ControlBackend {
       case "network":
         this.network.answered(event);
         return;
+      case "key-rotated":
+      case "key-kept":
+        return this.key.rotationEnded(event);
+      case "deregistered":
+        return this.key.deregistrationEnded(event);
       case "owner-wanted":
         return this.#owners.handleQuestion(event.question);
       case "flow-recorded":
@@ -229,7 +240,7 @@ export class Backend implements ControlBackend {
   }
 
   #status(): StatusReply {
-    const { options, engine, listen, identity, book } = this.#parts;
+    const { options, engine, listen, ownKey, book } = this.#parts;
     const self = this.#identity(engine.node);
     return {
       interface: options.tun,
@@ -241,7 +252,7 @@ export class Backend implements ControlBackend {
       version: VERSION,
       uptimeS: Math.floor(now() / 1000),
       listen: formatEndpoint(listen),
-      publicKey: toBase64(identity.publicKey),
+      publicKey: toBase64(ownKey.publicKey),
       registry: this.#registryStatus(),
       beacon: this.#beaconStatus(),
       dns: { address: this.names.status.address, resolved: this.names.status.resolved },
@@ -263,7 +274,7 @@ export class Backend implements ControlBackend {
   }
 
   async whois(request: WhoisRequest, _signal: AbortSignal): Promise<WhoisReply> {
-    const { engine, options, book, identity } = this.#parts;
+    const { engine, options, book, ownKey } = this.#parts;
     const found = nodeInText(request.address, options.prefix);
     if (found?.form !== "overlay") {
       throw new PilotError(
@@ -273,7 +284,7 @@ export class Backend implements ControlBackend {
       );
     }
     const self = found.node === engine.node;
-    const key = self ? identity.publicKey : book.get(found.node)?.publicKey;
+    const key = self ? ownKey.publicKey : book.get(found.node)?.publicKey;
     return {
       ...this.#identity(found.node),
       fingerprint: this.#fingerprint(key),
@@ -425,8 +436,8 @@ export class Backend implements ControlBackend {
   }
 
   #keyOf(node: NodeId): Uint8Array | undefined {
-    const { engine, identity, book } = this.#parts;
-    return node === engine.node ? identity.publicKey : book.get(node)?.publicKey;
+    const { engine, ownKey, book } = this.#parts;
+    return node === engine.node ? ownKey.publicKey : book.get(node)?.publicKey;
   }
 
   #fingerprint(key: Uint8Array | undefined): string | null {

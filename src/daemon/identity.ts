@@ -13,7 +13,9 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { equalBytes, toBase64, utf8 } from "../base/bytes.ts";
+import type { Crypto } from "../base/crypto.ts";
 import { PilotError } from "../base/pilot-error.ts";
+import type { KeyReply } from "../control/key-api.ts";
 import { NodeCrypto } from "../io/node-crypto.ts";
 import { callRegistry } from "../io/registry-call.ts";
 import { type Identity, StateDirectory } from "../io/state-directory.ts";
@@ -31,20 +33,11 @@ export interface RegistryAccess {
   readonly insecure: boolean;
 }
 
-export interface IdentityFacts {
-  readonly publicKey: string;
-  /** As `trust ls` and `whois` of others show it. */
-  readonly fingerprint: string;
-  /** Null before the first registration. */
-  readonly node: number | null;
-  readonly pilot: string | null;
-}
-
-export interface RotatedFacts extends IdentityFacts {
+export interface RotatedFacts extends KeyReply {
   readonly previousFingerprint: string;
 }
 
-export function showIdentity(stateDir: string): IdentityFacts {
+export function showIdentity(stateDir: string): KeyReply {
   if (!existsSync(join(stateDir, "identity.json"))) {
     throw new PilotError(
       "no_identity",
@@ -54,7 +47,7 @@ export function showIdentity(stateDir: string): IdentityFacts {
   }
   const state = new StateDirectory(stateDir);
   const crypto = new NodeCrypto();
-  return factsOf(state.loadIdentity(crypto), NodeMemory.load(state).node, crypto);
+  return keyFacts(state.loadIdentity(crypto), NodeMemory.load(state).node, crypto);
 }
 
 export async function rotateKey(stateDir: string, access: RegistryAccess): Promise<RotatedFacts> {
@@ -76,11 +69,11 @@ export async function rotateKey(stateDir: string, access: RegistryAccess): Promi
   }
   state.adoptPreparedIdentity();
   const previousFingerprint = fingerprintOf(current.publicKey, crypto);
-  return { ...factsOf(next, node, crypto), previousFingerprint };
+  return { ...keyFacts(next, node, crypto), previousFingerprint };
 }
 
 /** The number and the key stay; the next `up` registers the node again. */
-export async function deregister(stateDir: string, access: RegistryAccess): Promise<IdentityFacts> {
+export async function deregister(stateDir: string, access: RegistryAccess): Promise<KeyReply> {
   demandSecrecy(access, "deregister");
   const crypto = new NodeCrypto();
   const { state, node } = openRegistered(stateDir);
@@ -91,7 +84,7 @@ export async function deregister(stateDir: string, access: RegistryAccess): Prom
     throw registryDown(cause);
   });
   if (reply["type"] !== "deregister_ok") throw refusedBy(reply, "The node is still registered.");
-  return factsOf(identity, node, crypto);
+  return keyFacts(identity, node, crypto);
 }
 
 /** After a rotation that was broken off: the registry's word decides which key is the node's. No-op otherwise. */
@@ -128,7 +121,10 @@ function openRegistered(stateDir: string): { state: StateDirectory; node: NodeId
   throw new PilotError("not_registered", "This node was never registered", "Run pilot-tun up once.");
 }
 
-function demandSecrecy({ registrySecurity, insecure }: RegistryAccess, command: string): void {
+export function demandSecrecy(
+  { registrySecurity, insecure }: Pick<RegistryAccess, "registrySecurity" | "insecure">,
+  command: string,
+): void {
   if (registrySecurity.kind !== "plain" || insecure) return;
   throw new PilotError(
     "insecure_registry",
@@ -137,7 +133,7 @@ function demandSecrecy({ registrySecurity, insecure }: RegistryAccess, command: 
   );
 }
 
-function factsOf({ publicKey }: Identity, node: NodeId | undefined, crypto: NodeCrypto): IdentityFacts {
+export function keyFacts({ publicKey }: Identity, node: NodeId | undefined, crypto: Pick<Crypto, "sha256">): KeyReply {
   return {
     publicKey: toBase64(publicKey),
     fingerprint: fingerprintOf(publicKey, crypto),
@@ -146,7 +142,7 @@ function factsOf({ publicKey }: Identity, node: NodeId | undefined, crypto: Node
   };
 }
 
-function fingerprintOf(publicKey: Uint8Array, crypto: NodeCrypto): string {
+export function fingerprintOf(publicKey: Uint8Array, crypto: Pick<Crypto, "sha256">): string {
   return `SHA256:${toBase64(crypto.sha256(publicKey)).replace(/=+$/, "")}`;
 }
 

@@ -38,6 +38,7 @@ import { settleRotation } from "./identity.ts";
 import { LiveEvents } from "./live-events.ts";
 import { NodeMemory } from "./node-memory.ts";
 import { OverlayInterface } from "./overlay-interface.ts";
+import { OwnIdentity } from "./own-identity.ts";
 import { PlainSockets } from "./plain-sockets.ts";
 import { lockState } from "./state-lock.ts";
 import { TrustFile } from "./trust-file.ts";
@@ -63,7 +64,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
   const memory = NodeMemory.load(state);
   const credential = StateDirectory.credentialIdentity(process.env, crypto);
   if (credential === undefined) await settleRotation(state, memory.node, crypto, options);
-  const identity = credential ?? state.loadIdentity(crypto);
+  const identity = new OwnIdentity(credential ?? state.loadIdentity(crypto));
   const trust = new TrustFile(state);
   const { book } = trust;
 
@@ -99,8 +100,12 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
     {
       prefix: options.prefix,
       node,
-      seed: identity.seed,
-      publicKey: identity.publicKey,
+      get seed() {
+        return identity.seed;
+      },
+      get publicKey() {
+        return identity.publicKey;
+      },
       mtuBytes: options.mtu,
       listenPort: listen.port,
       allowLegacyKeys: options.allowLegacyKeys,
@@ -137,7 +142,20 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
   const face = new OverlayInterface(options, engine);
   const backend = new Backend({
     face,
-    ...{ options, engine, client, connection, book, trust, memory, identity, crypto, listen, state },
+    ...{
+      options,
+      engine,
+      client,
+      connection,
+      book,
+      trust,
+      memory,
+      ownKey: identity,
+      isKeyLent: credential !== undefined,
+      crypto,
+      listen,
+      state,
+    },
     ...{ compat, beaconEndpoint, auditLog, events },
   });
   const plain = new PlainSockets(engine, options.prefix, (act) => driver.input(act));
@@ -191,7 +209,15 @@ function createCompat(
   input: CompatLinkParts["input"],
 ): CompatLink | undefined {
   if (target === undefined) return undefined;
-  const own = { node: engine.node, seed: identity.seed, publicKey: identity.publicKey };
+  const own = {
+    node: engine.node,
+    get seed() {
+      return identity.seed;
+    },
+    get publicKey() {
+      return identity.publicKey;
+    },
+  };
   return new CompatLink({ target, identity: own, crypto, environment: process.env, tunnel: listen, engine, input });
 }
 
@@ -222,7 +248,9 @@ function running(options: UpOptions, node: NodeId, backend: Backend, listen: End
 
 function proverOf(identity: Identity, client: RegistryClient, crypto: NodeCrypto): BeaconProver {
   return {
-    publicKey: identity.publicKey,
+    get publicKey() {
+      return identity.publicKey;
+    },
     rendezvous: () => client.rendezvous,
     sign: (text) => crypto.ed25519Sign(identity.seed, utf8(text)),
   };

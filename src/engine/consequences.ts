@@ -182,7 +182,12 @@ export class Consequences {
     }
     this.#parts.networks.handleRegistry(event, now);
     this.#parts.gate.handleRegistry(event, now);
-    if (event.kind === "network") this.#parts.emit(event);
+    if (event.kind === "network" || event.kind === "key-rotated" || event.kind === "key-kept") this.#parts.emit(event);
+    if (event.kind === "command-done" && event.command.kind === "deregister")
+      this.#parts.emit({ kind: "deregistered" });
+    if (event.kind === "command-failed" && event.command.kind === "deregister") {
+      this.#parts.emit({ kind: "deregistered", error: event.error });
+    }
     this.#parts.strangers.handleRegistry(event, now);
     if (event.kind === "hostname") {
       this.#parts.emit({ kind: "hostname", name: event.name, node: event.node, error: event.error });

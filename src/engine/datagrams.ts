@@ -71,7 +71,7 @@ export class Datagrams {
     if (frame === undefined) return "datagram-too-short";
     const link = this.#parts.links.get(frame.sender);
     if (link === undefined) return "unknown-sender";
-    link.handleUnknownKey(source, relayed, now);
+    link.requestExchange(source, relayed, now); // it holds keys that we lost
     return "no-session";
   }
 }

@@ -7,6 +7,7 @@ import type { BeaconClient } from "../beacon/client.ts";
 import type { Flow } from "../policy/flow-table.ts";
 import type { SocketOwner } from "../policy/socket-owner.ts";
 import type { RegistryClient } from "../registry/client.ts";
+import type { KeyRotationEvent } from "../registry/key-rotation.ts";
 import type { NetworkEvent } from "../registry/network-commands.ts";
 import type { LeaseTime } from "../trust/lease.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
@@ -24,6 +25,7 @@ import type { Pong } from "./pings.ts";
 export interface EngineOptions {
   readonly prefix: OverlayPrefix;
   readonly node: NodeId;
+  /** The node's key; both are read whenever they are used, for a rotation replaces them. */
   readonly seed: Uint8Array;
   readonly publicKey: Uint8Array;
   readonly mtuBytes: number;
@@ -76,6 +78,8 @@ export type EngineEvent =
   | { readonly kind: "kinds-changed" }
   | { readonly kind: "networks-changed" }
   | NetworkEvent
+  | KeyRotationEvent
+  | { readonly kind: "deregistered"; readonly error?: string | undefined }
   | ExplanationEvent
   /** A connection to the beacon shall be open, or not. */
   | { readonly kind: "beacon-tcp"; readonly wanted: boolean }

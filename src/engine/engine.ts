@@ -16,6 +16,7 @@ import type { SocketOwner } from "../policy/socket-owner.ts";
 import { Routes } from "../routing/routes.ts";
 import type { LeaseTime } from "../trust/lease.ts";
 import type { StagedPacket } from "../tunnel/data-plane.ts";
+import type { LocalIdentity } from "../tunnel/key-exchange.ts";
 import type { Link } from "../tunnel/link.ts";
 import { LinkTable, type Transmit } from "../tunnel/link-table.ts";
 import { encodeAddressBytes, type OverlayPrefix } from "../wire/address.ts";
@@ -116,11 +117,7 @@ export class Engine {
     this.#endpoints = new KnownEndpoints(options.endpoints);
     this.#clockOffsetMs = wall - now;
     this.#steadyOffsetMs = wall - now;
-    const local = {
-      node: options.node,
-      seed: options.seed,
-      publicKey: options.publicKey,
-    };
+    const local: LocalIdentity = options;
     this.networks = this.#createNetworks();
     this.routes = new Routes(options.prefix.bytes, options.node, [networkId(0), ...this.networks.memberships()]);
     this.#pings = new Pings(options.node);

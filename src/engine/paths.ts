@@ -96,6 +96,14 @@ export class Paths {
     return true;
   }
 
+  /** This node's identity key is another: peers that are connected see it at once, and under the exchange key they have. */
+  reintroduce(now: Instant): void {
+    for (const link of this.#parts.links().links()) {
+      const to = link.path.isRelayed ? this.#beaconEndpoint : link.path.direct;
+      if (link.isUp && to !== undefined) link.requestExchange(to, link.path.isRelayed, now, true);
+    }
+  }
+
   /** The beacon told how the tunnel socket looks from outside. */
   handleObserved(endpoint: Endpoint, now: Instant): void {
     const before = this.#observed;

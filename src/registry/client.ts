@@ -33,6 +33,7 @@ import {
   type RegistryState,
   registeredEvent,
 } from "./events.ts";
+import { KeyRotation, type KeyRotationEvent } from "./key-rotation.ts";
 import { NETWORK_REQUEST_TYPES, type NetworkCommand } from "./network-commands.ts";
 
 export interface ListenAddresses {
@@ -57,7 +58,7 @@ export interface RegistryClientOptions {
 }
 
 type InFlight =
-  | { readonly kind: "register" | "heartbeat" | "poll" }
+  | { readonly kind: "register" | "heartbeat" | "poll" | "rotate" | "settle-rotation" }
   | { readonly kind: "command"; readonly command: RegistryCommand };
 
 export class RegistryClient {
@@ -96,7 +97,9 @@ export class RegistryClient {
   #expectUntil: Instant = instant(0);
   #queueResumesAt: Instant = instant(0);
   #saidVisibility = false;
+  /** By the operator's word, until the next start. */
   #deregistered = false;
+  #rotation: KeyRotation | undefined;
 
   constructor(options: RegistryClientOptions) {
     this.#crypto = options.crypto;
@@ -156,10 +159,10 @@ export class RegistryClient {
     this.#isConnected = true;
     this.#wantsDisconnect = false;
     this.#inFlight = undefined;
-    this.#registerAt = now;
+    this.#registerAt = this.#deregistered ? undefined : now;
     this.#registerBackoffMs = FIRST_BACKOFF_MS;
     this.#queueResumesAt = now;
-    this.#enter("registering");
+    this.#enter("registering", this.#deregistered ? DEREGISTERED : undefined);
   }
 
   /** Also for an attempt that did not connect. */
@@ -170,6 +173,8 @@ export class RegistryClient {
     const lost = this.#inFlight;
     this.#inFlight = undefined;
     if (lost?.kind === "command") this.#retryOrFail(lost.command, NOT_CONNECTED);
+    const kept = this.#rotation?.handleDisconnected(NOT_CONNECTED);
+    if (kept !== undefined) this.#endRotation(kept);
     this.#failQueries(NOT_CONNECTED);
     this.#enter("down", error);
   }
@@ -250,7 +255,17 @@ export class RegistryClient {
     this.#enqueue(command);
   }
 
-  /** The last thing to say: no heartbeat follows, until the next connection registers again. */
+  /**
+   * Has the registry know this node by another key, which must be on disk already. `key-rotated` or `key-kept` says what
+   * came of it, perhaps after a reconnection.
+   */
+  rotateKey(next: RegistryIdentity): void {
+    const isReady = this.#isConnected && this.#state === "ok" && this.#rotation === undefined;
+    if (isReady) this.#rotation = new KeyRotation(next);
+    else this.#events.push({ kind: "key-kept", error: this.#rotation === undefined ? NOT_CONNECTED : ROTATING });
+  }
+
+  /** The last thing to say, also on later connections: this client does not register again. */
   deregister(): void {
     this.#enqueue({ kind: "deregister" });
   }
@@ -291,7 +306,7 @@ export class RegistryClient {
     if (this.#inFlight !== undefined) return { at: this.#replyDue, reason: "registry reply" };
     let next: Deadline | undefined;
     if (this.#registerAt !== undefined) next = { at: this.#registerAt, reason: "register" };
-    if (this.#state !== "ok" || this.#deregistered) return next;
+    if (this.#state !== "ok") return next;
     next = earlier(next, { at: this.#heartbeatAt, reason: "registry heartbeat" });
     next = earlier(next, { at: this.#pollAt, reason: "handshake poll" });
     if (this.#queue.size > 0) next = earlier(next, { at: this.#queueResumesAt, reason: "registry queue" });
@@ -299,11 +314,17 @@ export class RegistryClient {
   }
 
   #nextRequest(): { readonly as: InFlight; readonly request: RegistryMessage } | undefined {
+    if (this.#rotation?.isUnsettled === true && this.#node !== undefined) {
+      return { as: { kind: "settle-rotation" }, request: this.#rotation.question(this.#node) };
+    }
     if (this.#registerAt !== undefined && this.#now >= this.#registerAt) {
       return { as: { kind: "register" }, request: this.#registration() };
     }
     const node = this.#node;
-    if (this.#state !== "ok" || node === undefined || this.#deregistered) return undefined;
+    if (this.#state !== "ok" || node === undefined) return undefined;
+    if (this.#rotation?.isWanted === true) {
+      return { as: { kind: "rotate" }, request: this.#rotation.request(node, this.#signer) };
+    }
     if (this.#now >= this.#heartbeatAt) {
       const signature = this.#signer.sign(signedText.heartbeat(node));
       return { as: { kind: "heartbeat" }, request: { type: "heartbeat", node_id: node, signature } };
@@ -350,10 +371,25 @@ export class RegistryClient {
         this.#pollAt = after(this.#now, this.#now < this.#expectUntil ? EXPECTING_POLL_MS : POLL_MS);
         this.#events.push(...handshakeEvents(reply));
         return;
+      case "rotate":
+      case "settle-rotation": {
+        const event = this.#rotation?.handleReply(reply, this.#node!);
+        if (event === undefined) this.#wantsDisconnect = true;
+        else this.#endRotation(event);
+        return;
+      }
       case "command":
-        if (answered.command.kind === "deregister") this.#deregistered = true;
         this.#events.push(commandEvent(answered.command, reply));
+        if (answered.command.kind !== "deregister") return;
+        this.#deregistered = true;
+        this.#enter("registering", DEREGISTERED);
     }
+  }
+
+  #endRotation(event: KeyRotationEvent): void {
+    this.#rotation = undefined;
+    if (event.kind === "key-rotated") this.#signer.replace(event.identity);
+    this.#events.push(event);
   }
 
   #registered(reply: RegistryMessage): void {
@@ -370,7 +406,6 @@ export class RegistryClient {
     this.#heartbeatAt = after(this.#now, HEARTBEAT_MS);
     this.#heartbeatFailures = 0;
     this.#pollAt = this.#now;
-    this.#deregistered = false;
     this.#events.push(event);
     this.#enter("ok");
     if (this.#tags !== undefined) this.setTags(this.#tags); // a registration has no place for them
@@ -389,6 +424,11 @@ export class RegistryClient {
         return;
       case "poll":
         this.#pollAt = after(this.#now, POLL_MS);
+        return;
+      case "rotate":
+        return this.#endRotation({ kind: "key-kept", error });
+      case "settle-rotation":
+        this.#wantsDisconnect = true; // asked again on the next connection
         return;
       case "command":
         this.#commandRefused(answered.command, error);
@@ -509,6 +549,8 @@ const REPLY_TYPES = {
   "respond-handshake": "respond_handshake",
   "report-trust": "report_trust",
   "revoke-trust": "revoke_trust",
+  rotate: "rotate_key",
+  "settle-rotation": "lookup",
   "set-hostname": "set_hostname",
   "set-visibility": "set_visibility",
   "set-tags": "set_tags",
@@ -528,4 +570,6 @@ const RATE_LIMIT_PAUSE_MS = 2000;
 const MAX_QUEUE = 4096;
 /** Why a question failed that could not be asked. */
 export const NOT_CONNECTED = "the registry is not connected";
+const DEREGISTERED = "deregistered; the next start registers again";
+const ROTATING = "a rotation is under way";
 const QUEUE_FULL = "too many registry requests are waiting";

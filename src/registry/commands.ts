@@ -59,10 +59,15 @@ export interface RegistryIdentity {
 /** Signs requests with the node's key. */
 export class RequestSigner {
   readonly #crypto: Crypto;
-  readonly #identity: RegistryIdentity;
+  #identity: RegistryIdentity;
 
   constructor(crypto: Crypto, identity: RegistryIdentity) {
     this.#crypto = crypto;
+    this.#identity = identity;
+  }
+
+  /** From now on this key signs. */
+  replace(identity: RegistryIdentity): void {
     this.#identity = identity;
   }
 

@@ -23,6 +23,7 @@ import {
 } from "../wire/registry.ts";
 import { isUnicast, parseEndpoint } from "../wire/underlay-address.ts";
 import type { RegistryCommand } from "./commands.ts";
+import type { KeyRotationEvent } from "./key-rotation.ts";
 import { isNetworkCommand, type NetworkEvent, networkAnswer } from "./network-commands.ts";
 
 export type RegistryState = "down" | "connecting" | "registering" | "ok";
@@ -73,6 +74,7 @@ export type RegistryEvent =
     }
   | { readonly kind: "handshake-response"; readonly from: NodeId; readonly accepted: boolean; readonly at: WallClock }
   | NetworkEvent
+  | KeyRotationEvent
   | { readonly kind: "command-done"; readonly command: RegistryCommand }
   | { readonly kind: "command-failed"; readonly command: RegistryCommand; readonly error: string }
   | { readonly kind: "state"; readonly state: RegistryState; readonly error?: string };

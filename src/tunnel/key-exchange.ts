@@ -11,7 +11,7 @@ import type { DropReason } from "../base/drop-reason.ts";
 import { encodePila, type Pila, pilaSignatureInput } from "../wire/frame.ts";
 import type { NodeId } from "../wire/ids.ts";
 
-/** Who we are. */
+/** Who we are. Read whenever it is used: a rotation replaces seed and key. */
 export interface LocalIdentity {
   readonly node: NodeId;
   readonly seed: Uint8Array;
@@ -32,26 +32,34 @@ export type PilaFlag = (typeof PILA_FLAG)[keyof typeof PILA_FLAG];
  */
 export class KeyExchange {
   readonly #crypto: Crypto;
+  readonly #local: LocalIdentity;
   readonly #keys: KeyPair;
-  readonly #request: Uint8Array;
-  readonly #answer: Uint8Array;
+  /** Without its trailer. */
+  #signed: Uint8Array;
+  /** The identity key that signed it. */
+  #signedBy: Uint8Array;
 
   constructor(crypto: Crypto, local: LocalIdentity) {
     this.#crypto = crypto;
+    this.#local = local;
     this.#keys = crypto.x25519KeyPair();
-    const signature = crypto.ed25519Sign(local.seed, pilaSignatureInput(local.node, this.#keys.publicKey));
-    const frame = encodePila({
-      sender: local.node,
-      exchangeKey: this.#keys.publicKey,
-      identityKey: local.publicKey,
-      signature,
-    });
-    this.#request = concatBytes(frame, new Uint8Array([0, PILA_FLAG.REQUEST]));
-    this.#answer = concatBytes(frame, new Uint8Array([0, PILA_FLAG.ANSWER]));
+    this.#signedBy = local.publicKey;
+    this.#signed = this.#sign();
   }
 
   frame(flag: PilaFlag): Uint8Array {
-    return flag === PILA_FLAG.REQUEST ? this.#request : this.#answer;
+    if (this.#signedBy !== this.#local.publicKey) {
+      this.#signedBy = this.#local.publicKey;
+      this.#signed = this.#sign();
+    }
+    return concatBytes(this.#signed, new Uint8Array([0, flag]));
+  }
+
+  #sign(): Uint8Array {
+    const { node: sender, seed, publicKey: identityKey } = this.#local;
+    const exchangeKey = this.#keys.publicKey;
+    const signature = this.#crypto.ed25519Sign(seed, pilaSignatureInput(sender, exchangeKey));
+    return encodePila({ sender, exchangeKey, identityKey, signature });
   }
 
   /** Wipes the private key: no key can be derived any more. */

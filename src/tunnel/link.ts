@@ -203,12 +203,12 @@ export class Link {
     return undefined;
   }
 
-  /** A PILS of this peer for which no key is here: it holds keys that we lost. Asks it for an exchange. */
-  handleUnknownKey(source: Endpoint, relayed: boolean, now: Instant): void {
+  /** Asks for an exchange: the peer sent what no key here opens, or (`atOnce`) our own identity key is a new one. */
+  requestExchange(to: Endpoint, relayed: boolean, now: Instant, atOnce = false): void {
     // In this order: a flood of such frames must not use up what a key exchange needs.
-    if (this.#exchangeSentAt !== undefined && after(this.#exchangeSentAt, timing.SAME_KEY_ANSWER_MS) > now) return;
-    if (!this.#inboundExchanges.take(now)) return;
-    this.#transmitExchange(PILA_FLAG.REQUEST, source, relayed, now);
+    const isRecent = this.#exchangeSentAt !== undefined && after(this.#exchangeSentAt, timing.SAME_KEY_ANSWER_MS) > now;
+    if (!atOnce && (isRecent || !this.#inboundExchanges.take(now))) return;
+    this.#transmitExchange(PILA_FLAG.REQUEST, to, relayed, now);
   }
 
   /**

@@ -18,6 +18,7 @@ import type {
 } from "../../src/control/api.ts";
 import type { AuditReply } from "../../src/control/audit-api.ts";
 import type { EventsReply } from "../../src/control/events-api.ts";
+import type { KeyBackend } from "../../src/control/key-api.ts";
 import type { NetworkBackend } from "../../src/control/network-api.ts";
 import type { FlowStatus, PolicyBackend, PolicyChangeReply } from "../../src/control/policy-api.ts";
 import { type ControlServer, startControlServer } from "../../src/control/server.ts";
@@ -179,6 +180,7 @@ export function fakeBackend(replace: Partial<ControlBackend> = {}): ControlBacke
     trust: fakeTrust(),
     why: { explain: async () => WHY },
     network: fakeNetworks(),
+    key: fakeKey(),
     policy: fakePolicy(),
     audit: { flush: async () => AUDIT },
     events: { next: async () => EVENTS },
@@ -245,6 +247,15 @@ export function fakeTrust(replace: Partial<TrustBackend> = {}): TrustBackend {
 }
 
 const OPS = { network: 1, name: "ops", address: "fd50:494c:4f54:1::5" };
+
+export function fakeKey(replace: Partial<KeyBackend> = {}): KeyBackend {
+  const facts = { publicKey: "bmV3", fingerprint: "SHA256:new", node: 5, pilot: "0:0000.0000.0005" };
+  return {
+    rotate: async () => ({ ...facts, previousFingerprint: "SHA256:old", peers: [BOB] }),
+    deregister: async () => facts,
+    ...replace,
+  };
+}
 
 export function fakeNetworks(replace: Partial<NetworkBackend> = {}): NetworkBackend {
   return {

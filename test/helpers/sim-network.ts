@@ -8,6 +8,7 @@ import type { Endpoint } from "../../src/base/endpoint.ts";
 import { formatEndpoint } from "../../src/base/endpoint.ts";
 import { type Instant, instant, type WallClock } from "../../src/base/instant.ts";
 import { BeaconClient } from "../../src/beacon/client.ts";
+import { OwnIdentity } from "../../src/daemon/own-identity.ts";
 import type { PeerKind } from "../../src/engine/bridge-conversation.ts";
 import { Engine, type EngineEvent } from "../../src/engine/engine.ts";
 import { NO_NETWORKS, type StoredNetworks } from "../../src/engine/networks.ts";
@@ -76,6 +77,7 @@ export class SimNetwork {
     const rendezvous = "00112233445566778899aabbccddeeff";
     this.#beacon = new BeaconServer({
       proofs: { crypto: this.crypto, rendezvous, keyOf: (node) => this.store.keyOf(node) },
+      hides: (node) => this.store.nodeById(node)?.relayOnly === true,
     });
     this.#registry = new RegistryServer({
       store: this.store,
@@ -206,8 +208,7 @@ export class SimNode {
   isUp = false;
   reachesRegistry = true;
   readonly #network: SimNetwork;
-  readonly #seed: Uint8Array;
-  readonly #publicKey: Uint8Array;
+  readonly #identity: OwnIdentity;
   #node: NodeId | undefined;
   #endpoints: ReadonlyMap<NodeId, Endpoint> = new Map();
   #kinds: ReadonlyMap<NodeId, PeerKind> = new Map();
@@ -227,8 +228,8 @@ export class SimNode {
     this.#network = network;
     this.name = name;
     this.endpoint = endpoint;
-    this.#seed = network.crypto.randomBytes(32);
-    this.#publicKey = network.crypto.ed25519PublicKey(this.#seed);
+    const seed = network.crypto.randomBytes(32);
+    this.#identity = new OwnIdentity({ seed, publicKey: network.crypto.ed25519PublicKey(seed) });
   }
 
   get node(): NodeId {
@@ -240,19 +241,24 @@ export class SimNode {
     this.#life++;
     this.client = new RegistryClient({
       crypto,
-      identity: { seed: this.#seed, publicKey: this.#publicKey },
+      identity: this.#identity,
       hostname: this.name,
       listen: this.relayOnly ? HIDDEN : { port: this.endpoint.port, lan: [] },
       isPublic: false,
     });
     if (this.#node === undefined) this.#node = this.#firstRegistration();
+    const identity = this.#identity;
     this.plane = this.makePlane();
     this.engine = new Engine(
       {
         prefix: DEFAULT_OVERLAY_PREFIX,
         node: this.#node,
-        seed: this.#seed,
-        publicKey: this.#publicKey,
+        get seed() {
+          return identity.seed;
+        },
+        get publicKey() {
+          return identity.publicKey;
+        },
         mtuBytes: 1360,
         listenPort: this.endpoint.port,
         allowLegacyKeys: this.olderKeys === "allowed",
@@ -269,9 +275,11 @@ export class SimNode {
         dataPlane: this.plane,
         registry: this.client,
         beacon: new BeaconClient(this.#node, this.#network.now, {
-          publicKey: this.#publicKey,
+          get publicKey() {
+            return identity.publicKey;
+          },
           rendezvous: () => this.client.rendezvous,
-          sign: (text) => crypto.ed25519Sign(this.#seed, utf8(text)),
+          sign: (text) => crypto.ed25519Sign(identity.seed, utf8(text)),
         }),
         trust: this.book,
         audit: this.audit,
@@ -316,6 +324,17 @@ export class SimNode {
     this.engine.handleRegistry(this.#network.now);
     this.drain();
     return result;
+  }
+
+  /** As `id rotate` on a running daemon. */
+  rotateKey(fill: number): void {
+    const seed = new Uint8Array(32).fill(fill);
+    const next = { seed, publicKey: this.#network.crypto.ed25519PublicKey(seed) };
+    this.events.length = 0;
+    this.command(() => this.client.rotateKey(next));
+    this.#network.runUntil(() => this.events.some(({ kind }) => kind === "key-rotated"), 5_000);
+    this.#identity.adopt(next);
+    this.command((engine, now) => engine.paths.reintroduce(now));
   }
 
   /** A program on this host sends a packet. */

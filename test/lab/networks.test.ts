@@ -138,6 +138,46 @@ describe("TLS to the registry", () => {
 });
 
 describe("the key", () => {
+  it("is rotated by the running daemon: connections go on, peers see it at once, and a restart keeps the number", async () => {
+    const secure = ["--registry-fingerprint", fingerprint];
+    await lab.startNode("a", { extraArgs: secure });
+    await lab.startNode("b", { extraArgs: secure });
+    await lab.trust("a", "b");
+    const { node, overlay } = { node: lab.node("b").node, overlay: lab.overlay("b") };
+    const before = await lab.pilot("b", "id", "show", "--state", lab.node("b").stateDir);
+    const pings = lab.exec("a", "ping", ["-6", "-c", "30", "-i", "0.1", "-W", "2", overlay]);
+    const rotated = await lab.pilot("b", "id", "rotate");
+    expect(rotated).toMatchObject({ node, previousFingerprint: before.fingerprint, peers: [{ hostname: "a" }] });
+    expect((await pings).stdout).toContain("30 received");
+    expect((await lab.pilot("b", "id", "show", "--state", lab.node("b").stateDir)).fingerprint).toBe(
+      rotated.fingerprint,
+    );
+    expect((await lab.pilot("b", "whois", overlay)).fingerprint).toBe(rotated.fingerprint);
+    const seen = async () =>
+      (await lab.pilot("a", "status")).problems.find((found: Reply) => found.code === "key_changed");
+    await waitUntil("a to see the change", async () => (await seen()) !== undefined);
+    expect((await seen()).message).toContain(rotated.fingerprint);
+
+    await lab.stopNode("b");
+    expect((await lab.startNode("b", { extraArgs: secure })).node).toBe(node);
+    expect(await ping("a", overlay)).toContain("0 received"); // a's operator decides
+    await lab.pilot("a", "trust", "revoke", String(node));
+    await lab.pilot("a", "trust", "ask", String(node));
+    await lab.waitForTrust("a", "b", "mutual", 30_000);
+    await pinged("a", overlay);
+
+    expect(await lab.pilot("b", "deregister")).toMatchObject({ node, fingerprint: rotated.fingerprint });
+    expect((await lab.pilot("b", "status")).registry.error).toContain("deregistered");
+    await pinged("a", overlay); // who knows the way goes on
+  });
+
+  it("is not rotated over plain TCP unless the operator insists", async () => {
+    await lab.startNode("a");
+    const { reply } = await lab.tryPilot("a", "id", "rotate");
+    expect(reply.error.code).toBe("insecure_registry");
+    expect((await lab.pilot("a", "id", "rotate", "--insecure")).node).toBe(lab.node("a").node);
+  });
+
   it("is rotated over TLS only; peers that pinned the old one decide, and the number stays", async () => {
     const secure = ["--registry-fingerprint", fingerprint];
     await lab.startNode("a", { extraArgs: secure });

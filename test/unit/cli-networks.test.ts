@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { PilotError } from "../../src/base/pilot-error.ts";
 import type { NetworkBackend } from "../../src/control/network-api.ts";
-import { fakeBackend, fakeNetworks, runCli } from "../helpers/control-fixture.ts";
+import { fakeBackend, fakeKey, fakeNetworks, runCli } from "../helpers/control-fixture.ts";
 
 let folder: string;
 
@@ -94,6 +94,22 @@ describe("network", () => {
 });
 
 describe("id and deregister", () => {
+  it("ask the running daemon, and say what each peer must do", async () => {
+    let heard: unknown;
+    const key = fakeKey({
+      rotate: async (request) => {
+        heard = request;
+        return await fakeKey().rotate(request, AbortSignal.timeout(1_000));
+      },
+    });
+    const { code, out } = await runCli(["id", "rotate", "--insecure"], fakeBackend({ key }));
+    expect([code, heard]).toEqual([0, { insecure: true }]);
+    expect(out).toContain("rotated: was SHA256:old");
+    expect(out).toMatch(/1 peer will refuse this one: bob\nthere: pilot-tun trust revoke 0:0000.0000.0005, then /);
+    const gone = await runCli(["deregister"], fakeBackend());
+    expect([gone.code, gone.out]).toEqual([0, "deregistered 0:0000.0000.0005; its number and key are kept\n"]);
+  });
+
   it("refuse plain TCP before they look at anything but the options", async () => {
     const where = ["--state", folder, "--registry", "127.0.0.1:1"];
     for (const words of [["id", "rotate"], ["deregister"]]) {

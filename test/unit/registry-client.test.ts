@@ -273,14 +273,90 @@ describe("staying registered", () => {
     expect(desk.client.wantsDisconnect).toBe(true);
   });
 
-  test("after deregistering nothing more is said on this connection", () => {
+  test("after deregistering nothing more is said, on this connection or a later one", () => {
     const desk = new Desk(1).connect();
     desk.client.deregister();
     desk.settle();
     desk.types();
     desk.pass(120_000);
     expect(desk.types()).toEqual([]);
-    expect(desk.disconnect().connect().types()).toContain("register");
+    expect(desk.client).toMatchObject({ state: "registering", stateError: expect.stringContaining("deregistered") });
+    expect(desk.disconnect().connect().pass(120_000).types()).toEqual([]);
+  });
+});
+
+describe("a rotation of the node's key", () => {
+  const next = { seed: new Uint8Array(32).fill(77), publicKey: crypto.ed25519PublicKey(new Uint8Array(32).fill(77)) };
+  const keyAt = (desk: Desk) => desk.lab.store.nodeById(nodeId(1))?.publicKey;
+
+  test("is signed by the old key, and everything after it by the new", () => {
+    const desk = new Desk(1).connect();
+    const before = keyAt(desk);
+    desk.client.rotateKey(next);
+    desk.settle();
+    expect(desk.take("key-rotated")).toEqual([{ kind: "key-rotated", identity: next }]);
+    expect(keyAt(desk)).toEqual(next.publicKey);
+    expect(keyAt(desk)).not.toEqual(before);
+    desk.types();
+    expect(desk.pass(40_000).types()).toContain("heartbeat");
+    expect(desk.client.state).toBe("ok");
+    desk.disconnect().connect();
+    expect(desk.client).toMatchObject({ state: "ok", node: 1 });
+    expect(desk.lab.store.nodeCount()).toBe(1);
+  });
+
+  test("that is refused changes nothing", () => {
+    const desk = new Desk(1).connect();
+    desk.respond = (request) => (request["type"] === "rotate_key" ? error("request failed") : undefined);
+    desk.client.rotateKey(next);
+    desk.settle();
+    expect(desk.take("key-kept")).toEqual([{ kind: "key-kept", error: "request failed" }]);
+    expect(desk.pass(40_000).client.state).toBe("ok");
+  });
+
+  test.each([
+    ["before the registry heard of it", false, "key-kept"],
+    ["after the registry had made it", true, "key-rotated"],
+  ] as const)("whose connection ends %s is settled by a lookup before the node registers", (_, isMade, outcome) => {
+    const desk = new Desk(1).connect();
+    desk.respond = (request) => {
+      if (request["type"] !== "rotate_key") return undefined;
+      if (isMade) desk.lab.ask(request, desk.conversation);
+      return "silence";
+    };
+    desk.client.rotateKey(next);
+    desk.settle();
+    desk.types();
+    desk.disconnect().connect();
+    expect(desk.types().slice(0, 2)).toEqual(["lookup", "register"]);
+    expect(desk.events.filter(({ kind }) => kind.startsWith("key-"))).toMatchObject([{ kind: outcome }]);
+    expect(desk.client).toMatchObject({ state: "ok", node: 1 });
+    expect(desk.lab.store.nodeCount()).toBe(1); // a registration with the wrong key would have made another
+  });
+
+  test("stays open while the registry does not say, and the node does not register meanwhile", () => {
+    const desk = new Desk(1).connect();
+    desk.respond = (request) => (request["type"] === "rotate_key" ? "silence" : undefined);
+    desk.client.rotateKey(next);
+    desk.settle();
+    desk.respond = (request) => (request["type"] === "lookup" ? error("request failed") : undefined);
+    desk.types();
+    desk.disconnect().connect();
+    expect(desk.types()).toEqual(["lookup"]);
+    expect(desk.client.wantsDisconnect).toBe(true);
+    desk.respond = () => undefined;
+    expect(desk.disconnect().connect().types().slice(0, 2)).toEqual(["lookup", "register"]);
+  });
+
+  test("is not begun without a registry, nor twice at once", () => {
+    const desk = new Desk(1).connect();
+    desk.respond = () => "silence";
+    desk.client.rotateKey(next);
+    desk.client.rotateKey(next);
+    desk.disconnect();
+    desk.client.rotateKey(next);
+    desk.settle();
+    expect(desk.take("key-kept").length).toBeGreaterThanOrEqual(2);
   });
 });
 
