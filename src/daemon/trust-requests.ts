@@ -121,8 +121,11 @@ export class TrustRequests implements TrustBackend {
     const startedAt = now();
     const programs = this.#programsOf(node);
     const acknowledged = this.#acks.wait(node, ACK_PATIENCE_MS, signal);
-    const outcome = this.#parts.input((at) => engine.introductions.revoke(node, at));
-    const elapsedMs = now() - startedAt;
+    // The programs are told next; then the record is written to disk, and the command is done when it is there.
+    const { outcome, elapsedMs } = this.#parts.input((at) => {
+      const revoked = engine.introductions.revoke(node, at);
+      return { outcome: revoked, elapsedMs: now() - startedAt };
+    });
     if (outcome === undefined) throw bookFull();
     // Named now: with the acknowledgement the peer's link is gone.
     const listed = flowStatuses(outcome.cut.slice(0, MAX_LISTED_CUTS), this.#parts);

@@ -12,7 +12,9 @@
  * For TCP an entry keeps what a word to the local program must carry to be believed (RFC 5961): the last acknowledgement
  * it sent, or its SYN's number before that, and the sequence number that follows what it was given.
  */
+
 import { writeU32 } from "../base/bytes.ts";
+import { PlaceSet } from "../base/place-set.ts";
 import { NEXT_HEADER } from "../wire/ipv6.ts";
 import type { Direction } from "./rule.ts";
 import type { SocketOwner } from "./socket-owner.ts";
@@ -92,6 +94,8 @@ export interface Begun {
 export class FlowTable {
   watch: FlowWatch | undefined;
   readonly #words = new Int32Array(CAPACITY * STRIDE);
+  /** The entries in use. */
+  readonly #places = new PlaceSet(CAPACITY);
   /** Two for each entry, as long as its flow: bytes sent and received. */
   readonly #bytes = new Float64Array(CAPACITY * 2);
   /** Key: entry. Bound: the entries; removed with the flow. */
@@ -265,8 +269,8 @@ export class FlowTable {
   /** Entries of flows that are not idle. */
   live(nowS: number): number[] {
     const entries: number[] = [];
-    for (let entry = 0; entry < CAPACITY * STRIDE; entry += STRIDE) {
-      if (this.#used(entry) && !this.isIdle(entry, nowS)) entries.push(entry);
+    for (let entry = this.#next(0); entry >= 0; entry = this.#next(entry + STRIDE)) {
+      if (!this.isIdle(entry, nowS)) entries.push(entry);
     }
     return entries;
   }
@@ -299,8 +303,7 @@ export class FlowTable {
     nowS: number,
   ): Flow[] {
     const cut: Flow[] = [];
-    for (let entry = 0; entry < CAPACITY * STRIDE; entry += STRIDE) {
-      if (!this.#used(entry)) continue;
+    for (let entry = this.#next(0); entry >= 0; entry = this.#next(entry + STRIDE)) {
       const verdict = verdictOf(entry);
       if (verdict !== undefined) this.#words[entry + VERDICT] = verdict;
       if (verdict !== undefined && allows(verdict)) continue;
@@ -312,22 +315,20 @@ export class FlowTable {
 
   /** Removes every flow of a link and returns those that were not idle. */
   cut(link: number, nowS: number): Flow[] {
-    const flows: Flow[] = [];
-    for (let entry = 0; entry < CAPACITY * STRIDE; entry += STRIDE) {
-      if (!this.#used(entry) || this.#words[entry + LINK] !== link) continue;
-      if (!this.isIdle(entry, nowS)) flows.push(this.read(entry));
-      this.#remove(entry, this.#isOver(entry, nowS) ?? "cut");
-    }
-    return flows;
+    return this.#cutWhere((entry) => this.#words[entry + LINK] === link, nowS);
   }
 
   /** Removes every flow between addresses of which one is in `network`; returns those that were not idle. */
   cutNetwork(network: number, nowS: number): Flow[] {
+    // Bytes 6 and 7 of an address, the lower half of the first word kept.
+    const isIn = (entry: number) => [LOCAL, REMOTE].some((side) => (this.#words[entry + side]! & 0xffff) === network);
+    return this.#cutWhere(isIn, nowS);
+  }
+
+  #cutWhere(isMeant: (entry: number) => boolean, nowS: number): Flow[] {
     const flows: Flow[] = [];
-    for (let entry = 0; entry < CAPACITY * STRIDE; entry += STRIDE) {
-      // Bytes 6 and 7 of an address, the lower half of the first word kept.
-      const isIn = [LOCAL, REMOTE].some((side) => (this.#words[entry + side]! & 0xffff) === network);
-      if (!this.#used(entry) || !isIn) continue;
+    for (let entry = this.#next(0); entry >= 0; entry = this.#next(entry + STRIDE)) {
+      if (!isMeant(entry)) continue;
       if (!this.isIdle(entry, nowS)) flows.push(this.read(entry));
       this.#remove(entry, this.#isOver(entry, nowS) ?? "cut");
     }
@@ -338,8 +339,8 @@ export class FlowTable {
   sweep(nowS: number): void {
     const from = this.#sweptTo;
     this.#sweptTo = (from + SWEPT_AT_ONCE) % CAPACITY;
-    for (let entry = from * STRIDE; entry < (from + SWEPT_AT_ONCE) * STRIDE; entry += STRIDE) {
-      if (!this.#used(entry)) continue;
+    const end = (from + SWEPT_AT_ONCE) * STRIDE;
+    for (let entry = this.#next(from * STRIDE); entry >= 0 && entry < end; entry = this.#next(entry + STRIDE)) {
       const why = this.#isOver(entry, nowS);
       if (why === undefined) continue;
       if (this.isIdle(entry, nowS)) this.#remove(entry, why);
@@ -349,8 +350,8 @@ export class FlowTable {
 
   /** The end of this node: tells of every flow there is. */
   tellAll(nowS: number): void {
-    for (let entry = 0; entry < CAPACITY * STRIDE; entry += STRIDE) {
-      if (this.#used(entry)) this.#tell(entry, this.#isOver(entry, nowS) ?? "cut");
+    for (let entry = this.#next(0); entry >= 0; entry = this.#next(entry + STRIDE)) {
+      this.#tell(entry, this.#isOver(entry, nowS) ?? "cut");
     }
   }
 
@@ -405,6 +406,12 @@ export class FlowTable {
     this.#words[entry + FLAGS] = isSet ? flags | flag : flags & ~flag;
   }
 
+  /** The first entry in use from this one on; -1 behind the last. */
+  #next(entry: number): number {
+    const place = this.#places.next(entry / STRIDE);
+    return place < 0 ? -1 : place * STRIDE;
+  }
+
   #used(entry: number): boolean {
     return (this.#words[entry + PROTOCOL]! & USED) !== 0;
   }
@@ -436,6 +443,7 @@ export class FlowTable {
     words[entry + PORTS] = key.ports;
     words[entry + PROTOCOL] = key.protocol | USED;
     this.#size++;
+    this.#places.add(entry / STRIDE);
     return entry;
   }
 
@@ -463,6 +471,7 @@ export class FlowTable {
     this.#words.fill(0, entry, entry + STRIDE);
     this.#owners.delete(entry);
     this.#size--;
+    this.#places.delete(entry / STRIDE);
   }
 
   #move(entry: number, link: number): void {
