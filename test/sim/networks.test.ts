@@ -42,6 +42,7 @@ const datagram = (from: SimNode, to: { node: number }, network: number) =>
 
 const icmp = (packet: Uint8Array | undefined) => (packet?.[6] === 58 ? [packet[40], packet[41]] : undefined);
 const NO_ROUTE = [1, 0];
+const FOREIGN_SOURCE = [1, 5];
 const PROHIBITED = [1, 1];
 
 /** What `from` is told about a packet, or "arrived". */
@@ -71,7 +72,7 @@ describe("an address in a network", () => {
   it("is prohibited to who is not in it, nowhere when there is no such network, and nobody when the peer is not in it", () => {
     const { network, a, b } = overlay();
     befriend(network, a, b);
-    expect(attempt(network, a, b, OPS)).toBeUndefined(); // spoofed source: not an address of ours
+    expect(attempt(network, a, b, OPS)).toEqual(FOREIGN_SOURCE);
     a.sendPacket(mixed(a, b, OPS));
     network.run(50);
     expect(icmp(a.takeTunPackets()[0])).toEqual(PROHIBITED);
