@@ -17,12 +17,15 @@ export type Heading = "out" | "in";
 export class Meter {
   readonly #buckets: Readonly<Record<Heading, TokenBucket>> | undefined;
   readonly #budget: SlidingCount | undefined;
+  /** Bytes of the budget that must be left for a flow to begin: the largest packet, if so much was granted at all. */
+  readonly #leastLeft: number;
   readonly #flows: SlidingCount | undefined;
 
   constructor({ limitBytesPerS, budget, flows }: Terms, now: Instant) {
     this.#buckets =
       limitBytesPerS === undefined ? undefined : { out: bucket(limitBytesPerS, now), in: bucket(limitBytesPerS, now) };
     this.#budget = budget && new SlidingCount(budget);
+    this.#leastLeft = Math.min(LARGEST_PACKET_BYTES, (budget?.most ?? 0) / 16);
     this.#flows = flows && new SlidingCount(flows);
   }
 
@@ -37,7 +40,7 @@ export class Meter {
   /** A flow wants to begin, with a packet of `bytes`; nothing is counted yet. */
   mayBegin(now: Instant): Spent | undefined {
     if (this.#flows?.fits(1, now) === false) return "over-flows";
-    return this.#budget?.fits(1, now) === false ? "over-budget" : undefined;
+    return this.#budget?.fits(this.#leastLeft, now) === false ? "over-budget" : undefined;
   }
 
   noteBegun(now: Instant): void {
@@ -91,7 +94,7 @@ function bucket(bytesPerS: number, now: Instant): TokenBucket {
 
 /** Enough for TCP to find its pace under a limit. */
 const BURST_S = 0.1;
-/** One superpacket. */
-const LEAST_BURST_BYTES = 65_536;
+const LARGEST_PACKET_BYTES = 65_536;
+const LEAST_BURST_BYTES = LARGEST_PACKET_BYTES;
 /** As many as there can be links. */
 const MAX_PEERS = 16_384;
