@@ -76,7 +76,6 @@ export class SimNetwork {
     this.crypto = new PortableCrypto(this.#random);
     const rendezvous = "00112233445566778899aabbccddeeff";
     this.#beacon = new BeaconServer({
-      hides: (node) => this.store.nodeById(node)?.relayOnly === true,
       proofs: { crypto: this.crypto, rendezvous, keyOf: (node) => this.store.keyOf(node) },
       hides: (node) => this.store.nodeById(node)?.relayOnly === true,
     });
