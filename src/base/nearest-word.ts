@@ -2,13 +2,18 @@
 
 /** The known word that was probably meant; undefined when none is near. */
 export function nearestWord(text: string, known: readonly string[]): string | undefined {
-  if (text.length > MAX_WORD_LENGTH) return undefined;
-  let best: string | undefined;
-  let bestDistance = text.length <= 3 ? 2 : 3; // must be nearer than this
+  return nearestWords(text, known)[0];
+}
+
+/** The known words that may have been meant, all equally near. */
+export function nearestWords(text: string, known: readonly string[]): readonly string[] {
+  if (text.length > MAX_WORD_LENGTH) return [];
+  let best: string[] = [];
+  let bestDistance = text.length <= 3 ? 1 : 2; // farther than this is another word
   for (const word of known) {
     const distance = editDistance(text.toLowerCase(), word);
-    if (distance >= bestDistance) continue;
-    best = word;
+    if (distance > bestDistance) continue;
+    best = distance < bestDistance ? [word] : [...best, word];
     bestDistance = distance;
   }
   return best;

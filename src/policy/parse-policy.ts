@@ -11,7 +11,7 @@
  */
 
 import type { WallClock } from "../base/instant.ts";
-import { nearestWord } from "../base/nearest-word.ts";
+import { nearestWord, nearestWords } from "../base/nearest-word.ts";
 import { parseDate, parseRuleDuration } from "./moments.ts";
 import {
   type Accounts,
@@ -360,8 +360,8 @@ function isBad(value: unknown): value is BadWord {
 }
 
 function unexpected(text: string, allowed: readonly string[], where: string): [message: string, hint: string] {
-  const near = nearestWord(text, allowed);
-  if (near !== undefined) return [`Unknown word ${quoted(text)} ${where}`, `Did you mean ${near}?`];
+  const near = nearestWords(text, allowed);
+  if (near.length > 0) return [`Unknown word ${quoted(text)} ${where}`, `Did you mean ${either(near)}?`];
   return [
     `Unknown word ${quoted(text)} ${where}`,
     allowed.length === 0 ? "Leave it out." : `Write ${either(allowed)}.`,

@@ -13,6 +13,7 @@ import type { PeerKind } from "../../src/engine/bridge-conversation.ts";
 import { Engine, type EngineEvent } from "../../src/engine/engine.ts";
 import { NO_NETWORKS, type StoredNetworks } from "../../src/engine/networks.ts";
 import { HIDDEN } from "../../src/engine/paths.ts";
+import type { StoredTags } from "../../src/engine/peer-tags.ts";
 import { RegistryClient } from "../../src/registry/client.ts";
 import { BeaconServer } from "../../src/rendezvous/beacon.ts";
 import { MemoryStore } from "../../src/rendezvous/memory-store.ts";
@@ -205,6 +206,7 @@ export class SimNode {
   book = new TrustBook();
   /** As kept on disk. */
   networks: StoredNetworks = NO_NETWORKS;
+  #tags: StoredTags = [];
   isUp = false;
   reachesRegistry = true;
   readonly #network: SimNetwork;
@@ -268,6 +270,7 @@ export class SimNode {
         beaconEndpoint: BEACON,
         endpoints: this.#endpoints,
         networks: this.networks,
+        tags: this.#tags,
         leaseNow: this.#network.leaseNow,
       },
       {
@@ -298,6 +301,7 @@ export class SimNode {
     this.#endpoints = this.engine.knownEndpoints();
     this.#kinds = this.engine.knownKinds();
     this.networks = JSON.parse(JSON.stringify(this.engine.networks.toStored()));
+    this.#tags = JSON.parse(JSON.stringify(this.engine.gate.tags.toStored()));
     this.book = TrustBook.fromJson(JSON.parse(JSON.stringify(this.book.toJson())))!;
   }
 

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, it } from "vitest";
-import { type FlowKeySource, FlowTable } from "../../src/policy/flow-table.ts";
+import { type Flow, type FlowKeySource, FlowTable } from "../../src/policy/flow-table.ts";
 
 interface Tuple {
   readonly remoteNode: number;
@@ -18,6 +18,13 @@ function key(tuple: Tuple): FlowKeySource {
   view.setUint32(36, tuple.remoteNode);
   return { view, localOffset: 8, remoteOffset: 24, ports: tuple.ports, protocol: tuple.protocol };
 }
+
+const lastWord = (bytes: Uint8Array) => new DataView(bytes.buffer, bytes.byteOffset).getUint32(bytes.length - 4);
+const isOf = (flow: Flow, tuple: Tuple) =>
+  lastWord(flow.remote) === tuple.remoteNode &&
+  lastWord(flow.local) === tuple.localNode &&
+  flow.protocol === tuple.protocol &&
+  ((flow.localPort << 16) | flow.remotePort) === tuple.ports;
 
 const tuples = fc.record({
   remoteNode: fc.nat(50),
@@ -109,8 +116,10 @@ it("keeps the flows of a quiet peer while another scans", () => {
 it("agrees with a plain map about who began, what stands, and what is over", () => {
   const act = fc.record({
     tuple: tuples,
-    kind: fc.constantFrom("allow", "close", "wait", "cut", "forget"),
+    kind: fc.constantFrom("allow", "close", "wait", "cut", "forget", "name", "answer"),
     remotely: fc.boolean(),
+    governed: fc.boolean(),
+    uid: fc.option(fc.nat(3), { nil: undefined }),
     waitS: fc.nat(100),
   });
   fc.assert(
@@ -118,10 +127,21 @@ it("agrees with a plain map about who began, what stands, and what is over", () 
       const table = new FlowTable();
       const model = new Map<
         string,
-        { begun: boolean; seenS: number; closing: boolean; protocol: number; link: number }
+        {
+          begun: boolean;
+          seenS: number;
+          closing: boolean;
+          protocol: number;
+          link: number;
+          uid: number | undefined;
+          governed: boolean;
+          byRelay: boolean;
+        }
       >();
+      const ownerOf = (uid: number | undefined) =>
+        uid === undefined ? undefined : { uid, cgroup: undefined, programs: [] };
       let nowS = 1_000;
-      for (const { tuple, kind, remotely, waitS } of acts) {
+      for (const { tuple, kind, remotely, governed, uid, waitS } of acts) {
         const name = JSON.stringify(tuple);
         const entry = table.find(key(tuple));
         const known = model.get(name);
@@ -131,8 +151,8 @@ it("agrees with a plain map about who began, what stands, and what is over", () 
           table.allow(key(tuple), tuple.remoteNode, 1, nowS, {
             direction: remotely ? "in" : "out",
             verdict: 3,
-            owner: undefined,
-            isGoverned: false,
+            owner: ownerOf(uid),
+            isGoverned: governed,
             isNew: true,
           });
           model.set(name, {
@@ -141,7 +161,19 @@ it("agrees with a plain map about who began, what stands, and what is over", () 
             closing: false,
             protocol: tuple.protocol,
             link: tuple.remoteNode,
+            uid,
+            governed,
+            byRelay: false,
           });
+        }
+        if (kind === "name" && uid !== undefined) {
+          const flow = table.list(nowS).find((one) => isOf(one, tuple));
+          if (flow !== undefined) table.noteOwner(flow.id, ownerOf(uid)!);
+          if (flow !== undefined) known!.uid = uid;
+        }
+        if (kind === "answer" && known !== undefined) {
+          table.setAnswersByRelay(entry, remotely);
+          known.byRelay = remotely;
         }
         if (kind === "close" && known !== undefined) {
           table.noteClosing(entry, remotely, false);
@@ -162,6 +194,9 @@ it("agrees with a plain map about who began, what stands, and what is over", () 
       for (const [name, flow] of model) {
         const entry = table.find(key(JSON.parse(name)));
         const limit = flow.protocol === 6 ? (flow.closing ? 120 : 432_000) : flow.protocol === 58 ? 60 : 180;
+        expect(table.ownerOf(entry)).toEqual(ownerOf(flow.uid));
+        expect(table.isGoverned(entry)).toBe(flow.governed || flow.byRelay);
+        expect(table.answersByRelay(entry)).toBe(flow.byRelay);
         const isFresh = nowS - flow.seenS <= limit;
         for (const opens of [false, true]) {
           for (const remotely of [false, true]) {

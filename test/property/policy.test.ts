@@ -156,4 +156,49 @@ describe("the parser", () => {
       { numRuns: 1_000 },
     );
   });
+
+  /** A line with every word of the language that could be mistyped, and where each begins. */
+  const LINES = [
+    "allow in tcp 22 from trusted by user:ann for 2h limit 5MB/s",
+    "deny out udp 53 to network:1 until 2030-01-01",
+    "allow out any to tag:web via direct budget 5MB/h flows 3/m",
+    "allow in icmp from trusted via relay",
+    "default deny",
+    "test deny in tcp 22 from trusted",
+  ];
+  const WORDS = ["allow", "deny", "test", "default", "in", "out", "tcp", "udp", "icmp", "any", "from", "to", "trusted"];
+  const LATER = ["by", "for", "until", "limit", "budget", "flows", "via", "direct", "relay"];
+  const PREFIXES = ["user:ann", "network:1", "tag:web"];
+  const known = new Set([...WORDS, ...LATER, ...PREFIXES]);
+  const places = LINES.flatMap((line, at) =>
+    [...line.matchAll(/\S+/g)].map((match) => ({ line: at, word: match[0], index: match.index })),
+  ).filter(({ word }) => known.has(word));
+  const slip = fc.record({ place: fc.constantFrom(...places), at: fc.nat(20), letter: fc.constantFrom(..."qxz7") });
+
+  it("tells a slip of one letter with its place and the word that was meant", () => {
+    fc.assert(
+      fc.property(slip, fc.constantFrom("swap", "insert", "replace", "drop"), ({ place, at, letter }, how) => {
+        const { word } = place;
+        const name = word.replace(/:.*/, "");
+        const i = at % name.length;
+        const slipped = {
+          swap: name.slice(0, i) + (name[i + 1] ?? "") + name[i] + name.slice(i + 2),
+          insert: name.slice(0, i) + letter + name.slice(i),
+          replace: name.slice(0, i) + letter + name.slice(i + 1),
+          drop: name.slice(0, i) + name.slice(i + 1),
+        }[how];
+        fc.pre(slipped !== name && slipped !== "" && name.length > 2);
+        const line = LINES[place.line]!;
+        const text = line.slice(0, place.index) + slipped + line.slice(place.index + name.length);
+        const { problems, rules, tests } = parsePolicy(
+          [{ file: "f", text: `\n${text}`, writtenAt: wall(0) }],
+          ACCOUNTS,
+        );
+        expect([...rules, ...tests]).toEqual([]);
+        expect(problems.map((problem) => [problem.line, problem.column])).toEqual([[2, place.index + 1]]);
+        expect(`${problems[0]!.message} ${problems[0]!.hint}`).toContain(name);
+      }),
+      { numRuns: 1_000 },
+    );
+  });
 });
