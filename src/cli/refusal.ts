@@ -42,10 +42,15 @@ export function refuse(environment: Environment, error: unknown, how: { json: bo
 /** The three lines of a refusal. */
 export function problemLines(problem: Problem, paint: Paint): string[] {
   return [
-    `${paint("red", "error:")} ${printable(problem.message)}`,
+    `${paint("red", "error:")} ${printableLines(problem.message)}`,
     `code:  ${printable(problem.code)}`,
     `fix:   ${printable(problem.hint)}`,
   ];
+}
+
+/** A message with several mistakes has one on each line. */
+export function printableLines(message: string): string {
+  return message.split("\n").map(printable).join("\n  ");
 }
 
 /** 128 + SIGINT, as shells have it. */

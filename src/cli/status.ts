@@ -3,6 +3,7 @@ import { EXIT, type ExitCode, type Problem, type StatusReply } from "../control/
 import { type Context, type Declare, examples } from "./context.ts";
 import { type Cell, duration, hostName, type Paint, printable, table, UNKNOWN } from "./format.ts";
 import { BRIEF_COLUMNS, peerRows } from "./peer-table.ts";
+import { printableLines } from "./refusal.ts";
 
 export const declareStatus: Declare = (program, perform) => {
   program
@@ -79,7 +80,7 @@ function drops(reply: StatusReply): string {
 
 function noticeLines(problem: Problem, paint: Paint): string[] {
   return [
-    `${paint("yellow", "!")} ${printable(problem.message)} [${printable(problem.code)}]`,
+    `${paint("yellow", "!")} ${printableLines(problem.message)} [${printable(problem.code)}]`,
     `  fix: ${printable(problem.hint)}`,
   ];
 }
