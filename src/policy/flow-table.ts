@@ -266,11 +266,11 @@ export class FlowTable {
     return entry;
   }
 
-  /** Entries of flows that are not idle. */
+  /** Entries of flows that are not over. */
   live(nowS: number): number[] {
     const entries: number[] = [];
     for (let entry = this.#next(0); entry >= 0; entry = this.#next(entry + STRIDE)) {
-      if (!this.isIdle(entry, nowS)) entries.push(entry);
+      if (this.#isOver(entry, nowS) === undefined) entries.push(entry);
     }
     return entries;
   }
@@ -313,12 +313,12 @@ export class FlowTable {
     return cut;
   }
 
-  /** Removes every flow of a link and returns those that were not idle. */
+  /** Removes every flow of a link and returns those that were not over. */
   cut(link: number, nowS: number): Flow[] {
     return this.#cutWhere((entry) => this.#words[entry + LINK] === link, nowS);
   }
 
-  /** Removes every flow between addresses of which one is in `network`; returns those that were not idle. */
+  /** Removes every flow between addresses of which one is in `network`; returns those that were not over. */
   cutNetwork(network: number, nowS: number): Flow[] {
     // Bytes 6 and 7 of an address, the lower half of the first word kept.
     const isIn = (entry: number) => [LOCAL, REMOTE].some((side) => (this.#words[entry + side]! & 0xffff) === network);
@@ -329,8 +329,9 @@ export class FlowTable {
     const flows: Flow[] = [];
     for (let entry = this.#next(0); entry >= 0; entry = this.#next(entry + STRIDE)) {
       if (!isMeant(entry)) continue;
-      if (!this.isIdle(entry, nowS)) flows.push(this.read(entry));
-      this.#remove(entry, this.#isOver(entry, nowS) ?? "cut");
+      const over = this.#isOver(entry, nowS);
+      if (over === undefined) flows.push(this.read(entry));
+      this.#remove(entry, over ?? "cut");
     }
     return flows;
   }

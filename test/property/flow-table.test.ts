@@ -216,3 +216,14 @@ it("agrees with a plain map about who began, what stands, and what is over", () 
     { numRuns: 40 },
   );
 });
+
+it("counts neither as live nor as cut what has ended on both sides", () => {
+  const table = new FlowTable();
+  const open = { remoteNode: 5, localNode: 1, ports: (40_000 << 16) | 80, protocol: 6 };
+  const ended = { ...open, ports: (40_001 << 16) | 80 };
+  for (const tuple of [open, ended]) table.allow(key(tuple), 3, 1, 100);
+  for (const remotely of [false, true]) table.noteClosing(table.find(key(ended)), remotely, false);
+  expect(table.list(110).map(({ localPort }) => localPort)).toEqual([40_000]);
+  expect(table.cut(3, 110).map(({ localPort }) => localPort)).toEqual([40_000]);
+  expect(table.size).toBe(0);
+});
