@@ -26,6 +26,7 @@ import type { Pings } from "./pings.ts";
 import type { PlainAgents } from "./plain/plain-agents.ts";
 import type { Refusals } from "./refusals.ts";
 import type { RevocationNotices } from "./revocation-notices.ts";
+import { SilentRevocations } from "./silent-revocations.ts";
 import type { Strangers } from "./strangers.ts";
 
 export interface ConsequencesParts extends Pick<EngineParts, "registry" | "beacon" | "trust"> {
@@ -53,17 +54,26 @@ export interface ConsequencesParts extends Pick<EngineParts, "registry" | "beaco
 
 export class Consequences {
   readonly #parts: ConsequencesParts;
+  readonly #silent: SilentRevocations;
   /** How many sessions came up. */
   sessions = 0;
 
   constructor(parts: ConsequencesParts) {
     this.#parts = parts;
+    this.#silent = new SilentRevocations({
+      registry: parts.registry,
+      isPlain: (node) => parts.bridge.kindOf(node) === "plain",
+      noPair: (node, now) => parts.introductions.heardNoPair(node, now),
+    });
   }
 
   /** Consequences of an input inside the engine, until nothing is left to do; bounded, each round consumes events. */
   settle(now: Instant): void {
     this.#parts.leases.settle(now);
     this.#parts.plain.settle(now);
+    for (const node of this.#parts.plain.connections.takeUnanswered()) {
+      if (this.#parts.links.get(node)?.isUp) this.#silent.doubt(node, now);
+    }
     const { registry, beacon } = this.#parts;
     for (let round = 0; round < MAX_SETTLE_ROUNDS; round++) {
       let idle = true;
@@ -133,6 +143,8 @@ export class Consequences {
         this.#rememberEndpoint(link);
         this.#parts.gate.trail?.pathChanged(link);
         return;
+      case "forgotten":
+        return this.#silent.doubt(link.node, now);
       case "endpoint-wanted":
         this.#parts.registry.resolve(link.node);
         this.#parts.paths.requestPunch(link.node, now);
@@ -189,6 +201,7 @@ export class Consequences {
       this.#parts.emit({ kind: "deregistered", error: event.error });
     }
     this.#parts.strangers.handleRegistry(event, now);
+    this.#silent.handleRegistry(event, now);
     if (event.kind === "hostname") {
       this.#parts.emit({ kind: "hostname", name: event.name, node: event.node, error: event.error });
     }

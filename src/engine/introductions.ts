@@ -168,6 +168,13 @@ export class Introductions {
     if (record) this.#apply(record, statement.heardRevoke(record, this.#parts.wall(now)), now);
   }
 
+  /** The registry knows of no trust between us, and the peer behaves accordingly. It may not know yet of one just made. */
+  heardNoPair(node: NodeId, now: Instant): void {
+    const record = this.#parts.book.get(node);
+    if (record?.state !== "mutual" || this.#parts.wall(now) - record.since < NEW_PAIR_MS) return;
+    this.#apply(record, statement.heardRevoke(record, this.#parts.wall(now)), now);
+  }
+
   /** In the session the peer says that it consents no longer, and why. */
   heardTakenBack(node: NodeId, reason: RevocationReason, now: Instant): void {
     if (reason === "revoked") return this.heardRevoke(node, now);
@@ -398,5 +405,6 @@ function hadContact(state: TrustState): boolean {
 
 /** Shared by all peers: what strangers can make us ask is bounded. */
 const DOUBT_GAP_MS = 2_000;
+const NEW_PAIR_MS = 5_000;
 /** How long the registry is asked often whether an answer came. */
 const EXPECT_ANSWER_MS = 120_000;

@@ -230,6 +230,11 @@ export class RegistryClient {
     this.#enqueue({ kind: "report-trust", node });
   }
 
+  /** Whether this node and another are a pair; `trust-checked` tells. */
+  checkTrust(node: NodeId): void {
+    this.#enqueue({ kind: "check-trust", node });
+  }
+
   revokeTrust(node: NodeId): void {
     this.#enqueue({ kind: "revoke-trust", node });
   }
@@ -549,6 +554,7 @@ const REPLY_TYPES = {
   "respond-handshake": "respond_handshake",
   "report-trust": "report_trust",
   "revoke-trust": "revoke_trust",
+  "check-trust": "check_trust",
   rotate: "rotate_key",
   "settle-rotation": "lookup",
   "set-hostname": "set_hostname",

@@ -17,6 +17,7 @@ export type RegistryCommand =
   | { readonly kind: "respond-handshake"; readonly node: NodeId; readonly accept: boolean }
   | { readonly kind: "report-trust"; readonly node: NodeId }
   | { readonly kind: "revoke-trust"; readonly node: NodeId }
+  | { readonly kind: "check-trust"; readonly node: NodeId }
   | { readonly kind: "set-hostname"; readonly name: string }
   | { readonly kind: "set-visibility"; readonly isPublic: boolean }
   | { readonly kind: "set-tags"; readonly tags: readonly string[] }
@@ -25,7 +26,7 @@ export type RegistryCommand =
 
 export function isDurable(command: RegistryCommand): boolean {
   if (isNetworkCommand(command)) return command.kind === "leave-network";
-  return command.kind !== "lookup" && command.kind !== "resolve" && command.kind !== "resolve-hostname";
+  return !QUERIES.has(command.kind);
 }
 
 /**
@@ -42,6 +43,7 @@ export function commandKey(command: RegistryCommand): string {
       return `trust ${command.node}`;
     case "lookup":
     case "resolve":
+    case "check-trust":
     case "request-handshake":
     case "respond-handshake":
       return `${command.kind} ${command.node}`;
@@ -113,6 +115,8 @@ export function commandRequest(command: RegistryCommand, local: NodeId, signer: 
       const signature = signer.sign(signedText.revokeTrust(local, command.node));
       return { type: "revoke_trust", node_id: local, peer_id: command.node, signature };
     }
+    case "check-trust":
+      return { type: "check_trust", node_id: local, peer_id: command.node };
     default:
       return ownRequest(command, local, signer);
   }
@@ -140,3 +144,5 @@ function ownRequest(
       return { type: "deregister", node_id: local, signature: signer.sign(signedText.deregister(local)) };
   }
 }
+
+const QUERIES: ReadonlySet<string> = new Set(["lookup", "resolve", "resolve-hostname", "check-trust"]);

@@ -63,6 +63,8 @@ export type RegistryEvent =
       readonly lanEndpoints: readonly Endpoint[];
       readonly error?: string;
     }
+  /** `isPair` undefined: it did not say. */
+  | { readonly kind: "trust-checked"; readonly node: NodeId; readonly isPair: boolean | undefined }
   | { readonly kind: "hostname"; readonly name: string; readonly node: NodeId | undefined; readonly error?: string }
   | {
       readonly kind: "handshake-request";
@@ -95,6 +97,8 @@ export function commandEvent(command: RegistryCommand, reply: RegistryMessage): 
       if (node === undefined) return failureEvent(command, BAD_REPLY);
       return { kind: "hostname", name: command.name, node };
     }
+    case "check-trust":
+      return { kind: "trust-checked", node: command.node, isPair: booleanField(reply, "trusted") };
     default:
       return { kind: "command-done", command };
   }
@@ -103,6 +107,8 @@ export function commandEvent(command: RegistryCommand, reply: RegistryMessage): 
 export function failureEvent(command: RegistryCommand, error: string): RegistryEvent {
   if (isNetworkCommand(command)) return { kind: "network", command, answer: undefined, error };
   switch (command.kind) {
+    case "check-trust":
+      return { kind: "trust-checked", node: command.node, isPair: undefined };
     case "lookup":
       return { kind: "looked-up", node: command.node, result: undefined, error };
     case "resolve":

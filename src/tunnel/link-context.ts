@@ -16,6 +16,8 @@ export type LinkEvent =
   | { readonly kind: "up"; readonly link: Link }
   /** The peer has another key than before, and has shown it: it was most likely started anew. */
   | { readonly kind: "rekeyed"; readonly link: Link }
+  /** The peer asks for the keys that it had: it forgot us, though it was not started anew. Anybody can make it look so. */
+  | { readonly kind: "forgotten"; readonly link: Link }
   /** The peer fell silent for good; a new packet starts over. */
   | { readonly kind: "down"; readonly link: Link }
   /** Frames go another way from now on, proved by a frame. */

@@ -463,6 +463,7 @@ export class Link {
     if (flags !== PILA_FLAG.REQUEST && alive) return;
     if (this.#exchangeSentAt !== undefined && after(this.#exchangeSentAt, timing.SAME_KEY_ANSWER_MS) > now) return;
     this.#transmitExchange(PILA_FLAG.ANSWER, source, relayed, now);
+    if (flags === PILA_FLAG.REQUEST) this.#context.emit({ kind: "forgotten", link: this });
   }
 
   #adopt(session: Session, source: Endpoint, relayed: boolean, now: Instant): void {

@@ -55,6 +55,8 @@ export class Connections implements StreamOwner {
   /** Where the daemon's listener is; undefined until it is open. */
   listenerPort: number | undefined;
   readonly #parts: ConnectionsParts;
+  /** Bound: the nodes of the connections; emptied after each input. */
+  readonly #unanswered = new Set<NodeId>();
   /** Key: id. Bound: MAX_CONNECTIONS; an entry goes when its NAT ports are free again. */
   readonly #connections = new Map<number, Connection>();
   /** Bound: the connections. */
@@ -135,6 +137,13 @@ export class Connections implements StreamOwner {
   cutNetworks(isShared: (agent: PilotAddress) => boolean, now: Instant): void {
     const isGone = ({ stream: { remote } }: Connection) => remote.network !== BACKBONE && !isShared(remote);
     this.#cutThose(isGone, now);
+  }
+
+  /** Agents that have left SYNs without any answer since this was last asked. */
+  takeUnanswered(): NodeId[] {
+    const nodes = [...this.#unanswered];
+    this.#unanswered.clear();
+    return nodes;
   }
 
   giveUpDials(node: NodeId, now: Instant): void {
@@ -288,9 +297,11 @@ export class Connections implements StreamOwner {
     for (let first = this.#deadlines.first(); first !== undefined; first = this.#deadlines.first()) {
       if (first.deadline.at > now) return;
       this.#deadlines.set(first.owner, undefined);
-      const at = answerDueAt(first.owner, now);
-      if (at !== undefined && at > now) this.#deadlines.set(first.owner, { at, reason: "plain-dial" });
-      else this.#handleOverdue(first.owner, now);
+      const { owner } = first;
+      const at = answerDueAt(owner, now);
+      if (owner.phase === "dialing" && owner.stream.stateKind === "connecting") this.#unanswered.add(owner.node);
+      if (at !== undefined && at > now) this.#deadlines.set(owner, { at, reason: "plain-dial" });
+      else this.#handleOverdue(owner, now);
     }
   }
 
@@ -330,7 +341,7 @@ export class Connections implements StreamOwner {
     }
     this.ways.set(stream, packet.way);
     connection.askedAt = now;
-    this.#deadlines.set(connection, { at: after(now, DIAL_LIMIT_MS), reason: "plain-dial" });
+    this.#deadlines.set(connection, { at: after(now, DIAL_DOUBT_MS), reason: "plain-dial" });
     return "taken";
   }
 
@@ -514,6 +525,8 @@ export function isTcpPacket(packet: Uint8Array): boolean {
 const MAX_CONNECTIONS = 16_384;
 /** How long a program waits for a far side that says nothing; the stream alone would wait 39 s. */
 const DIAL_LIMIT_MS = 15_000;
+/** After three SYNs. */
+const DIAL_DOUBT_MS = 3_500;
 const TURN_LIMIT_MS = 120_000;
 const CONNECT_LIMIT_MS = 8_000;
 const ACCEPT_LIMIT_MS = 10_000;
