@@ -59,6 +59,8 @@ export class PlainTcp {
   #tcp: TcpHandle | undefined;
   #listener = -1;
   #address = "::1";
+  #readsLeft = 0;
+  #readsEach = 0;
   /** What is read into next. */
   #block: Uint8Array | undefined;
   #events: SocketEvent[] = [];
@@ -172,6 +174,8 @@ export class PlainTcp {
   #handleReady(): void {
     if (this.#tcp === undefined) return;
     const count = checked(this.#shim.tcpPoll(this.#tcp), "epoll");
+    this.#readsLeft = READS_PER_WAKE;
+    this.#readsEach = Math.max(1, Math.min(MOST_READS_OF_ONE, Math.floor(READS_PER_WAKE / Math.max(1, count))));
     for (let row = 0; row < count * TCP_ROW_WORDS; row += TCP_ROW_WORDS) {
       const fd = this.#rows[row]!;
       if (fd === this.#listener) this.#accept();
@@ -203,7 +207,8 @@ export class PlainTcp {
       if (socket.isGone && this.#shim.tcpError(socket.fd) !== 0) this.#close(socket, false);
       return;
     }
-    for (let reads = 0; reads < READS_PER_WAKE; reads++) {
+    for (let reads = 0; reads < this.#readsEach && this.#readsLeft > 0; reads++) {
+      this.#readsLeft--;
       this.#block ??= this.#blocks.take();
       const count = this.#shim.tcpRead(socket.fd, this.#block);
       if (count > 0) this.#tell({ kind: "data", id: socket.id, bytes: this.#take(this.#block, count) });
@@ -215,7 +220,7 @@ export class PlainTcp {
         return;
       }
     }
-    this.#watch(socket.fd); // others have their turn
+    this.#watch(socket.fd); // others have their turn, here and in the event loop
   }
 
   /** Small pieces are copied, so that they hold no whole block. */
@@ -299,5 +304,7 @@ export class PlainTcp {
 const { errno } = constants;
 /** The kernel's limit (somaxconn) may be lower; a SYN that finds no room is repeated by its program. */
 const BACKLOG = 4_096;
-const READS_PER_WAKE = 4;
+/** Two megabytes; and what a connection may hold beyond what its stream takes, as it is paused only afterwards. */
+const READS_PER_WAKE = 32;
+const MOST_READS_OF_ONE = 4;
 const LEAST_LENT_BYTES = BLOCK_BYTES / 2;

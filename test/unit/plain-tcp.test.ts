@@ -10,11 +10,14 @@ const LOOPBACK = new Uint8Array(16);
 LOOPBACK[15] = 1;
 
 const events: SocketEvent[] = [];
+/** Bytes of data in each batch of them. */
+const batches: number[] = [];
 const open: { close(): unknown }[] = [];
 
 afterEach(() => {
   for (const each of open.splice(0)) each.close();
   events.length = 0;
+  batches.length = 0;
 });
 
 /** `farPort`: where a "connect" leads. */
@@ -26,7 +29,10 @@ function start(accepted: (port: number) => number | undefined = () => undefined,
       localPorts.push(localPort);
       return farPort?.();
     },
-    handleEvents: (batch) => void events.push(...batch),
+    handleEvents: (batch) => {
+      events.push(...batch);
+      batches.push(batch.reduce((sum, each) => sum + (each.kind === "data" ? each.bytes.length : 0), 0));
+    },
   });
   open.push(tcp);
   return { tcp, port: tcp.listen("::1"), localPorts };
@@ -137,6 +143,16 @@ it("carries megabytes both ways at once, whatever the other side takes at a time
   expect(Buffer.concat(pieces).equals(bytes)).toBe(true);
   const written = events.filter((each) => each.kind === "written").reduce((sum, { byteCount }) => sum + byteCount, 0);
   expect(written).toBe(bytes.length);
+});
+
+it("takes two megabytes at a time at most, so that one turn never holds much, and gets all in the end", async () => {
+  let id = 0;
+  const { port } = start(() => ++id);
+  const block = new Uint8Array(400_000);
+  for (let each = 0; each < 40; each++) program(port).socket.end(block);
+  await until(() => (events.filter(({ kind }) => kind === "ended").length === 40 ? true : undefined));
+  expect(Math.max(...batches)).toBeLessThanOrEqual(2 << 20);
+  expect(batches.reduce((sum, bytes) => sum + bytes, 0)).toBe(40 * block.length);
 });
 
 it("hears a reset while it is paused, and after the program's end", async () => {
