@@ -3,6 +3,8 @@
  * Raw keys go in and out; OpenSSL wants them wrapped in the fixed DER prefixes of RFC 8410.
  */
 import {
+  createCipheriv,
+  createDecipheriv,
   createPrivateKey,
   createPublicKey,
   diffieHellman,
@@ -16,6 +18,7 @@ import {
 import { BoundedMap } from "../base/bounded-map.ts";
 import { concatBytes, fromHex, toHex } from "../base/bytes.ts";
 import type { Crypto, KeyPair } from "../base/crypto.ts";
+import { montgomeryOf } from "../base/montgomery.ts";
 
 export class NodeCrypto implements Crypto {
   /** Ed25519 keys as OpenSSL has them, by their bytes: importing costs a quarter of a check. Bounded, oldest use goes. */
@@ -29,8 +32,25 @@ export class NodeCrypto implements Crypto {
     return plain(hash("sha256", message, "buffer"));
   }
 
-  hkdfSha256(secret: Uint8Array, info: Uint8Array, lengthBytes: number): Uint8Array {
-    return new Uint8Array(hkdfSync("sha256", secret, new Uint8Array(0), info, lengthBytes));
+  hkdfSha256(secret: Uint8Array, info: Uint8Array, lengthBytes: number, salt = NO_BYTES): Uint8Array {
+    return new Uint8Array(hkdfSync("sha256", secret, salt, info, lengthBytes));
+  }
+
+  sealAesGcm(key: Uint8Array, nonce: Uint8Array, additional: Uint8Array, plaintext: Uint8Array): Uint8Array {
+    const cipher = createCipheriv("aes-256-gcm", key, nonce).setAAD(additional);
+    return concatBytes(cipher.update(plaintext), cipher.final(), cipher.getAuthTag());
+  }
+
+  openAesGcm(key: Uint8Array, nonce: Uint8Array, additional: Uint8Array, sealed: Uint8Array): Uint8Array | undefined {
+    const length = sealed.length - GCM_TAG_BYTES;
+    if (length < 0) return undefined;
+    try {
+      const cipher = createDecipheriv("aes-256-gcm", key, nonce, { authTagLength: GCM_TAG_BYTES });
+      cipher.setAAD(additional).setAuthTag(sealed.subarray(length));
+      return concatBytes(cipher.update(sealed.subarray(0, length)), cipher.final());
+    } catch {
+      return undefined; // the tag is wrong
+    }
   }
 
   x25519KeyPair(): KeyPair {
@@ -49,6 +69,19 @@ export class NodeCrypto implements Crypto {
     } catch {
       return undefined; // OpenSSL refuses to derive an all-zero secret
     }
+  }
+
+  x25519OfSeed(seed: Uint8Array): Uint8Array {
+    const digest = hash("sha512", seed, "buffer");
+    const secret = new Uint8Array(digest.subarray(0, 32));
+    digest.fill(0);
+    secret[0]! &= 0xf8;
+    secret[31] = (secret[31]! & 0x7f) | 0x40;
+    return secret;
+  }
+
+  x25519OfIdentity(identityKey: Uint8Array): Uint8Array | undefined {
+    return identityKey.length === 32 ? montgomeryOf(identityKey) : undefined;
   }
 
   ed25519PublicKey(seed: Uint8Array): Uint8Array {
@@ -121,6 +154,8 @@ function hasSmallOrder(publicKey: Uint8Array): boolean {
   return SMALL_ORDER_Y.has(toHex(y));
 }
 
+const NO_BYTES = new Uint8Array(0);
+const GCM_TAG_BYTES = 16;
 const MAX_VERIFYING_KEYS = 4096;
 
 const PKCS8_ED25519 = fromHex("302e020100300506032b657004220420")!;

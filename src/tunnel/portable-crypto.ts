@@ -2,6 +2,7 @@
  * `Crypto` in plain JavaScript (@noble): for tests, the simulated network, and as an oracle for the OpenSSL one.
  * Randomness is passed in, so that a run can be repeated.
  */
+import { gcm } from "@noble/ciphers/aes.js";
 import { ed25519, x25519 } from "@noble/curves/ed25519.js";
 import { hkdf } from "@noble/hashes/hkdf.js";
 import { sha256 } from "@noble/hashes/sha2.js";
@@ -22,8 +23,20 @@ export class PortableCrypto implements Crypto {
     return sha256(message);
   }
 
-  hkdfSha256(secret: Uint8Array, info: Uint8Array, lengthBytes: number): Uint8Array {
-    return hkdf(sha256, secret, undefined, info, lengthBytes);
+  hkdfSha256(secret: Uint8Array, info: Uint8Array, lengthBytes: number, salt?: Uint8Array): Uint8Array {
+    return hkdf(sha256, secret, salt, info, lengthBytes);
+  }
+
+  sealAesGcm(key: Uint8Array, nonce: Uint8Array, additional: Uint8Array, plaintext: Uint8Array): Uint8Array {
+    return gcm(key, nonce, additional).encrypt(plaintext);
+  }
+
+  openAesGcm(key: Uint8Array, nonce: Uint8Array, additional: Uint8Array, sealed: Uint8Array): Uint8Array | undefined {
+    try {
+      return gcm(key, nonce, additional).decrypt(sealed);
+    } catch {
+      return undefined; // a wrong tag, or too few bytes for one
+    }
   }
 
   x25519KeyPair(): KeyPair {
@@ -37,6 +50,14 @@ export class PortableCrypto implements Crypto {
     } catch {
       return undefined; // an all-zero secret, or bytes of another length
     }
+  }
+
+  x25519OfSeed(seed: Uint8Array): Uint8Array {
+    return ed25519.utils.toMontgomerySecret(seed);
+  }
+
+  x25519OfIdentity(identityKey: Uint8Array): Uint8Array | undefined {
+    return identityKey.length === 32 ? ed25519.utils.toMontgomery(identityKey) : undefined;
   }
 
   ed25519PublicKey(seed: Uint8Array): Uint8Array {

@@ -24,6 +24,34 @@ describe.each(both)("%s", (_name, crypto) => {
     expect(toHex(okm)).toBe("8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8");
   });
 
+  test("HKDF with a salt gives RFC 5869 test case 1", () => {
+    const salt = hex("000102030405060708090a0b0c");
+    const okm = crypto.hkdfSha256(new Uint8Array(22).fill(0x0b), hex("f0f1f2f3f4f5f6f7f8f9"), 42, salt);
+    expect(toHex(okm)).toBe("3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865");
+  });
+
+  test("AES-256-GCM gives test cases 13 and 14 of its specification, and opens nothing else", () => {
+    const [key, nonce, none] = [new Uint8Array(32), new Uint8Array(12), new Uint8Array(0)];
+    expect(toHex(crypto.sealAesGcm(key, nonce, none, none))).toBe("530f8afbc74536b9a963b4f1c4cb738b");
+    const sealed = crypto.sealAesGcm(key, nonce, none, new Uint8Array(16));
+    expect(toHex(sealed)).toBe("cea7403d4d606b6e074ec5d3baf39d18d0d1c8a799996bf0265b98b5d48ab919");
+    expect(crypto.openAesGcm(key, nonce, none, sealed)).toEqual(new Uint8Array(16));
+    expect(crypto.openAesGcm(key, nonce, utf8("more"), sealed)).toBeUndefined();
+    expect(crypto.openAesGcm(key, nonce, none, sealed.subarray(1))).toBeUndefined();
+    expect(crypto.openAesGcm(key, nonce, none, sealed.subarray(0, 15))).toBeUndefined();
+  });
+
+  test("an Ed25519 key has one X25519 key, whether the seed or the public key is asked", () => {
+    for (const fill of [0, 1, 7, 255]) {
+      const seed = new Uint8Array(32).fill(fill);
+      const basePoint = new Uint8Array(32);
+      basePoint[0] = 9;
+      const fromSeed = crypto.x25519(crypto.x25519OfSeed(seed), basePoint);
+      expect(crypto.x25519OfIdentity(crypto.ed25519PublicKey(seed))).toEqual(fromSeed);
+    }
+    expect(crypto.x25519OfIdentity(new Uint8Array(31))).toBeUndefined();
+  });
+
   test("X25519 gives the vectors of RFC 7748 §5.2 and §6.1", () => {
     const scalar = hex("a546e36bf0527c9d3b16154b82465edd62144c0ac1fc5a18506a2244ba449ac4");
     const point = hex("e6db6867583030db3594c1a424b15f7c726624ec26b3353b10a903a6d0ab1c4c");
@@ -97,6 +125,8 @@ test("OpenSSL and @noble agree on random input", () => {
     fc.property(key32, key32, fc.uint8Array({ maxLength: 200 }), fc.integer({ min: 1, max: 100 }), (a, b, text, n) => {
       expect(node.sha256(text)).toEqual(portable.sha256(text));
       expect(node.hkdfSha256(a, text, n)).toEqual(portable.hkdfSha256(a, text, n));
+      expect(node.hkdfSha256(a, text, n, b)).toEqual(portable.hkdfSha256(a, text, n, b));
+      expect(node.x25519OfSeed(a)).toEqual(portable.x25519OfSeed(a));
       expect(node.x25519(a, b)).toEqual(portable.x25519(a, b));
       expect(node.ed25519PublicKey(a)).toEqual(portable.ed25519PublicKey(a));
       const signature = node.ed25519Sign(a, text);
