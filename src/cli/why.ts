@@ -1,4 +1,5 @@
 /** `pilot-tun why PEER [tcp|udp]/PORT [--from PEER]`: the first thing that stands in the way, and what mends it. */
+import type { ErrorCode } from "../base/error-code.ts";
 import { EXIT, type ExitCode, exitCodeOf } from "../control/api.ts";
 import type { WhyReply, WhyRequest, WhyStage } from "../control/why-api.ts";
 import { type Context, type Declare, examples, type Input } from "./context.ts";
@@ -64,7 +65,7 @@ function exitOf({ stage, code }: WhyReply): ExitCode {
     case null:
       return EXIT.ok;
     case "name":
-      return exitCodeOf(code);
+      return exitCodeOf(code as ErrorCode); // a name fails with the codes of errors
     case "local-rule":
     case "budget":
     case "remote-rule":

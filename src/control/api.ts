@@ -13,6 +13,7 @@
  * (`0:0000.0000.0007`), overlay IPv6 address or node number. The daemon resolves it; not found is `unknown_peer`.
  */
 import type { DropReason } from "../base/drop-reason.ts";
+import type { ErrorCode, Problem } from "../base/error-code.ts";
 import type { AuditBackend, AuditMethods } from "./audit-api.ts";
 import type { ConfigBackend, ConfigMethods } from "./config-api.ts";
 import type { EventsBackend, EventsMethods } from "./events-api.ts";
@@ -21,6 +22,8 @@ import type { NetworkBackend, NetworkMethods } from "./network-api.ts";
 import type { PolicyBackend, PolicyMethods } from "./policy-api.ts";
 import type { TrustBackend, TrustMethods } from "./trust-api.ts";
 import type { WhyBackend, WhyMethods } from "./why-api.ts";
+
+export type { Problem };
 
 export const SCHEMA = "pilot-tun/1";
 
@@ -53,7 +56,7 @@ export type Sealed<Reply> = { readonly schema: typeof SCHEMA } & Reply;
 
 /**
  * What the daemon implements. Requests are checked before they arrive here. A method that fails throws a `PilotError`
- * with a code of ERROR_CODES. `signal` aborts when the caller went away or the request's time is up.
+ * with a code of base/error-code.ts. `signal` aborts when the caller went away or the request's time is up.
  */
 export interface ControlBackend {
   readonly network: NetworkBackend;
@@ -137,14 +140,6 @@ export interface PeerStatus extends PeerIdentity {
   readonly lease: LeaseStatus | null;
   /** A few words on what is going on (`asked 3m ago: "invoice check"`, `agreeing on keys`); empty when nothing is. */
   readonly note: string;
-}
-
-/** Something an operator should know or do; the same shape as an error. */
-export interface Problem {
-  readonly code: string;
-  readonly message: string;
-  /** What to do about it. */
-  readonly hint: string;
 }
 
 export interface RegistryStatus {
@@ -383,8 +378,8 @@ interface ErrorClass {
   readonly status: number;
 }
 
-/** Codes of errors: the API's whole vocabulary, and how each ends a command. A code that is not here is a failure. */
-export const ERROR_CODES: Readonly<Record<string, ErrorClass>> = {
+/** How a code ends a command and an HTTP request, where it is no mere failure or its status is another than 500. */
+export const ERROR_CLASSES: Readonly<Partial<Record<ErrorCode, ErrorClass>>> = {
   // The request itself; `usage` is the command line's own.
   usage: { exit: EXIT.usage, status: 400 },
   bad_address: { exit: EXIT.usage, status: 400 },
@@ -400,8 +395,6 @@ export const ERROR_CODES: Readonly<Record<string, ErrorClass>> = {
   bad_reply: { exit: EXIT.failed, status: 502 },
   // The daemon.
   not_running: { exit: EXIT.notRunning, status: 503 },
-  /** Running, but without an address yet. */
-  not_ready: { exit: EXIT.notRunning, status: 503 },
   already_running: { exit: EXIT.failed, status: 409 },
   not_privileged: { exit: EXIT.needsPrivilege, status: 403 },
   not_permitted: { exit: EXIT.needsPrivilege, status: 403 },
@@ -416,7 +409,6 @@ export const ERROR_CODES: Readonly<Record<string, ErrorClass>> = {
   // The configuration.
   config_invalid: { exit: EXIT.usage, status: 422 },
   config_missing: { exit: EXIT.usage, status: 404 },
-  policy_denied: { exit: EXIT.policy, status: 403 },
   // The policy itself.
   policy_invalid: { exit: EXIT.failed, status: 422 },
   policy_missing: { exit: EXIT.failed, status: 404 },
@@ -450,14 +442,14 @@ export const ERROR_CODES: Readonly<Record<string, ErrorClass>> = {
   not_this_node: { exit: EXIT.usage, status: 400 },
 };
 
-export function exitCodeOf(code: string): ExitCode {
+export function exitCodeOf(code: ErrorCode): ExitCode {
   return errorClass(code).exit;
 }
 
-export function httpStatusOf(code: string): number {
+export function httpStatusOf(code: ErrorCode): number {
   return errorClass(code).status;
 }
 
-function errorClass(code: string): ErrorClass {
-  return Object.hasOwn(ERROR_CODES, code) ? ERROR_CODES[code]! : { exit: EXIT.failed, status: 500 };
+function errorClass(code: ErrorCode): ErrorClass {
+  return ERROR_CLASSES[code] ?? { exit: EXIT.failed, status: 500 };
 }

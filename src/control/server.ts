@@ -14,7 +14,7 @@ import type { Duplex } from "node:stream";
 import { isMainThread } from "node:worker_threads";
 import { PilotError } from "../base/pilot-error.ts";
 import { type AccessRules, checkAccess } from "./access.ts";
-import { type ControlBackend, type ErrorReply, httpStatusOf, SCHEMA } from "./api.ts";
+import { type ControlBackend, type ErrorReply, httpStatusOf, type Problem, SCHEMA } from "./api.ts";
 import { type Caller, onBehalfOf } from "./caller.ts";
 import { type PreparedCall, prepareCall } from "./requests.ts";
 
@@ -308,7 +308,11 @@ function refuseGarbage(socket: Duplex): void {
     socket.destroy();
     return;
   }
-  const error = { code: "bad_request", message: "This is not an HTTP request", hint: "Send POST /v1/<method>." };
+  const error: Problem = {
+    code: "bad_request",
+    message: "This is not an HTTP request",
+    hint: "Send POST /v1/<method>.",
+  };
   const text = JSON.stringify({ schema: SCHEMA, error } satisfies ErrorReply) + "\n";
   socket.end(
     "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: application/json\r\n" +

@@ -2,11 +2,13 @@
  * What a node learned and wants to know at its next start, with the registry down: its number, its host name, names of
  * others, endpoints of peers. Nothing here grants anything; a lost file costs one registration.
  */
+
 import type { Endpoint } from "../base/endpoint.ts";
+import type { Problem } from "../base/error-code.ts";
 import type { PeerKind } from "../engine/bridge-conversation.ts";
 import { NO_NETWORKS, type StoredNetworks } from "../engine/networks.ts";
 import type { StoredTags } from "../engine/peer-tags.ts";
-import type { Problem, StateDirectory } from "../io/state-directory.ts";
+import type { StateDirectory } from "../io/state-directory.ts";
 import { type NodeId, nodeId } from "../wire/ids.ts";
 
 export class NodeMemory {

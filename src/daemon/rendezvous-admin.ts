@@ -6,7 +6,7 @@
 import { createServer, request as httpRequest, type IncomingMessage, type ServerResponse } from "node:http";
 import { isAbsolute } from "node:path";
 import { PilotError } from "../base/pilot-error.ts";
-import { SCHEMA } from "../control/api.ts";
+import { type Problem, SCHEMA } from "../control/api.ts";
 import { listenPrivately } from "../control/server.ts";
 import type { BackupFacts } from "../io/store-backup.ts";
 import type { RendezvousHealth } from "./rendezvous-health.ts";
@@ -124,7 +124,7 @@ export async function askAdmin(path: string, method: "GET" | "POST", url: string
   const text = await exchange(path, method, url, JSON.stringify(body)).catch((error) => {
     throw connectionError(path, error);
   });
-  const problem = parseObject(text)["error"] as { code: string; message: string; hint: string } | undefined;
+  const problem = parseObject(text)["error"] as Problem | undefined;
   if (problem !== undefined) throw new PilotError(problem.code, problem.message, problem.hint);
   return text;
 }

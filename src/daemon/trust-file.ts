@@ -1,7 +1,8 @@
 /** The file `trust.json`: the trust book, and where the clock of its leases stood when it was written. */
+import type { Problem } from "../base/error-code.ts";
 import { bootNow } from "../io/boot-clock.ts";
 import { now, wallNow } from "../io/clock.ts";
-import type { Problem, StateDirectory } from "../io/state-directory.ts";
+import type { StateDirectory } from "../io/state-directory.ts";
 import type { LeaseTime } from "../trust/lease.ts";
 import { type LeaseMark, leaseMarkToJson, leaseTimeAt, parseLeaseMark } from "../trust/lease-clock.ts";
 import { TrustBook } from "../trust/trust-book.ts";

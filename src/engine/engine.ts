@@ -9,6 +9,7 @@
 
 import { DropCounters, type DropReason } from "../base/drop-reason.ts";
 import type { Endpoint, LocalAddress } from "../base/endpoint.ts";
+import type { Problem } from "../base/error-code.ts";
 import { after, type Deadline, earlier, type Instant, type WallClock } from "../base/instant.ts";
 import { FlowTable } from "../policy/flow-table.ts";
 import type { Policy } from "../policy/policy.ts";
@@ -104,7 +105,7 @@ export class Engine {
   readonly #parting: Parting;
   readonly #consequences: Consequences;
   /** Key: code. Bound: one per code and pinned peer. */
-  readonly problems = new Map<string, { code: string; message: string; hint: string }>();
+  readonly problems = new Map<string, Problem>();
   #clockOffsetMs = 0;
   /** The first `#clockOffsetMs`: how long flows are idle must not change because the clock is set. */
   readonly #steadyOffsetMs: number;

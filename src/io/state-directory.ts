@@ -18,6 +18,7 @@ import {
 import { join } from "node:path";
 import { equalBytes, fromBase64, toBase64 } from "../base/bytes.ts";
 import type { Crypto } from "../base/crypto.ts";
+import type { Problem } from "../base/error-code.ts";
 import { PilotError } from "../base/pilot-error.ts";
 
 export interface Identity {
@@ -25,11 +26,12 @@ export interface Identity {
   readonly publicKey: Uint8Array;
 }
 
-export interface Problem {
-  readonly code: string;
-  readonly message: string;
-  readonly hint: string;
-}
+/** Files beside the identity, and the code of the problem when one cannot be read. */
+const DAMAGED = {
+  "trust.json": "trust_damaged",
+  "node.json": "node_damaged",
+  "lockdown.json": "lockdown_damaged",
+} as const;
 
 export class StateDirectory {
   readonly path: string;
@@ -95,7 +97,10 @@ export class StateDirectory {
   }
 
   /** A JSON file of ours; undefined when there is none. `parse` says whether it is whole. */
-  load<T>(name: string, parse: (json: unknown) => T | undefined): { value: T | undefined; problem?: Problem } {
+  load<T>(
+    name: keyof typeof DAMAGED,
+    parse: (json: unknown) => T | undefined,
+  ): { value: T | undefined; problem?: Problem } {
     const file = join(this.path, name);
     if (!existsSync(file)) return { value: undefined };
     const value = parseJson(readFileSync(file, "utf8"), parse);
@@ -104,7 +109,7 @@ export class StateDirectory {
     return {
       value: undefined,
       problem: {
-        code: `${name.replace(".json", "")}_damaged`,
+        code: DAMAGED[name],
         message: `${file} could not be read and was set aside as ${aside}`,
         hint: `Restore ${file} from a backup and restart, or remove ${aside} once you no longer need it.`,
       },

@@ -94,7 +94,7 @@ export const STATUS: StatusReply = {
   peers: [BOB_STATUS, NAMELESS_STATUS],
   pending: 1,
   drops: { replayed: 3, "not-trusted": 12 },
-  problems: [{ code: "clock_unsynced", message: "the clock is not synchronised", hint: "start a time service" }],
+  problems: [{ code: "dns_not_wired", message: "systemd-resolved was not told", hint: "start a time service" }],
 };
 
 export const NETCHECK: NetcheckReply = {

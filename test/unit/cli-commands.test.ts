@@ -33,7 +33,7 @@ describe("status", () => {
         "bob.pilot         fd50:494c:4f54::7  mutual  direct  4.1 ms  1.2 MiB  512 B  12 s ago",
         "0:0000.0000.0009  fd50:494c:4f54::9  asked   -       -       0 B      0 B    -         asked 3m ago",
         "",
-        "! the clock is not synchronised [clock_unsynced]",
+        "! systemd-resolved was not told [dns_not_wired]",
         "  fix: start a time service",
       ),
     );

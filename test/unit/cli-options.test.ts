@@ -395,8 +395,8 @@ describe("rendezvous", () => {
       beacon: { address: "::", port: 9001 },
       stateDir: "/srv/rv",
     });
-    given?.onProblem(new PilotError("disk_full", "The disk is full", "Make room."));
-    expect(captured.err).toBe("error: The disk is full\ncode:  disk_full\nfix:   Make room.\n");
+    given?.onProblem(new PilotError("state_unwritable", "The disk is full", "Make room."));
+    expect(captured.err).toBe("error: The disk is full\ncode:  state_unwritable\nfix:   Make room.\n");
     captured.signal("SIGINT");
     expect(await ended).toBe(0);
   });

@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
+import type { ErrorCode } from "../../src/base/error-code.ts";
 import { PilotError } from "../../src/base/pilot-error.ts";
 import { run } from "../../src/cli/program.ts";
-import { ERROR_CODES } from "../../src/control/api.ts";
+import { ERROR_CLASSES } from "../../src/control/api.ts";
 import { CapturedProcess, fakeBackend, runCli } from "../helpers/control-fixture.ts";
 
 async function runAlone(...argv: readonly string[]) {
@@ -18,8 +19,8 @@ describe("a refusal of the daemon", () => {
     ["some_code_of_tomorrow", 1],
     ["bad_request", 2],
     ["not_overlay_address", 2],
-    ["not_ready", 3],
-    ["policy_denied", 4],
+    ["not_running", 3],
+    ["network_refused", 4],
     ["not_trusted", 5],
     ["revoked", 5],
     ["revoked_by_peer", 5],
@@ -32,7 +33,7 @@ describe("a refusal of the daemon", () => {
   ])("with the code %s ends the command with %i", async (code, exit) => {
     const backend = fakeBackend({
       addr: async () => {
-        throw new PilotError(code, "It cannot be", "Do this.");
+        throw new PilotError(code as ErrorCode, "It cannot be", "Do this.");
       },
     });
     const ran = await runCli(["addr", "bob"], backend);
@@ -46,7 +47,7 @@ describe("a refusal of the daemon", () => {
   });
 
   it("has an exit code between 1 and 9 and an HTTP error status for every code", () => {
-    for (const [code, { exit, status }] of Object.entries(ERROR_CODES)) {
+    for (const [code, { exit, status }] of Object.entries(ERROR_CLASSES)) {
       expect(exit, code).toBeGreaterThanOrEqual(1);
       expect(exit, code).toBeLessThanOrEqual(9);
       expect(status, code).toBeGreaterThanOrEqual(400);

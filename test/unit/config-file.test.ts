@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { Problem } from "../../src/base/error-code.ts";
 import { parseConfig } from "../../src/cli/config-file.ts";
 import { run } from "../../src/cli/program.ts";
 import type { DeclaredOption } from "../../src/cli/settings.ts";
@@ -196,7 +197,7 @@ function configuration(
   settings: ReadonlyMap<string, string>,
   reread: () => Reread = () => ({ settings, hostname: undefined, public: false, tags: undefined }),
   registered: unknown[] = [],
-  problems: Map<string, { code: string; message: string; hint: string }> = new Map(),
+  problems: Map<string, Problem> = new Map(),
 ): Configuration {
   return new Configuration({
     source: { path: "FILE", settings, reread },

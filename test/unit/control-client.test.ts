@@ -56,11 +56,11 @@ describe("the control client", () => {
   it("throws the daemon's own refusal", async () => {
     const backend = fakeBackend({
       status: async () => {
-        throw new PilotError("not_ready", "no address yet", "wait");
+        throw new PilotError("not_trusted", "no address yet", "wait");
       },
     });
     const error = await withServer(backend, (socket) => failure(socket));
-    expect([error.code, error.message, error.hint]).toEqual(["not_ready", "no address yet", "wait"]);
+    expect([error.code, error.message, error.hint]).toEqual(["not_trusted", "no address yet", "wait"]);
   });
 
   it("says not_running without a socket, behind a file, and at the socket of nobody", async () => {

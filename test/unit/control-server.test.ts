@@ -5,8 +5,9 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import type { ErrorCode } from "../../src/base/error-code.ts";
 import { PilotError } from "../../src/base/pilot-error.ts";
-import { type ControlBackend, ERROR_CODES } from "../../src/control/api.ts";
+import { type ControlBackend, ERROR_CLASSES } from "../../src/control/api.ts";
 import { type Caller, currentCaller } from "../../src/control/caller.ts";
 import { prepareCall } from "../../src/control/requests.ts";
 import { type ControlServer, type ControlServerOptions, startControlServer } from "../../src/control/server.ts";
@@ -220,7 +221,7 @@ describe("a request", () => {
     await start();
     const answer = await post(url, body);
     expect(errorOf(answer).code).toBe(code);
-    expect(answer.status).toBe(ERROR_CODES[code]!.status);
+    expect(answer.status).toBe(ERROR_CLASSES[code as ErrorCode]!.status);
     expect(answer.body.schema).toBe("pilot-tun/1");
   });
 

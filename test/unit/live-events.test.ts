@@ -1,6 +1,7 @@
 /** What happens, for whoever looks on: nothing twice, nothing lost unseen, and nobody waits longer than he must. */
 import { AsyncResource } from "node:async_hooks";
 import { describe, expect, it, vi } from "vitest";
+import type { Problem } from "../../src/base/error-code.ts";
 import { run } from "../../src/cli/program.ts";
 import { onBehalfOf } from "../../src/control/caller.ts";
 import type { EventsReply } from "../../src/control/events-api.ts";
@@ -61,7 +62,7 @@ describe("live events", () => {
 
   it("tell of problems that appear and go, while somebody waits", async () => {
     const live = new LiveEvents(undefined);
-    let problems = [{ code: "registry_down", message: "no answer", hint: "wait" }];
+    let problems: Problem[] = [{ code: "registry_down", message: "no answer", hint: "wait" }];
     live.problems = () => problems;
     const first = await live.next({}, soon());
     expect(first.events).toMatchObject([{ event: "problem", facts: { state: "appeared", code: "registry_down" } }]);
