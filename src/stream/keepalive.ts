@@ -19,6 +19,10 @@ export class Keepalive {
     this.#sentAt = now;
   }
 
+  get heardAt(): Instant {
+    return this.#heardAt;
+  }
+
   handleHeard(now: Instant): void {
     this.#heardAt = now;
   }

@@ -114,6 +114,10 @@ export class OpenLink {
     return this.#sender.next;
   }
 
+  get heardAt(): Instant {
+    return this.#keepalive.heardAt;
+  }
+
   /** Takes over as much as there is room for. */
   write(bytes: Uint8Array): number {
     if (this.#ownEnd !== "none") return 0;
@@ -157,6 +161,11 @@ export class OpenLink {
 
   acknowledgeSoon(now: Instant): void {
     this.#receiver.acknowledger.dueSoon(now);
+  }
+
+  /** Sends a byte that the far side has already: every version acknowledges it. */
+  provoke(): void {
+    this.#outbox.push(this.#ackPacket(sequenceAdd(this.#sender.next, -1), ONE_BYTE));
   }
 
   acknowledgeAtOnce(now: Instant): void {
@@ -290,7 +299,7 @@ export class OpenLink {
     const action = this.#keepalive.handleTimeout(now);
     if (action === "dead") return { kind: "failed", failure: "timed-out" };
     if (action === "announce") this.#receiver.acknowledger.dueAtOnce(now);
-    if (action === "provoke") this.#outbox.push(this.#ackPacket(sequenceAdd(this.#sender.next, -1), ONE_BYTE));
+    if (action === "provoke") this.provoke();
     return undefined;
   }
 

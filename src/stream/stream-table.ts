@@ -9,7 +9,7 @@ import { readU32 } from "../base/bytes.ts";
 import { after, type Deadline, earlier, type Instant } from "../base/instant.ts";
 import { TokenBucket } from "../base/token-bucket.ts";
 import type { NodeId, PilotAddress } from "../wire/ids.ts";
-import { FIRST_EPHEMERAL_PORT, LAST_EPHEMERAL_PORT } from "../wire/virtual-packet.ts";
+import { FIRST_EPHEMERAL_PORT, FLAG, LAST_EPHEMERAL_PORT } from "../wire/virtual-packet.ts";
 import { DeadlineHeap } from "./deadline-heap.ts";
 import { Fifo } from "./fifo.ts";
 import { FlightShare } from "./flight-share.ts";
@@ -140,7 +140,10 @@ export class StreamTable {
       if (verdict !== "superseded") return undefined;
       this.#forget(stream);
     }
-    return isOpeningSyn(packet) ? this.#handleSyn(remote, packet, now) : "unknown-stream";
+    if (isOpeningSyn(packet)) return this.#handleSyn(remote, packet, now);
+    // RFC 9293 §3.10.7.1: a far side that goes on with a stream from before our start need not wait for silence to tell it.
+    if (packet.flags === FLAG.ACK && packet.payload.length > 0) this.#refuse(remote, packet, packet.acknowledgement);
+    return "unknown-stream";
   }
 
   handleTimeout(now: Instant): void {
@@ -220,8 +223,8 @@ export class StreamTable {
     return undefined;
   }
 
-  #refuse(remote: PilotAddress, { destinationPort, sourcePort }: StreamPacket): void {
-    this.#outbox.push({ remote, packet: new PacketForm(destinationPort, sourcePort).reset(0) });
+  #refuse(remote: PilotAddress, { destinationPort, sourcePort }: StreamPacket, sequence = 0): void {
+    this.#outbox.push({ remote, packet: new PacketForm(destinationPort, sourcePort).reset(sequence) });
   }
 
   #modeOf(port: number): ListenMode | undefined {

@@ -90,6 +90,11 @@ export class Stream {
     return this.#link?.traits;
   }
 
+  /** When the far side last said something on the open stream. */
+  get heardAt(): Instant | undefined {
+    return this.#state.kind === "open" ? this.#state.link.heardAt : undefined;
+  }
+
   /** Undefined before the handshake is over. */
   get statistics(): LinkStatistics | undefined {
     return this.#link?.statistics;
@@ -170,6 +175,14 @@ export class Stream {
   reset(now: Instant): void {
     this.#now = now;
     this.#breakOff();
+    this.#onChange();
+  }
+
+  /** Asks an open stream's far side for a sign of life. */
+  provoke(now: Instant): void {
+    if (this.#state.kind !== "open") return;
+    this.#now = now;
+    this.#state.link.provoke();
     this.#onChange();
   }
 

@@ -6,6 +6,7 @@ import { parseUdpPacket } from "../../src/wire/udp.ts";
 import { MAX_VIRTUAL_PAYLOAD_BYTES } from "../../src/wire/virtual-packet.ts";
 import { bytesOf, cutPacket, TCP, tcpPacket, udpPacket } from "../helpers/inner-packets.ts";
 import {
+  accept,
   bound,
   commands,
   connect,
@@ -115,8 +116,12 @@ describe("datagrams and pings", () => {
     expect(send(a, b, 7_000, 49_162)).toEqual([7_000, 49_162]);
     expect(send(b, a, 49_163, 7_000)).toEqual([49_163, 7_000]);
 
+    expect(send(b, a, 40_000, 8_000)).toEqual([40_000, 8_000]); // it began from a port of its program's
+    expect(send(a, b, 8_000, 40_000)).toEqual([8_000, 40_000]);
+    expect(send(b, a, 49_164, 8_000)).toEqual([49_164, 8_000]); // and has asked again from another
+
     network.run(121_000);
-    expect(send(b, a, 49_164, 5_300)).toEqual([49_164, 5_300]); // nobody waits for an answer any more
+    expect(send(b, a, 49_165, 5_300)).toEqual([49_165, 5_300]); // nobody waits for an answer any more
   });
 
   it("answer an echo request with its own identifier, number and bytes, after one round trip", () => {
@@ -355,11 +360,20 @@ describe("connections", () => {
     b.kill();
     a.sendPacket(syn(a, b));
     const packets: Uint8Array[] = [];
-    network.runUntil(() => packets.push(...a.takeTunPackets()) > 0, 20_000);
+    expect(network.runUntil(() => packets.push(...a.takeTunPackets()) > 0, 20_000)).toBeLessThanOrEqual(4_000);
     expect(icmp(packets[0])).toEqual([1, 3]);
     expect(a.engine.plain.connections.size).toBe(0);
     a.sendPacket(syn(a, b, 40_001)); // by now it is known that nobody is there, or nearly so
     expect(network.runUntil(() => icmp(a.takeTunPackets()[0])?.[1] === 3, 20_000)).toBeLessThanOrEqual(4_000);
+  });
+
+  it("are waited for longer when the agent lives, and only leaves the SYN unanswered", () => {
+    const all = pair();
+    learned(all);
+    const { network, a, b } = all;
+    Object.defineProperty(b.engine.plain.connections, "handleRequested", { value: () => undefined });
+    a.sendPacket(syn(a, b));
+    expect(network.runUntil(() => a.takeTunPackets().length > 0, 20_000)).toBeGreaterThan(14_000);
   });
 
   it("to an agent that was started anew are reset as soon as its new keys show that, and newer ones go on", () => {
@@ -384,20 +398,28 @@ describe("connections", () => {
     expect(a.engine.plain.connections.size).toBe(1);
   });
 
-  it("go on after an outage that cost this side its keys, but not the agent", () => {
+  it("go on after an outage in which both sides gave up their keys", () => {
     const all = pair();
     learned(all);
     const { network, a, b } = all;
-    const { atA, atB } = connect(network, a, b);
-    Object.defineProperty(b.engine.plain, "rekeyed", { value: () => undefined }); // no agent minds our new keys
+    const idle = connect(network, a, b);
+    a.sendPacket(syn(a, b, 40_001));
+    network.run(50);
+    const [asked] = commands(b);
+    tell(b, { kind: "connected", id: asked!.id });
+    network.run(50);
+    const busy = { atA: accept(a, b), atB: asked!.id };
     network.tap = () => undefined;
-    tell(a, { kind: "data", id: atA, bytes: new Uint8Array(1_000) });
-    network.runUntil(() => a.engine.linkFacts(b.node)?.isUp === false, 20_000);
+    tell(a, { kind: "data", id: busy.atA, bytes: new Uint8Array(1_000) });
+    tell(b, { kind: "data", id: busy.atB, bytes: new Uint8Array(2_000) });
+    const isDown = (node: SimNode, peer: SimNode) => node.engine.linkFacts(peer.node)?.isUp === false;
+    network.runUntil(() => isDown(a, b) && isDown(b, a), 20_000);
     network.tap = (flight) => flight;
-    network.run(30_000);
-    const toServer = commands(b);
-    expect(written(toServer)).toBe(1_000);
-    expect(toServer).not.toContainEqual({ kind: "reset", id: atB });
+    network.run(60_000);
+    expect([written(commands(b)), written(commands(a))]).toEqual([1_000, 2_000]);
+    tell(a, { kind: "data", id: idle.atA, bytes: new Uint8Array(300) });
+    network.run(100);
+    expect(written(commands(b))).toBe(300);
     expect(commands(a)).toEqual([]);
   });
 

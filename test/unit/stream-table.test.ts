@@ -80,10 +80,18 @@ describe("packets for no stream", () => {
     expect(packetsOf(table).map(({ flags }) => flags)).toEqual([FLAG.RST]);
   });
 
+  it("are reset when they are data of a stream that is not known", () => {
+    const table = tableWith();
+    const data = packet({ flags: FLAG.ACK, sequence: 5, acknowledgement: 77, payload: utf8("x") });
+    expect(table.handlePacket(node(2), data, START)).toBe("unknown-stream");
+    expect(packetsOf(table).map(({ flags, packet: { sequence } }) => [flags, sequence])).toEqual([[FLAG.RST, 77]]);
+  });
+
   it("are dropped without a word when they are anything else", () => {
     const table = tableWith();
     table.listen(80, "accept");
-    for (const flags of [FLAG.ACK, FLAG.FIN, FLAG.RST, FLAG.FIN | FLAG.ACK, FLAG.SYN | FLAG.ACK, 0]) {
+    expect(table.handlePacket(node(2), packet({ flags: FLAG.ACK }), START)).toBe("unknown-stream");
+    for (const flags of [FLAG.FIN, FLAG.RST, FLAG.FIN | FLAG.ACK, FLAG.SYN | FLAG.ACK, 0]) {
       expect(table.handlePacket(node(2), packet({ flags, payload: utf8("x") }), START)).toBe("unknown-stream");
     }
     expect(packetsOf(table)).toEqual([]);

@@ -29,11 +29,10 @@ export class AnswerPorts {
 
   /** The port to show for a datagram that came from `remotePort`. */
   shown(network: NetworkId, node: NodeId, localPort: number, remotePort: number, now: Instant): number {
-    if (remotePort < FIRST_EPHEMERAL_PORT) return remotePort;
     const key = keyOf(network, node, localPort);
     const asked = this.#alive(key, now)?.asked;
     this.#conversations.set(key, { asked, until: after(now, LIFETIME_MS) });
-    return asked ?? remotePort;
+    return remotePort < FIRST_EPHEMERAL_PORT ? remotePort : (asked ?? remotePort);
   }
 
   #alive(key: string, now: Instant): Conversation | undefined {

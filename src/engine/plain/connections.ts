@@ -40,6 +40,8 @@ export interface ConnectionsParts {
   deliver(packet: Uint8Array): void;
   /** Tells a program that nobody answers. */
   unreachable(packet: Uint8Array, now: Instant): void;
+  /** When anything at all last came from the node. */
+  heardAt(node: NodeId): Instant | undefined;
   /** Whether the agent, at this address of its own, may reach this port of ours. */
   mayReach(agent: PilotAddress, port: number): boolean;
   /** The number of a node's connections became zero, or one. */
@@ -129,8 +131,13 @@ export class Connections implements StreamOwner {
 
   /** The same for those whose far side had answered before that instant. */
   cutOlder(node: NodeId, than: Instant, now: Instant): void {
-    const isOlder = ({ answeredAt }: Connection) => answeredAt !== undefined && answeredAt < than;
-    this.#cutThose((connection) => connection.node === node && isOlder(connection), now);
+    this.#cutThose((connection) => isOlder(connection, node, than), now);
+  }
+
+  /** Of those that `cutOlder` would cut. */
+  olderStreams(node: NodeId, than: Instant): Stream[] {
+    const older = [...this.#byStream.values()].filter((connection) => isOlder(connection, node, than));
+    return older.map(({ stream }) => stream).filter((stream) => stream.stateKind === "open");
   }
 
   /** The same for connections in networks of which `isShared` says that one of both is not in them any more. */
@@ -298,11 +305,24 @@ export class Connections implements StreamOwner {
       if (first.deadline.at > now) return;
       this.#deadlines.set(first.owner, undefined);
       const { owner } = first;
-      const at = answerDueAt(owner, now);
+      const at = this.#patienceEndsAt(owner, now);
       if (owner.phase === "dialing" && owner.stream.stateKind === "connecting") this.#unanswered.add(owner.node);
       if (at !== undefined && at > now) this.#deadlines.set(owner, { at, reason: "plain-dial" });
       else this.#handleOverdue(owner, now);
     }
+  }
+
+  /**
+   * An agent may take its time, but one from which nothing came since the SYN, though the link has asked for life meanwhile,
+   * is not there.
+   */
+  #patienceEndsAt(connection: Connection, now: Instant): Instant | undefined {
+    const dueAt = answerDueAt(connection, now);
+    const { dialledAt } = connection.stream;
+    if (dueAt === undefined || dialledAt === undefined) return dueAt;
+    const heardAt = this.#parts.heardAt(connection.node);
+    const isSilent = heardAt === undefined || heardAt < dialledAt;
+    return isSilent ? (Math.min(dueAt, after(dialledAt, DIAL_DOUBT_MS)) as Instant) : dueAt;
   }
 
   #handleOverdue(connection: Connection, now: Instant): void {
@@ -473,6 +493,11 @@ export class Connections implements StreamOwner {
     this.nat.remove(connection.node, connection.sides);
     this.#parts.changed(connection.node);
   }
+}
+
+/** Its far side had answered before that instant. */
+function isOlder({ node, answeredAt }: Connection, ofNode: NodeId, than: Instant): boolean {
+  return node === ofNode && answeredAt !== undefined && answeredAt < than;
 }
 
 /**

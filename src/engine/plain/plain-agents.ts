@@ -36,6 +36,7 @@ import type { Refusals } from "../refusals.ts";
 import { Connections, isTcpPacket, type TcpVerdict } from "./connections.ts";
 import { Orphans } from "./orphans.ts";
 import { OwnServices } from "./own-services.ts";
+import { RestartQuestions } from "./restart-questions.ts";
 import { type NatBinding, turnAround } from "./tcp-nat.ts";
 import { TranslatedTraffic } from "./translated-traffic.ts";
 import { Translation } from "./translation.ts";
@@ -69,6 +70,7 @@ export class PlainAgents {
   readonly modes = new Uint8Array(MAX_LINKS);
   readonly connections: Connections;
   readonly #parts: PlainAgentsParts;
+  readonly #restarts = new RestartQuestions(({ node, than }) => this.connections.olderStreams(node, than));
   readonly #services: OwnServices;
   readonly #translation: Translation;
   readonly #waiting = new WaitingPackets();
@@ -92,6 +94,7 @@ export class PlainAgents {
       addressOf: (node) => parts.addressOf({ network: BACKBONE, node }),
       deliver: (packet) => this.#deliver(packet),
       unreachable: (packet, now) => parts.refusals.unreachable(packet, now),
+      heardAt: (node) => parts.links.get(node)?.lastReceivedAt,
       mayReach: (agent, port) => this.#mayCome(agent) && parts.admission.mayLetIn(agent, port),
       changed: (node) => this.#refreshMode(node),
     });
@@ -144,12 +147,12 @@ export class PlainAgents {
   }
 
   /**
-   * A plain daemon has one key for its life: with another one it was started anew, and knows nothing of what was open. It
-   * would stay silent about that; its host, had it none but a kernel, would answer with resets.
+   * With new keys an agent may have been started anew, and know nothing of what was open. It would stay silent about that;
+   * its host, had it none but a kernel, would answer with resets.
    */
-  rekeyed(link: Link, now: Instant): void {
-    if (this.#parts.kindOf(link.node) === "plain" && link.establishedAt !== undefined) {
-      this.connections.cutOlder(link.node, link.establishedAt, now);
+  rekeyed({ node, establishedAt }: Link, now: Instant): void {
+    if (this.#parts.kindOf(node) === "plain" && establishedAt !== undefined) {
+      this.#restarts.ask({ node, than: establishedAt }, now);
     }
   }
 
@@ -280,11 +283,13 @@ export class PlainAgents {
   // ---- time
 
   pollTimeout(): Deadline | undefined {
-    return earlier(this.#waiting.pollTimeout(), this.connections.pollTimeout());
+    const connections = earlier(this.connections.pollTimeout(), this.#restarts.pollTimeout());
+    return earlier(this.#waiting.pollTimeout(), connections);
   }
 
   handleTimeout(now: Instant): void {
     this.connections.handleTimeout(now);
+    for (const { node, than } of this.#restarts.handleTimeout(now)) this.connections.cutOlder(node, than, now);
     for (const node of this.#waiting.overdue(now)) {
       const packets = this.#waiting.release(node);
       if (this.#parts.kindOf(node) !== "plain") continue; // they have gone out whole: the link tells of them
