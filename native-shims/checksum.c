@@ -11,20 +11,21 @@
 #define WIDE
 #endif
 
-/* Two sums of 32-bit words for each of four 64-bit lanes: the shape that vectorises without shuffles. */
-#define ADD_BLOCKS(bytes, blocks)                                      \
-  do {                                                                 \
-    uint64_t low[4] = {0}, high[4] = {0};                              \
-    for (size_t block = 0; block < (blocks); block++)                  \
-      for (int lane = 0; lane < 4; lane++) {                           \
-        uint64_t words;                                                \
-        memcpy(&words, (bytes) + block * 32 + (size_t)lane * 8, 8);    \
-        low[lane] += words & 0xffffffff;                               \
-        high[lane] += words >> 32;                                     \
-      }                                                                \
-    uint64_t sum = 0;                                                  \
-    for (int lane = 0; lane < 4; lane++) sum += low[lane] + high[lane]; \
-    return sum;                                                        \
+typedef uint64_t lanes __attribute__((vector_size(32)));
+enum { BLOCK = 64 };
+
+/* Each lane adds the low and the high 32 bits of its words by themselves. */
+#define ADD_BLOCKS(bytes, blocks)                                     \
+  do {                                                                \
+    lanes low = {0}, high = {0}, first, second;                       \
+    for (size_t block = 0; block < (blocks); block++) {               \
+      memcpy(&first, (bytes) + block * BLOCK, sizeof first);          \
+      memcpy(&second, (bytes) + block * BLOCK + sizeof first, sizeof second); \
+      low += (first & 0xffffffff) + (second & 0xffffffff);            \
+      high += (first >> 32) + (second >> 32);                         \
+    }                                                                 \
+    low += high;                                                      \
+    return low[0] + low[1] + low[2] + low[3];                         \
   } while (0)
 
 WIDE static uint64_t add_wide(const uint8_t *bytes, size_t blocks) { ADD_BLOCKS(bytes, blocks); }
@@ -40,11 +41,11 @@ static uint64_t add_blocks(const uint8_t *bytes, size_t blocks) { return add_wid
 #endif
 
 uint64_t checksum_add(uint64_t sum, const uint8_t *bytes, size_t length) {
-  if (length >= 32) {
-    size_t blocks = length / 32;
+  if (length >= BLOCK) {
+    size_t blocks = length / BLOCK;
     sum += add_blocks(bytes, blocks);
-    bytes += blocks * 32;
-    length -= blocks * 32;
+    bytes += blocks * BLOCK;
+    length -= blocks * BLOCK;
   }
   for (; length >= 4; bytes += 4, length -= 4) {
     uint32_t word;

@@ -112,7 +112,10 @@ WIDE_TARGET static uint32_t by_wide_folding(uint32_t state, const uint8_t *bytes
   __m128i rest = fold(_mm512_extracti32x4_epi32(a, 0), over16, _mm512_extracti32x4_epi32(a, 1));
   rest = fold(fold(rest, over16, _mm512_extracti32x4_epi32(a, 2)), over16, _mm512_extracti32x4_epi32(a, 3));
   for (; end - at >= 16; at += 16) rest = fold(rest, over16, _mm_loadu_si128((const __m128i *)at));
-  return by_table(reduce(rest), at, (size_t)(end - at));
+  state = reduce(rest);
+  /* Compilers forget it before a jump to another function, and the next SSE instruction would wait for the wide registers. */
+  _mm256_zeroupper();
+  return by_table(state, at, (size_t)(end - at));
 }
 
 static bool can_fold(void) { return __builtin_cpu_supports("pclmul") && __builtin_cpu_supports("sse4.1"); }
