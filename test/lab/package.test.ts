@@ -1,11 +1,12 @@
 /** The Debian package: the same bytes each time, and in a bare Debian what an operator does with it. */
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Lab } from "../helpers/lab.ts";
+import { Lab, waitUntil } from "../helpers/lab.ts";
+import { commandsOf, type DocumentedCommand } from "../helpers/quick-start.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 
@@ -16,11 +17,15 @@ let lab: Lab;
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), "package-"));
   debian = join(folder, "debian");
-  lab = await Lab.create("package", { hosts: ["a"] });
+  lab = await Lab.create("package", { hosts: ["a", ...SERVERS] });
   build("one");
   // From where apt of this machine takes the release that this machine runs.
   const [mirror, release] = execute("apt-get", ["indextargets", "--format", "$(SITE) $(RELEASE)"]).split(/\s/);
-  execute("debootstrap", ["--variant=minbase", "--include=iproute2,procps", release!, debian, mirror!], 300_000);
+  execute(
+    "debootstrap",
+    ["--variant=minbase", "--include=iproute2,procps,iputils-ping", release!, debian, mirror!],
+    300_000,
+  );
   for (const path of ["proc", "dev/net"]) mkdirSync(join(debian, path), { recursive: true });
   execute("mount", ["-t", "proc", "proc", join(debian, "proc")]);
   if (!existsSync(join(debian, "dev/net/tun")))
@@ -71,6 +76,41 @@ async function runInstalled(): Promise<{ address: string }> {
   return ready;
 }
 
+/** The two of docs/quick-start.md; each is a Debian of its own, nothing installed in it. */
+const SERVERS = ["one", "two"];
+
+function serverRoot(server: string): string {
+  return join(folder, server === "one" ? "server-one" : "server-two");
+}
+
+/** A command as root of that server would type it, with this lab's addresses and this machine's architecture. */
+function typed(server: string, { text, goesOn }: DocumentedCommand): [string, string[]] {
+  const arch = execute("dpkg", ["--print-architecture"]).trim();
+  const words = text.replaceAll("192.0.2.1", lab.network.addressOf("one")).replace("_amd64.deb", `_${arch}.deb`);
+  const enter = 'mount -t proc proc "$1/proc" && hostname "$2" && exec chroot "$1" sh -c "cd /root && $3"';
+  const root = serverRoot(server);
+  return ["unshare", ["--uts", "--mount", "sh", "-c", enter, "sh", root, server, `${goesOn ? "exec " : ""}${words}`]];
+}
+
+async function followQuickStart(commands: readonly DocumentedCommand[]): Promise<string> {
+  let output = "";
+  for (const command of commands) {
+    for (const server of command.prompt === "both" ? SERVERS : [command.prompt]) {
+      const [program, words] = typed(server, command);
+      if (command.goesOn) await lab.spawn(server, program, words).waitForLine(/ready/, 20_000);
+      else
+        await waitUntil(`${server}# ${command.text}`, async () => {
+          const { code, stdout, stderr } = await lab.exec(server, program, words, { timeoutMs: 60_000 });
+          output = stdout + stderr;
+          return code === 0;
+        }).catch((error: Error) => {
+          throw new Error(`${error.message}\n${output}`);
+        });
+    }
+  }
+  return output;
+}
+
 const RENDEZVOUS = () => ["--registry", lab.registry, "--beacon", lab.beacon];
 
 describe("the package", () => {
@@ -80,6 +120,24 @@ describe("the package", () => {
     );
     expect(sums[0]).toBe(sums[1]);
   });
+
+  it("takes a newcomer from nothing to a ping between two servers, and back, by the quick start's own commands", async () => {
+    const [name] = readdirSync(join(folder, "one"));
+    for (const server of SERVERS) {
+      execute("cp", ["-a", "--one-file-system", debian, serverRoot(server)]);
+      mkdirSync(join(serverRoot(server), "proc"), { recursive: true });
+      execute("cp", [join(folder, "one", name!), join(serverRoot(server), "root", name!)]);
+      // What the package recommends, systemd, every server has already.
+      writeFileSync(join(serverRoot(server), "etc/apt/apt.conf.d/bare"), 'APT::Install-Recommends "false";\n');
+    }
+    const commands = commandsOf("docs/quick-start.md");
+    const ping = commands.findIndex(({ text }) => text.startsWith("ping6"));
+    expect(ping).toBe(5);
+    const shown = await followQuickStart(commands.slice(0, ping + 2));
+    expect(shown).toMatch(/^one.* direct /m);
+    await followQuickStart(commands.slice(ping + 2));
+    for (const server of SERVERS) expect(existsSync(join(serverRoot(server), "var/lib/pilot-tun"))).toBe(false);
+  }, 180_000);
 
   it("installs in a bare Debian without compiler, npm and node, and runs there", async () => {
     for (const absent of ["cc", "npm", "node"]) expect(() => inside("which", absent)).toThrow();
