@@ -147,13 +147,25 @@ export function parseMetrics(option: string, text: unknown): Parsed<MetricsAddre
   const path = /^unix:(\/[^\0]+)$/.exec(String(text))?.[1];
   if (path !== undefined) return { value: { kind: "unix", path } };
   const parts = splitPort(text);
-  if (parts !== undefined && /^(?:127\.\d+\.\d+\.\d+|::1)$/.test(parts.host) && isIP(parts.host) !== 0) {
-    return { value: { kind: "tcp", ...parts } };
-  }
+  if (parts !== undefined && isLoopback(parts.host)) return { value: { kind: "tcp", ...parts } };
   return bad(
     `${option} ${quoted(text)} is neither a loopback address with a port nor a unix socket`,
     `Write ${option} 127.0.0.1:9586, ${option} '[::1]:9586' or ${option} unix:/run/pilot-tun/metrics.sock.`,
   );
+}
+
+/** `127.0.0.1:9587`, `[::1]:9587`: what only this machine reaches. */
+export function parseLoopback(option: string, text: unknown): Parsed<HostPort> {
+  const parts = splitPort(text);
+  if (parts !== undefined && isLoopback(parts.host)) return { value: parts };
+  return bad(
+    `${option} ${quoted(text)} is not a loopback address with a port`,
+    `Write ${option} 127.0.0.1:9587 or ${option} '[::1]:9587'; other machines reach it with ssh -L.`,
+  );
+}
+
+function isLoopback(host: string): boolean {
+  return isIP(host) !== 0 && /^(?:127\.\d+\.\d+\.\d+|::1)$/.test(host);
 }
 
 /** `wss://rendezvous.example/v1/compat`; without a path, or without the scheme, the usual ones. */

@@ -33,6 +33,7 @@ import { declareTrust } from "./trust.ts";
 import { declareUp } from "./up.ts";
 import { declareVersion } from "./version.ts";
 import { declareWait } from "./wait.ts";
+import { declareWeb } from "./web.ts";
 import { declareWhois } from "./whois.ts";
 import { declareWhy } from "./why.ts";
 
@@ -59,6 +60,7 @@ const COMMANDS: readonly Declare[] = [
   declareDeregister,
   declareRendezvous,
   declareShow,
+  declareWeb,
   declareWait,
   declareDoctor,
   declareBugreport,

@@ -386,6 +386,7 @@ export const ERROR_CLASSES: Readonly<Partial<Record<ErrorCode, ErrorClass>>> = {
   bad_interface_name: { exit: EXIT.usage, status: 400 },
   bad_request: { exit: EXIT.usage, status: 400 },
   not_overlay_address: { exit: EXIT.usage, status: 400 },
+  unknown_page: { exit: EXIT.failed, status: 404 },
   unknown_method: { exit: EXIT.failed, status: 404 },
   wrong_http_method: { exit: EXIT.failed, status: 405 },
   request_too_large: { exit: EXIT.failed, status: 413 },
@@ -406,6 +407,15 @@ export const ERROR_CLASSES: Readonly<Partial<Record<ErrorCode, ErrorClass>>> = {
   /** The answer must come from the registry, and it cannot be reached. */
   registry_down: { exit: EXIT.unreachable, status: 503 },
   timeout: { exit: EXIT.timeout, status: 504 },
+  // The status page.
+  web_unavailable: { exit: EXIT.failed, status: 503 },
+  wrong_host: { exit: EXIT.failed, status: 403 },
+  wrong_origin: { exit: EXIT.failed, status: 403 },
+  token_missing: { exit: EXIT.failed, status: 401 },
+  token_wrong: { exit: EXIT.failed, status: 401 },
+  read_only: { exit: EXIT.failed, status: 403 },
+  /** Answered as it was shown, and something else waits now. */
+  request_changed: { exit: EXIT.failed, status: 409 },
   // The configuration.
   config_invalid: { exit: EXIT.usage, status: 422 },
   config_missing: { exit: EXIT.usage, status: 404 },

@@ -53,6 +53,10 @@ const EDGE: Readonly<Record<string, Layer>> = {
   },
   host: { mayImport: ["wire", "base"], reason: "settings of this machine are applied, not decided" },
   control: { mayImport: ["wire", "base"], reason: "programs speak to any daemon of this schema" },
+  web: {
+    mayImport: ["control", "wire", "base"],
+    reason: "another client of the control socket: what answers browsers is not the daemon",
+  },
   daemon: {
     mayImport: ["control", "host", "io", "engine", ...Object.keys(PURE).filter((folder) => folder !== "engine")],
     reason: "puts everything together; nothing but the command line may know it",
@@ -67,6 +71,7 @@ const EDGE: Readonly<Record<string, Layer>> = {
       "id.ts": ["daemon"],
       "rendezvous-ops.ts": ["daemon"],
       "doctor.ts": ["host"],
+      "web.ts": ["web"],
     },
     typesOnly: ["daemon"],
     packages: ["commander", "ip-address", "smol-toml"],
