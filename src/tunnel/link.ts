@@ -148,10 +148,11 @@ export class Link {
     for (const endpoint of this.path.targets()) this.#probeDirect(endpoint, now);
   }
 
-  /** The beacon is somewhere else, or is reached in another way. */
+  /** The beacon is somewhere else, or is reached in another way: who looks for the peer looks there at once. */
   handleRelayChange(): void {
     this.path.relayKind = this.#context.relayKind();
     if (this.path.isRelayed) this.#applyPath();
+    if (this.#probes > 0) this.#askThroughRelay();
   }
 
   /** The endpoint slot for packets that must go this way; undefined while the link has no such way. */
@@ -372,6 +373,13 @@ export class Link {
     this.#askThroughRelay();
     for (const endpoint of this.path.targets()) this.#probeDirect(endpoint, now);
     this.#timers.set("reply-due", after(now, timing.PROBE_MS));
+    if (this.#probes >= timing.PARK_PROBES) this.#park();
+  }
+
+  /** No way answers: a packet that is sent now is lost, one that waits goes out with the first sign of life. */
+  #park(): void {
+    this.#dozes = true;
+    this.#publish();
   }
 
   /** While frames go through the relay: look for a direct way, often at first, as long as somebody uses the link. */

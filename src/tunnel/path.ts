@@ -156,7 +156,7 @@ export class Path {
   }
 
   #moveTo(source: Endpoint, now: Instant): PathEffect {
-    if (!this.#relayed && this.#heardAt !== undefined && this.#direct !== undefined) this.#movedAt = now;
+    if (!this.#relayed && this.#heardAt !== undefined) this.#movedAt = now;
     this.#direct = source;
     this.#relayed = false;
     this.#heardAt = now;

@@ -75,7 +75,7 @@ const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout
 const receivedFrom = async (host: string, peer: string): Promise<number> => (await peerOf(host, peer)).rxBytes;
 
 describe("a host whose UDP is blocked", () => {
-  it("keeps a download going over TLS within ten seconds, and returns to the direct way after the block", async () => {
+  it("keeps a download going over TLS as soon as the way is there, and returns to the direct way after the block", async () => {
     await waitUntil("a direct path", async () => (await peerOf("a", "b")).path === "direct");
     const curl = download("a", 1_200_000);
     await pause(1500);
@@ -87,10 +87,11 @@ describe("a host whose UDP is blocked", () => {
     expect(foundMs).toBeLessThan(5_000);
     await waitUntil("bytes again", async () => (await receivedFrom("a", "b")) > before + 500_000, 10_000);
     const movedMs = performance.now() - blockedAt;
+    // Packets waited for the way: the kernel's next repetition comes only 6 s after the block.
+    expect(movedMs - foundMs).toBeLessThan(2_000);
     expect(await peerOf("a", "b")).toMatchObject({ path: "tcp" });
     const [problem] = (await problemsOf("a")).filter(({ code }) => code === "udp_blocked");
     expect(problem?.message).toContain("wss://");
-    expect(movedMs).toBeLessThan(10_000);
     await unblock(lab, "a");
     const liftedAt = performance.now();
     await waitUntil("UDP to the beacon", async () => (await transportOf("a")) === "udp", 10_000);

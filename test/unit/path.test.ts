@@ -54,6 +54,26 @@ describe("a path", () => {
     }
   });
 
+  it("follows a peer at once when what it leaves was the relay, or an endpoint that never proved itself", () => {
+    const fromRelay = directPath();
+    fromRelay.heardRelay(at(5_000));
+    fromRelay.answeredDirect(OTHER, at(5_050), at(5_100));
+    expect(fromRelay.heardDirect(PUBLIC, true, at(5_200))).toBe("moved");
+    const fromHearsay = new Path(true);
+    fromHearsay.suggest(PUBLIC, "registry", at(0));
+    fromHearsay.heardDirect(OTHER, true, at(100));
+    expect(fromHearsay.heardDirect(PUBLIC, true, at(200))).toBe("moved");
+  });
+
+  it("takes the endpoint it moved to for alive from that moment on", () => {
+    const path = directPath();
+    path.heardRelay(at(5_000));
+    path.answeredDirect(OTHER, at(5_050), at(5_100));
+    expect(path.heardRelay(at(5_900))).toBe("none");
+    expect(path.isRelayed).toBe(false);
+    expect(path.heardRelay(at(6_100))).toBe("moved");
+  });
+
   it("follows a peer that moved at once", () => {
     const path = directPath();
     expect(path.heardDirect(OTHER, true, at(100))).toBe("moved");

@@ -46,7 +46,7 @@ class World {
 }
 
 describe("the way to the beacon", () => {
-  it("stays UDP while UDP answers, and is probed only for a minute after each use", () => {
+  it("stays UDP while UDP answers, probed every two seconds for a minute after each use and every eight later", () => {
     const world = new World();
     const idle = (rounds: number): number => {
       const before = world.probes;
@@ -57,12 +57,12 @@ describe("the way to the beacon", () => {
       return world.probes - before;
     };
     expect(idle(3)).toBeLessThanOrEqual(31);
-    expect(idle(30)).toBe(0);
+    expect(idle(30)).toBe(60);
     world.choice.noteUse(world.now);
     const probes = idle(3);
     expect(probes).toBeGreaterThanOrEqual(26);
     expect(probes).toBeLessThanOrEqual(30);
-    expect(idle(30)).toBe(0);
+    expect(idle(30)).toBe(60);
     expect(world.log).toEqual([]);
     expect(world.choice.isBlocked(world.now)).toBe(false);
   });
@@ -108,21 +108,21 @@ describe("the way to the beacon", () => {
       world.choice.handleUdpAnswer(world.now);
     }
     world.udpWorks = false;
-    world.run(10_000);
+    world.run(7_000);
     expect(world.choice.transport).toBe("udp");
     world.choice.noteUse(world.now);
     world.run(2_500);
     expect(world.choice.transport).toBe("tcp");
   });
 
-  it("finds a block by itself within half a minute when the node is idle", () => {
+  it("finds a block by itself within eleven seconds when the node is idle", () => {
     const world = new World();
     for (let i = 0; i < 10; i++) {
       world.run(20_000);
       world.choice.handleUdpAnswer(world.now);
     }
     world.udpWorks = false;
-    world.run(30_000);
+    world.run(11_000);
     expect(world.choice.transport).toBe("tcp");
   });
 
