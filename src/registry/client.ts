@@ -151,7 +151,7 @@ export class RegistryClient {
 
   handleConnecting(now: Instant): void {
     this.#now = now;
-    this.#enter("connecting");
+    this.#enter("connecting", this.#stateError); // until it is mended, the reason stands
   }
 
   handleConnected(now: Instant): void {
@@ -162,7 +162,7 @@ export class RegistryClient {
     this.#registerAt = this.#deregistered ? undefined : now;
     this.#registerBackoffMs = FIRST_BACKOFF_MS;
     this.#queueResumesAt = now;
-    this.#enter("registering", this.#deregistered ? DEREGISTERED : undefined);
+    this.#enter("registering", this.#deregistered ? DEREGISTERED : this.#stateError);
   }
 
   /** Also for an attempt that did not connect. */
