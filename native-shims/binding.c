@@ -117,10 +117,9 @@ static napi_value open_udp(napi_env env, napi_callback_info info) {
   text_of(&call, 1, address, sizeof address);
   int port = int_of(&call, 2);
   if (call.bad) return bad_call(&call);
-  struct sockaddr_in6 wanted, bound;
+  struct sockaddr_in6 wanted;
   int error = udp_parse_address(address, port, &wanted);
-  if (error == 0) error = udp_open(plane, &wanted, &bound);
-  return integer(&call, error < 0 ? error : ntohs(bound.sin6_port));
+  return integer(&call, error < 0 ? error : udp_open(plane, &wanted));
 }
 
 /* attachTun(plane, fd, hasUso): any descriptor that keeps packet boundaries, for tests without privileges */
@@ -437,10 +436,7 @@ static napi_value packet_pair(napi_env env, napi_callback_info info) {
   return list;
 }
 
-static const struct {
-  const char *name;
-  napi_callback function;
-} FUNCTIONS[] = {
+static const struct function FUNCTIONS[] = {
   {"create", create},
   {"close", close_plane},
   {"openTun", open_tun},
@@ -474,12 +470,8 @@ static const struct {
 };
 
 NAPI_MODULE_INIT() {
-  for (size_t i = 0; i < sizeof FUNCTIONS / sizeof *FUNCTIONS; i++) {
-    napi_value function;
-    if (napi_create_function(env, NULL, 0, FUNCTIONS[i].function, NULL, &function) != napi_ok ||
-        napi_set_named_property(env, exports, FUNCTIONS[i].name, function) != napi_ok)
-      return NULL;
-  }
-  bool whole = relay_export(env, exports) && tcp_export(env, exports) && host_export(env, exports);
-  return whole && owners_export(env, exports) ? exports : NULL;
+  bool whole = export_functions(env, exports, FUNCTIONS, sizeof FUNCTIONS / sizeof *FUNCTIONS) &&
+               relay_export(env, exports) && tcp_export(env, exports) && host_export(env, exports) &&
+               owners_export(env, exports);
+  return whole ? exports : NULL;
 }

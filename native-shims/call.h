@@ -88,6 +88,22 @@ static inline const uint8_t *bytes_exactly(struct call *call, int i, size_t leng
   return bytes.at;
 }
 
+/* ---- what JavaScript sees ---- */
+
+struct function {
+  const char *name;
+  napi_callback call;
+};
+
+static inline bool export_functions(napi_env env, napi_value exports, const struct function *functions, size_t count) {
+  napi_value value;
+  for (size_t i = 0; i < count; i++)
+    if (napi_create_function(env, NULL, 0, functions[i].call, NULL, &value) != napi_ok ||
+        napi_set_named_property(env, exports, functions[i].name, value) != napi_ok)
+      return false;
+  return true;
+}
+
 /* ---- results ---- */
 
 static inline napi_value bad_call(struct call *call) {

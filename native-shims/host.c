@@ -42,15 +42,6 @@ static napi_value unix_peer_ids(napi_env env, napi_callback_info info) {
 }
 
 bool host_export(napi_env env, napi_value exports) {
-  static const struct {
-    const char *name;
-    napi_callback function;
-  } functions[] = {{"lockFile", lock_path}, {"unixSend", unix_send_text}, {"unixPeer", unix_peer_ids}};
-  for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
-    napi_value function;
-    if (napi_create_function(env, NULL, 0, functions[i].function, NULL, &function) != napi_ok ||
-        napi_set_named_property(env, exports, functions[i].name, function) != napi_ok)
-      return false;
-  }
-  return true;
+  static const struct function functions[] = {{"lockFile", lock_path}, {"unixSend", unix_send_text}, {"unixPeer", unix_peer_ids}};
+  return export_functions(env, exports, functions, sizeof functions / sizeof *functions);
 }

@@ -13,39 +13,21 @@
 #include <stdlib.h>
 #include <uv.h>
 
+#include "callback.h"
+
 enum handle_index { TUN_POLL, UDP_POLL, LEFT_IDLE, HANDLE_COUNT };
 enum callback_index { ON_TUN, ON_UDP, ON_WRITABLE, CALLBACK_COUNT };
 
 struct wakeups {
   napi_env env;
-  napi_async_context context;
-  napi_ref callbacks[CALLBACK_COUNT];
+  struct callback callbacks[CALLBACK_COUNT];
   struct plane *plane;
   union uv_any_handle handles[HANDLE_COUNT];
   int open_handles;
   bool has_tun, has_udp, watches_writable;
 };
 
-/* ---- calling JavaScript ---- */
-
-static void report_exception(napi_env env) {
-  napi_value error;
-  bool pending = false;
-  if (napi_is_exception_pending(env, &pending) != napi_ok || !pending) return;
-  if (napi_get_and_clear_last_exception(env, &error) == napi_ok) napi_fatal_exception(env, error);
-}
-
-static void call(struct wakeups *wakeups, enum callback_index which) {
-  napi_env env = wakeups->env;
-  napi_handle_scope scope;
-  if (napi_open_handle_scope(env, &scope) != napi_ok) return;
-  napi_value receiver, function;
-  if (napi_get_global(env, &receiver) == napi_ok &&
-      napi_get_reference_value(env, wakeups->callbacks[which], &function) == napi_ok && function != NULL &&
-      napi_make_callback(env, wakeups->context, receiver, function, 0, NULL, NULL) != napi_ok)
-    report_exception(env);
-  napi_close_handle_scope(env, scope);
-}
+static void call(const struct wakeups *wakeups, enum callback_index which) { callback_run(&wakeups->callbacks[which]); }
 
 /* ---- the handles ---- */
 
@@ -149,12 +131,8 @@ static int add_handles(struct wakeups *wakeups, uv_loop_t *loop) {
 }
 
 static bool keep_callbacks(struct wakeups *wakeups, napi_value functions[CALLBACK_COUNT]) {
-  napi_env env = wakeups->env;
-  napi_value name;
-  if (napi_create_string_utf8(env, "pilot-tun", NAPI_AUTO_LENGTH, &name) != napi_ok) return false;
-  if (napi_async_init(env, NULL, name, &wakeups->context) != napi_ok) return false;
   for (int i = 0; i < CALLBACK_COUNT; i++)
-    if (napi_create_reference(env, functions[i], 1, &wakeups->callbacks[i]) != napi_ok) return false;
+    if (!callback_keep(&wakeups->callbacks[i], wakeups->env, functions[i], "pilot-tun")) return false;
   return true;
 }
 
@@ -194,9 +172,7 @@ void wakeups_stop(struct plane *plane) {
   plane->wakeups = NULL;
   wakeups->plane = NULL;
   napi_remove_env_cleanup_hook(wakeups->env, env_ends, plane);
-  for (int i = 0; i < CALLBACK_COUNT; i++)
-    if (wakeups->callbacks[i] != NULL) napi_delete_reference(wakeups->env, wakeups->callbacks[i]);
-  if (wakeups->context != NULL) napi_async_destroy(wakeups->env, wakeups->context);
+  for (int i = 0; i < CALLBACK_COUNT; i++) callback_drop(&wakeups->callbacks[i]);
   if (wakeups->open_handles == 0) return free(wakeups);
   for (int i = 0; i < HANDLE_COUNT; i++) {
     uv_handle_t *handle = (uv_handle_t *)&wakeups->handles[i];

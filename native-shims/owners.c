@@ -144,12 +144,7 @@ static napi_value socket_holders(napi_env env, napi_callback_info info) {
   return promise;
 }
 
-static bool add(napi_env env, napi_value exports, const char *name, napi_callback function) {
-  napi_value value;
-  return napi_create_function(env, NULL, 0, function, NULL, &value) == napi_ok &&
-         napi_set_named_property(env, exports, name, value) == napi_ok;
-}
-
 bool owners_export(napi_env env, napi_value exports) {
-  return add(env, exports, "sockDiag", sock_diag) && add(env, exports, "socketHolders", socket_holders);
+  static const struct function functions[] = {{"sockDiag", sock_diag}, {"socketHolders", socket_holders}};
+  return export_functions(env, exports, functions, sizeof functions / sizeof *functions);
 }

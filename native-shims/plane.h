@@ -235,7 +235,7 @@ struct receive_slot {
 
 int udp_parse_address(const char *text, int port, struct sockaddr_in6 *out);
 bool udp_same_address(const struct sockaddr_in6 *a, const struct sockaddr_in6 *b);
-int udp_open(struct plane *plane, const struct sockaddr_in6 *bind_to, struct sockaddr_in6 *bound);
+int udp_open(struct plane *plane, const struct sockaddr_in6 *bind_to);
 /* Room for one frame of `bytes` at the end of the queue, after the endpoint's prefix; NULL when the queue is full. */
 uint8_t *udp_reserve(struct plane *plane, int32_t endpoint_slot, size_t bytes);
 /* The frame just reserved is complete. */

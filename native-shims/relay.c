@@ -1,5 +1,9 @@
 /*
- * The socket of a beacon that relays: batches of datagrams in, batches out, and between the two JavaScript decides.
+ * The sockets of a beacon that relays: batches of datagrams in, batches out, and between the two JavaScript decides.
+ *
+ * One port, many sockets: the kernel puts what comes from one source (an IPv4 address or an IPv6 /64) into one of them,
+ * by a hash with a secret, and they are read in turn. When more comes than can be read, the buffer that overflows is the
+ * one of whoever sends too much: others, but for the few that share it, lose nothing and do not wait behind it.
  *
  * relayReceive fills slots of an arena (one message of the kernel's each, up to 64 KB when UDP_GRO joined datagrams of
  * one source) and describes them in rows: a run of relay messages (first byte 05) with equal sender and destination, or
@@ -11,19 +15,16 @@
 #include "relay.h"
 
 #include <errno.h>
-#include <netinet/udp.h>
+#include <linux/filter.h>
 #include <stdlib.h>
+#include <sys/random.h>
 #include <unistd.h>
 #include <uv.h>
 
+#include "call.h"
+#include "callback.h"
+#include "datagram.h"
 #include "plane.h"
-
-#ifndef UDP_SEGMENT
-#define UDP_SEGMENT 103
-#endif
-#ifndef UDP_GRO
-#define UDP_GRO 104
-#endif
 
 /* Numbers repeated from src/io/native-relay.ts, which is the source. */
 enum { RELAY_SLOT_BYTES = 65536, RELAY_BATCH = 32, RELAY_ROWS = 2112, RELAY_ROW_WORDS = 12 };
@@ -39,15 +40,28 @@ enum relay_word {
   RELAY_PORT = 11,
 };
 enum { TYPE_RELAY = 0x05, TYPE_DELIVER = 0x06, TYPE_DELIVER_TO = 0x09, RELAY_PREFIX = 9, SHORTER = 4 };
-enum { SOCKET_BUFFER = 8 << 20, MAX_RUN_FRAMES = 64, MAX_RUN_BYTES = 65000, SEND_BATCH = 32 };
+enum { MAX_RUN_FRAMES = 64, MAX_RUN_BYTES = 65000, SEND_BATCH = 32 };
+/* A power of two. */
+enum { SOCKETS_BITS = 4, SOCKETS = 1 << SOCKETS_BITS };
+/* Enough for what one source sends in some ten milliseconds at full speed; only the first socket sends. */
+enum { RECEIVE_BUFFER = 2 << 20, SEND_SOCKET_BUFFER = 8 << 20 };
+enum { HELD_ARRAYS = 3 };
+
+struct relay_socket {
+  struct relay *relay;
+  uv_poll_t poll;
+  int fd;
+  bool readable;
+};
 
 struct relay {
-  int fd;
-  bool has_poll, watches_writable, closing;
+  struct relay_socket sockets[SOCKETS];
+  int next; /* whose turn it is to be read */
+  int open_polls;
+  bool watches_writable, closing;
   napi_env env;
-  napi_async_context context;
-  napi_ref on_ready, arrays[3];
-  uv_poll_t poll;
+  struct callback on_ready;
+  napi_ref arrays[HELD_ARRAYS];
   uint8_t *arena;
   size_t slots;
   int32_t *rows, *free_slots;
@@ -55,16 +69,6 @@ struct relay {
 };
 
 /* ---- receiving ---- */
-
-static uint32_t gro_size(struct msghdr *header, uint32_t bytes) {
-  for (struct cmsghdr *c = CMSG_FIRSTHDR(header); c != NULL; c = CMSG_NXTHDR(header, c)) {
-    if (c->cmsg_level != IPPROTO_UDP || c->cmsg_type != UDP_GRO) continue;
-    int size;
-    memcpy(&size, CMSG_DATA(c), sizeof size);
-    if (size > 0) return (uint32_t)size;
-  }
-  return bytes;
-}
 
 static bool is_relay(const uint8_t *bytes, uint32_t length) { return length >= RELAY_PREFIX && bytes[0] == TYPE_RELAY; }
 
@@ -101,8 +105,8 @@ static int describe(struct relay *relay, int slot, const struct sockaddr_in6 *fr
   return row_index - first;
 }
 
-/* Fills the first `count` slots that free_slots names; the number of rows or -errno. *used: slots that were filled. */
-static int receive(struct relay *relay, int count, int *used) {
+/* Fills the first `count` slots that free_slots names from one socket; the number of messages or -errno. */
+static int receive_from(struct relay *relay, struct relay_socket *one, int count, int *rows) {
   struct mmsghdr headers[RELAY_BATCH];
   struct iovec parts[RELAY_BATCH];
   struct sockaddr_in6 from[RELAY_BATCH];
@@ -112,12 +116,27 @@ static int receive(struct relay *relay, int count, int *used) {
     headers[i].msg_hdr = (struct msghdr){.msg_name = &from[i], .msg_namelen = sizeof from[i], .msg_iov = &parts[i],
                                          .msg_iovlen = 1, .msg_control = controls[i], .msg_controllen = 64};
   }
-  int received = recvmmsg(relay->fd, headers, (unsigned)count, MSG_DONTWAIT, NULL), rows = 0;
-  *used = received < 0 ? 0 : received;
-  if (received < 0) return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -errno;
+  int received = recvmmsg(one->fd, headers, (unsigned)count, MSG_DONTWAIT, NULL);
+  if (received < 0) return -errno;
+  *rows = 0;
   for (int i = 0; i < received; i++)
-    rows += describe(relay, relay->free_slots[i], &from[i], headers[i].msg_len,
-                     gro_size(&headers[i].msg_hdr, headers[i].msg_len), rows);
+    *rows += describe(relay, relay->free_slots[i], &from[i], headers[i].msg_len,
+                      datagram_run_size(&headers[i].msg_hdr, headers[i].msg_len), *rows);
+  return received;
+}
+
+/* One batch of the next socket that has something; the number of rows. *used: slots that were filled. */
+static int receive(struct relay *relay, int count, int *used) {
+  int rows = 0;
+  *used = 0;
+  for (int tries = 0; tries < SOCKETS && *used == 0; tries++) {
+    struct relay_socket *one = &relay->sockets[relay->next];
+    relay->next = (relay->next + 1) % SOCKETS;
+    if (!one->readable) continue;
+    int received = receive_from(relay, one, count, &rows);
+    one->readable = received == count || received == -EINTR; /* else the event loop tells when there is more */
+    if (received > 0) *used = received;
+  }
   return rows;
 }
 
@@ -125,8 +144,9 @@ static int receive(struct relay *relay, int count, int *used) {
 
 struct outgoing {
   struct sockaddr_in6 to;
-  struct iovec parts[MAX_RUN_FRAMES];
-  _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(uint16_t))];
+  struct iovec parts[MAX_RUN_FRAMES]; /* one frame each */
+  struct iovec whole; /* all of them, where nothing is left out between them */
+  union run_size control;
   int frames;
 };
 
@@ -151,24 +171,18 @@ static void prepare(struct relay *relay, const int32_t *row, struct outgoing *ou
   out->to.sin6_family = AF_INET6;
   out->to.sin6_port = htons((uint16_t)row[RELAY_PORT]);
   memcpy(&out->to.sin6_addr, &row[RELAY_ADDRESS], 16);
-  *header = (struct msghdr){.msg_name = &out->to, .msg_namelen = sizeof out->to, .msg_iov = out->parts,
-                            .msg_iovlen = (size_t)out->frames};
-  if (out->frames < 2) return;
-  header->msg_control = out->control;
-  header->msg_controllen = sizeof out->control;
-  struct cmsghdr *c = CMSG_FIRSTHDR(header);
-  uint16_t size = (uint16_t)(segment - skip);
-  c->cmsg_level = IPPROTO_UDP;
-  c->cmsg_type = UDP_SEGMENT;
-  c->cmsg_len = CMSG_LEN(sizeof size);
-  memcpy(CMSG_DATA(c), &size, sizeof size);
+  out->whole = (struct iovec){bytes, length};
+  *header = (struct msghdr){.msg_name = &out->to, .msg_namelen = sizeof out->to,
+                            .msg_iov = skip == 0 ? &out->whole : out->parts,
+                            .msg_iovlen = skip == 0 ? 1 : (size_t)out->frames};
+  if (out->frames > 1) datagram_send_as_run(header, &out->control, (uint16_t)(segment - skip));
 }
 
 /* Where a run is refused (a path with a smaller MTU, a device without segmentation) its frames go one by one. */
 static void send_singly(struct relay *relay, struct outgoing *out) {
   for (int i = 0; i < out->frames; i++) {
     struct msghdr header = {.msg_name = &out->to, .msg_namelen = sizeof out->to, .msg_iov = &out->parts[i], .msg_iovlen = 1};
-    if (sendmsg(relay->fd, &header, MSG_DONTWAIT) < 0) relay->failed++;
+    if (sendmsg(relay->sockets[0].fd, &header, MSG_DONTWAIT) < 0) relay->failed++;
   }
 }
 
@@ -181,7 +195,7 @@ static int send_rows(struct relay *relay, int count) {
     int batch = count - done < SEND_BATCH ? count - done : SEND_BATCH;
     for (int i = 0; i < batch; i++)
       prepare(relay, relay->rows + (size_t)(done + i) * RELAY_ROW_WORDS, &outgoing[i], &headers[i].msg_hdr);
-    int sent = sendmmsg(relay->fd, headers, (unsigned)batch, MSG_DONTWAIT);
+    int sent = sendmmsg(relay->sockets[0].fd, headers, (unsigned)batch, MSG_DONTWAIT);
     if (sent > 0) {
       done += sent;
       continue;
@@ -195,34 +209,41 @@ static int send_rows(struct relay *relay, int count) {
   return done;
 }
 
-/* ---- the socket and its wake-ups ---- */
+/* ---- the sockets and their wake-ups ---- */
+
+static void ready(uv_poll_t *handle, int status, int events);
+
+static void watch(struct relay_socket *one) {
+  bool writable = one->relay->watches_writable && one == &one->relay->sockets[0];
+  uv_poll_start(&one->poll, writable ? UV_READABLE | UV_WRITABLE : UV_READABLE, ready);
+}
 
 static void ready(uv_poll_t *handle, int status, int events) {
-  struct relay *relay = handle->data;
-  napi_handle_scope scope;
-  napi_value receiver, function, error;
-  bool pending = false;
+  struct relay_socket *one = handle->data;
   (void)events;
-  if (status < 0) { /* an error that a datagram left on the socket; reading it clears it */
+  if (status < 0) { /* an error that a datagram left on the socket; reading it clears it, and libuv stopped watching */
     int code;
     socklen_t length = sizeof code;
-    getsockopt(relay->fd, SOL_SOCKET, SO_ERROR, &code, &length);
-    return;
+    getsockopt(one->fd, SOL_SOCKET, SO_ERROR, &code, &length);
+    return watch(one);
   }
-  if (napi_open_handle_scope(relay->env, &scope) != napi_ok) return;
-  if (napi_get_global(relay->env, &receiver) == napi_ok &&
-      napi_get_reference_value(relay->env, relay->on_ready, &function) == napi_ok && function != NULL &&
-      napi_make_callback(relay->env, relay->context, receiver, function, 0, NULL, NULL) != napi_ok &&
-      napi_is_exception_pending(relay->env, &pending) == napi_ok && pending &&
-      napi_get_and_clear_last_exception(relay->env, &error) == napi_ok)
-    napi_fatal_exception(relay->env, error);
-  napi_close_handle_scope(relay->env, scope);
+  one->readable = true;
+  callback_run(&one->relay->on_ready);
 }
 
 static void freed(uv_handle_t *handle) {
-  struct relay *relay = handle->data;
-  close(relay->fd);
-  free(relay);
+  struct relay_socket *one = handle->data;
+  close(one->fd);
+  if (--one->relay->open_polls == 0) free(one->relay);
+}
+
+/* The relay is freed with the last handle; sockets that have none yet are closed at once. */
+static void close_sockets(struct relay *relay) {
+  int polls = relay->open_polls;
+  for (int i = polls; i < SOCKETS; i++)
+    if (relay->sockets[i].fd >= 0) close(relay->sockets[i].fd);
+  for (int i = 0; i < polls; i++) uv_close((uv_handle_t *)&relay->sockets[i].poll, freed);
+  if (polls == 0) free(relay);
 }
 
 static void relay_end(void *data) {
@@ -230,127 +251,143 @@ static void relay_end(void *data) {
   if (relay->closing) return;
   relay->closing = true;
   napi_remove_env_cleanup_hook(relay->env, relay_end, relay);
-  for (int i = 0; i < 3; i++)
+  for (int i = 0; i < HELD_ARRAYS; i++)
     if (relay->arrays[i] != NULL) napi_delete_reference(relay->env, relay->arrays[i]);
-  if (relay->on_ready != NULL) napi_delete_reference(relay->env, relay->on_ready);
-  if (relay->context != NULL) napi_async_destroy(relay->env, relay->context);
-  uv_close((uv_handle_t *)&relay->poll, freed);
+  callback_drop(&relay->on_ready);
+  close_sockets(relay);
 }
 
-static int open_socket(const struct sockaddr_in6 *bind_to) {
-  int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1, off = 0, bytes = SOCKET_BUFFER;
-  if (fd < 0) return -errno;
-  if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof bytes) < 0)
-    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
-  if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes) < 0)
-    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
-  setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on);
-  if (setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) == 0 &&
-      bind(fd, (const struct sockaddr *)bind_to, sizeof *bind_to) == 0)
-    return fd;
-  int error = errno;
-  close(fd);
-  return -error;
+/* ((source ^ secret) * golden ratio) >> what leaves the number of a socket. At 0 is the payload, the packet is elsewhere. */
+static void share_by_source(int fd) {
+  uint32_t secret = 0;
+  if (getrandom(&secret, sizeof secret, GRND_NONBLOCK) < 0) secret = 0;
+  const uint32_t packet = (uint32_t)SKF_NET_OFF;
+  struct sock_filter steps[] = {
+    BPF_STMT(BPF_LD | BPF_B | BPF_ABS, packet),
+    BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, 4),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 4, 5, 0),
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, packet + 8), /* IPv6: the upper half of the source */
+    BPF_STMT(BPF_MISC | BPF_TAX, 0),
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, packet + 12),
+    BPF_STMT(BPF_ALU | BPF_XOR | BPF_X, 0),
+    BPF_STMT(BPF_JMP | BPF_JA, 1),
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, packet + 12), /* IPv4: the source */
+    BPF_STMT(BPF_ALU | BPF_XOR | BPF_K, secret),
+    BPF_STMT(BPF_ALU | BPF_MUL | BPF_K, 0x9e3779b1),
+    BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, 32 - SOCKETS_BITS),
+    BPF_STMT(BPF_RET | BPF_A, 0),
+  };
+  struct sock_fprog program = {.len = sizeof steps / sizeof *steps, .filter = steps};
+  setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof program); /* else the kernel shares by port too */
+}
+
+/*
+ * 0 or -errno. The first socket is bound as if it were the only one, so that a port which another process has is
+ * refused; only then does it allow the others beside it.
+ */
+static int open_sockets(struct relay *relay, const struct sockaddr_in6 *asked) {
+  struct sockaddr_in6 address = *asked;
+  int on = 1;
+  for (int i = 0; i < SOCKETS; i++) {
+    int fd = datagram_socket(RECEIVE_BUFFER, SEND_SOCKET_BUFFER);
+    if (fd < 0) return fd;
+    relay->sockets[i].fd = fd;
+    if (i > 0) setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
+    int port = datagram_bind(fd, &address);
+    if (port < 0) return port;
+    address.sin6_port = htons((uint16_t)port);
+    if (i == 0) setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
+  }
+  share_by_source(relay->sockets[0].fd);
+  return 0;
+}
+
+static int open_relay(struct relay *relay, uv_loop_t *loop, const struct sockaddr_in6 *address) {
+  for (int i = 0; i < SOCKETS; i++) relay->sockets[i] = (struct relay_socket){.relay = relay, .fd = -1};
+  int error = open_sockets(relay, address);
+  for (int i = 0; i < SOCKETS && error == 0; i++) {
+    struct relay_socket *one = &relay->sockets[i];
+    error = uv_poll_init(loop, &one->poll, one->fd);
+    if (error < 0) break;
+    one->poll.data = one;
+    relay->open_polls++;
+  }
+  return error;
 }
 
 /* ---- what JavaScript calls ---- */
 
-static napi_value integer(napi_env env, int32_t value) {
-  napi_value result = NULL;
-  napi_create_int32(env, value, &result);
-  return result;
-}
-
-static void *array(napi_env env, napi_value value, napi_typedarray_type type, size_t least, size_t *length) {
-  napi_typedarray_type actual;
-  void *data = NULL;
-  if (napi_get_typedarray_info(env, value, &actual, length, &data, NULL, NULL) != napi_ok || actual != type ||
-      *length < least)
-    return NULL;
-  return data;
-}
-
-static struct relay *relay_of(napi_env env, napi_value value) {
+static struct relay *relay_of(struct call *call) {
   void *relay = NULL;
-  if (napi_get_value_external(env, value, &relay) != napi_ok || relay == NULL || ((struct relay *)relay)->closing) {
-    napi_throw_type_error(env, NULL, "no open relay");
-    return NULL;
-  }
+  if (napi_get_value_external(call->env, call->argv[0], &relay) != napi_ok || relay == NULL ||
+      ((struct relay *)relay)->closing)
+    call->bad = true;
   return relay;
+}
+
+static bool keep(struct relay *relay, const napi_value arrays[HELD_ARRAYS], napi_value on_ready) {
+  for (int i = 0; i < HELD_ARRAYS; i++)
+    if (napi_create_reference(relay->env, arrays[i], 1, &relay->arrays[i]) != napi_ok) return false;
+  return callback_keep(&relay->on_ready, relay->env, on_ready, "pilot-relay");
 }
 
 /* relayOpen(address, port, arena, rows, freeSlots, onReady): the relay, or -errno */
 static napi_value relay_open(napi_env env, napi_callback_info info) {
-  napi_value argv[6], name, external = NULL;
-  size_t count = 6, arena_bytes, length;
+  struct call call = call_of(env, info);
   char address[64];
-  int32_t port;
+  text_of(&call, 0, address, sizeof address);
+  int port = int_of(&call, 1);
+  struct bytes arena = bytes_of(&call, 2, RELAY_SLOT_BYTES);
+  int32_t *rows = array_of(&call, 3, napi_int32_array, RELAY_ROWS * RELAY_ROW_WORDS, NULL);
+  int32_t *free_slots = array_of(&call, 4, napi_int32_array, RELAY_BATCH, NULL);
   uv_loop_t *loop;
+  if (call.bad || napi_get_uv_event_loop(env, &loop) != napi_ok) return bad_call(&call);
   struct sockaddr_in6 bind_to;
+  if (udp_parse_address(address, port, &bind_to) < 0) return integer(&call, -EINVAL);
   struct relay *relay = calloc(1, sizeof *relay);
-  if (relay == NULL) return integer(env, -ENOMEM);
+  if (relay == NULL) return integer(&call, -ENOMEM);
   relay->env = env;
-  if (napi_get_cb_info(env, info, &count, argv, NULL, NULL) != napi_ok || count < 6 ||
-      napi_get_value_string_utf8(env, argv[0], address, sizeof address, &length) != napi_ok ||
-      napi_get_value_int32(env, argv[1], &port) != napi_ok ||
-      (relay->arena = array(env, argv[2], napi_uint8_array, RELAY_SLOT_BYTES, &arena_bytes)) == NULL ||
-      (relay->rows = array(env, argv[3], napi_int32_array, RELAY_ROWS * RELAY_ROW_WORDS, &length)) == NULL ||
-      (relay->free_slots = array(env, argv[4], napi_int32_array, RELAY_BATCH, &length)) == NULL ||
-      napi_get_uv_event_loop(env, &loop) != napi_ok) {
-    free(relay);
-    napi_throw_type_error(env, NULL, "relayOpen: wrong arguments");
-    return NULL;
-  }
-  relay->slots = arena_bytes / RELAY_SLOT_BYTES;
-  relay->fd = udp_parse_address(address, port, &bind_to) < 0 ? -EINVAL : open_socket(&bind_to);
-  int error = relay->fd < 0 ? relay->fd : uv_poll_init(loop, &relay->poll, relay->fd);
+  relay->arena = arena.at;
+  relay->slots = arena.length / RELAY_SLOT_BYTES;
+  relay->rows = rows;
+  relay->free_slots = free_slots;
+  int error = open_relay(relay, loop, &bind_to);
   if (error < 0) {
-    if (relay->fd >= 0) close(relay->fd);
-    free(relay);
-    return integer(env, error);
+    close_sockets(relay);
+    return integer(&call, error);
   }
-  relay->poll.data = relay;
   napi_add_env_cleanup_hook(env, relay_end, relay);
-  for (int i = 0; i < 3; i++) napi_create_reference(env, argv[2 + i], 1, &relay->arrays[i]);
-  napi_create_reference(env, argv[5], 1, &relay->on_ready);
-  napi_create_string_utf8(env, "pilot-relay", NAPI_AUTO_LENGTH, &name);
-  napi_async_init(env, NULL, name, &relay->context);
-  uv_poll_start(&relay->poll, UV_READABLE, ready);
-  napi_create_external(env, relay, NULL, NULL, &external);
+  napi_value external = NULL;
+  if (!keep(relay, call.argv + 2, call.argv[5]) || napi_create_external(env, relay, NULL, NULL, &external) != napi_ok) {
+    relay_end(relay);
+    return integer(&call, -ENOMEM);
+  }
+  for (int i = 0; i < SOCKETS; i++) watch(&relay->sockets[i]);
   return external;
 }
 
 /* relayPort(relay): the port bound, or -errno */
 static napi_value relay_port(napi_env env, napi_callback_info info) {
-  napi_value argv[1];
-  size_t count = 1;
+  struct call call = call_of(env, info);
+  struct relay *relay = relay_of(&call);
+  if (call.bad) return bad_call(&call);
   struct sockaddr_in6 bound;
   socklen_t length = sizeof bound;
-  napi_get_cb_info(env, info, &count, argv, NULL, NULL);
-  struct relay *relay = relay_of(env, argv[0]);
-  if (relay == NULL) return NULL;
-  if (getsockname(relay->fd, (struct sockaddr *)&bound, &length) < 0) return integer(env, -errno);
-  return integer(env, ntohs(bound.sin6_port));
+  int error = getsockname(relay->sockets[0].fd, (struct sockaddr *)&bound, &length);
+  return integer(&call, error < 0 ? -errno : ntohs(bound.sin6_port));
 }
 
-/* relayReceive(relay, count): rows filled, with slots used in the upper half (rows + 65536 * slots), or -errno */
+/* relayReceive(relay, count): rows filled, with slots used in the upper half (rows + 65536 * slots) */
 static napi_value relay_receive(napi_env env, napi_callback_info info) {
-  napi_value argv[2];
-  size_t count = 2;
-  int32_t wanted = 0;
-  int used;
-  napi_get_cb_info(env, info, &count, argv, NULL, NULL);
-  struct relay *relay = relay_of(env, argv[0]);
-  if (relay == NULL) return NULL;
-  bool valid = napi_get_value_int32(env, argv[1], &wanted) == napi_ok && wanted >= 0 && wanted <= RELAY_BATCH;
-  for (int i = 0; valid && i < wanted; i++) valid = relay->free_slots[i] >= 0 && (size_t)relay->free_slots[i] < relay->slots;
-  if (!valid) {
-    napi_throw_type_error(env, NULL, "relayReceive: wrong arguments");
-    return NULL;
-  }
-  if (wanted == 0) return integer(env, 0);
-  int rows = receive(relay, wanted, &used);
-  return integer(env, rows < 0 ? rows : rows + (used << 16));
+  struct call call = call_of(env, info);
+  struct relay *relay = relay_of(&call);
+  int wanted = int_of(&call, 1);
+  if (wanted < 0 || wanted > RELAY_BATCH) call.bad = true;
+  for (int i = 0; !call.bad && i < wanted; i++)
+    if (relay->free_slots[i] < 0 || (size_t)relay->free_slots[i] >= relay->slots) call.bad = true;
+  if (call.bad) return bad_call(&call);
+  int used = 0, rows = wanted == 0 ? 0 : receive(relay, wanted, &used);
+  return integer(&call, rows + (used << 16));
 }
 
 static bool valid_row(const struct relay *relay, const int32_t *row) {
@@ -363,60 +400,42 @@ static bool valid_row(const struct relay *relay, const int32_t *row) {
 
 /* relaySend(relay, count): rows done with; fewer than count when the socket is full, which is then watched */
 static napi_value relay_send(napi_env env, napi_callback_info info) {
-  napi_value argv[2];
-  size_t count = 2;
-  int32_t rows = 0;
-  napi_get_cb_info(env, info, &count, argv, NULL, NULL);
-  struct relay *relay = relay_of(env, argv[0]);
-  if (relay == NULL) return NULL;
-  bool valid = napi_get_value_int32(env, argv[1], &rows) == napi_ok && rows >= 0 && rows <= RELAY_ROWS;
-  for (int32_t i = 0; valid && i < rows; i++) valid = valid_row(relay, relay->rows + (size_t)i * RELAY_ROW_WORDS);
-  if (!valid) {
-    napi_throw_type_error(env, NULL, "relaySend: wrong rows");
-    return NULL;
-  }
+  struct call call = call_of(env, info);
+  struct relay *relay = relay_of(&call);
+  int rows = int_of(&call, 1);
+  if (rows < 0 || rows > RELAY_ROWS) call.bad = true;
+  for (int i = 0; !call.bad && i < rows; i++)
+    if (!valid_row(relay, relay->rows + (size_t)i * RELAY_ROW_WORDS)) call.bad = true;
+  if (call.bad) return bad_call(&call);
   int done = send_rows(relay, rows);
   bool is_full = done < rows;
   if (is_full != relay->watches_writable) {
     relay->watches_writable = is_full;
-    uv_poll_start(&relay->poll, is_full ? UV_READABLE | UV_WRITABLE : UV_READABLE, ready);
+    watch(&relay->sockets[0]);
   }
-  return integer(env, done);
+  return integer(&call, done);
 }
 
 /* relayFailed(relay): datagrams that the kernel refused to send so far */
 static napi_value relay_failed(napi_env env, napi_callback_info info) {
-  napi_value argv[1], result = NULL;
-  size_t count = 1;
-  napi_get_cb_info(env, info, &count, argv, NULL, NULL);
-  struct relay *relay = relay_of(env, argv[0]);
-  if (relay != NULL) napi_create_double(env, relay->failed, &result);
-  return result;
+  struct call call = call_of(env, info);
+  struct relay *relay = relay_of(&call);
+  return call.bad ? bad_call(&call) : number(&call, relay->failed);
 }
 
 /* relayClose(relay): no other function may be called with it afterwards */
 static napi_value relay_close(napi_env env, napi_callback_info info) {
-  napi_value argv[1];
-  size_t count = 1;
-  napi_get_cb_info(env, info, &count, argv, NULL, NULL);
-  struct relay *relay = relay_of(env, argv[0]);
-  if (relay != NULL) relay_end(relay);
+  struct call call = call_of(env, info);
+  struct relay *relay = relay_of(&call);
+  if (call.bad) return bad_call(&call);
+  relay_end(relay);
   return NULL;
 }
 
 bool relay_export(napi_env env, napi_value exports) {
-  static const struct {
-    const char *name;
-    napi_callback function;
-  } functions[] = {
-    {"relayOpen", relay_open},       {"relayPort", relay_port},     {"relayReceive", relay_receive},
-    {"relaySend", relay_send},       {"relayFailed", relay_failed}, {"relayClose", relay_close},
+  static const struct function functions[] = {
+    {"relayOpen", relay_open}, {"relayPort", relay_port},     {"relayReceive", relay_receive},
+    {"relaySend", relay_send}, {"relayFailed", relay_failed}, {"relayClose", relay_close},
   };
-  for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
-    napi_value function;
-    if (napi_create_function(env, NULL, 0, functions[i].function, NULL, &function) != napi_ok ||
-        napi_set_named_property(env, exports, functions[i].name, function) != napi_ok)
-      return false;
-  }
-  return true;
+  return export_functions(env, exports, functions, sizeof functions / sizeof *functions);
 }

@@ -19,6 +19,7 @@
 #include <uv.h>
 
 #include "call.h"
+#include "callback.h"
 #include "plane.h"
 
 /* Numbers repeated from src/io/native.ts. */
@@ -26,8 +27,8 @@ enum { TCP_ROW_WORDS = 2, TCP_ROWS = 256, TCP_READABLE = 1, TCP_WRITABLE = 2, TC
 
 struct tcp {
   napi_env env;
-  napi_async_context context;
-  napi_ref on_ready, rows_array;
+  struct callback on_ready;
+  napi_ref rows_array;
   uv_poll_t poll;
   int epoll_fd;
   bool closing;
@@ -39,18 +40,7 @@ struct tcp {
 static void ready(uv_poll_t *handle, int status, int events) {
   (void)status;
   (void)events;
-  struct tcp *tcp = handle->data;
-  napi_handle_scope scope;
-  if (napi_open_handle_scope(tcp->env, &scope) != napi_ok) return;
-  napi_value receiver, function, error;
-  bool pending = false;
-  if (napi_get_global(tcp->env, &receiver) == napi_ok &&
-      napi_get_reference_value(tcp->env, tcp->on_ready, &function) == napi_ok && function != NULL &&
-      napi_make_callback(tcp->env, tcp->context, receiver, function, 0, NULL, NULL) != napi_ok &&
-      napi_is_exception_pending(tcp->env, &pending) == napi_ok && pending &&
-      napi_get_and_clear_last_exception(tcp->env, &error) == napi_ok)
-    napi_fatal_exception(tcp->env, error);
-  napi_close_handle_scope(tcp->env, scope);
+  callback_run(&((struct tcp *)handle->data)->on_ready);
 }
 
 static void freed(uv_handle_t *handle) {
@@ -65,8 +55,7 @@ static void tcp_end(void *data) {
   tcp->closing = true;
   napi_remove_env_cleanup_hook(tcp->env, tcp_end, tcp);
   if (tcp->rows_array != NULL) napi_delete_reference(tcp->env, tcp->rows_array);
-  if (tcp->on_ready != NULL) napi_delete_reference(tcp->env, tcp->on_ready);
-  if (tcp->context != NULL) napi_async_destroy(tcp->env, tcp->context);
+  callback_drop(&tcp->on_ready);
   uv_close((uv_handle_t *)&tcp->poll, freed);
 }
 
@@ -75,14 +64,6 @@ static struct tcp *tcp_of(struct call *call) {
   if (napi_get_value_external(call->env, call->argv[0], &tcp) != napi_ok || tcp == NULL || ((struct tcp *)tcp)->closing)
     call->bad = true;
   return tcp;
-}
-
-static bool keep(struct tcp *tcp, napi_value rows, napi_value on_ready) {
-  napi_value name;
-  return napi_create_reference(tcp->env, rows, 1, &tcp->rows_array) == napi_ok &&
-         napi_create_reference(tcp->env, on_ready, 1, &tcp->on_ready) == napi_ok &&
-         napi_create_string_utf8(tcp->env, "pilot-tcp", NAPI_AUTO_LENGTH, &name) == napi_ok &&
-         napi_async_init(tcp->env, NULL, name, &tcp->context) == napi_ok;
 }
 
 /* tcpOpen(rows, onReady): what watches sockets, or -errno */
@@ -105,7 +86,9 @@ static napi_value tcp_open(napi_env env, napi_callback_info info) {
   tcp->poll.data = tcp;
   napi_add_env_cleanup_hook(env, tcp_end, tcp);
   napi_value external = NULL;
-  if (!keep(tcp, call.argv[0], call.argv[1]) || uv_poll_start(&tcp->poll, UV_READABLE, ready) < 0 ||
+  if (napi_create_reference(env, call.argv[0], 1, &tcp->rows_array) != napi_ok ||
+      !callback_keep(&tcp->on_ready, env, call.argv[1], "pilot-tcp") ||
+      uv_poll_start(&tcp->poll, UV_READABLE, ready) < 0 ||
       napi_create_external(env, tcp, NULL, NULL, &external) != napi_ok) {
     tcp_end(tcp);
     return integer(&call, -ENOMEM);
@@ -273,10 +256,7 @@ static napi_value close_socket(napi_env env, napi_callback_info info) {
 }
 
 bool tcp_export(napi_env env, napi_value exports) {
-  static const struct {
-    const char *name;
-    napi_callback function;
-  } functions[] = {
+  static const struct function functions[] = {
     {"tcpOpen", tcp_open},           {"tcpEnd", end},
     {"tcpWatch", watch},             {"tcpPoll", poll_sockets},
     {"tcpBind", bind_socket},        {"tcpListen", listen_socket},
@@ -285,11 +265,5 @@ bool tcp_export(napi_env env, napi_value exports) {
     {"tcpRead", read_socket},        {"tcpWrite", write_socket},
     {"tcpShutdown", shutdown_socket}, {"tcpClose", close_socket},
   };
-  for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
-    napi_value function;
-    if (napi_create_function(env, NULL, 0, functions[i].function, NULL, &function) != napi_ok ||
-        napi_set_named_property(env, exports, functions[i].name, function) != napi_ok)
-      return false;
-  }
-  return true;
+  return export_functions(env, exports, functions, sizeof functions / sizeof *functions);
 }

@@ -1,5 +1,5 @@
 /*
- * The underlay socket. One dual-stack IPv6 socket serves both families: IPv4 endpoints are written ::ffff:a.b.c.d.
+ * The underlay socket.
  *
  * Sending: frames are appended to one buffer. Consecutive frames of one size for one endpoint form a run, which the
  * kernel takes as one message (UDP_SEGMENT): at most 64 frames and 65,507 bytes, all but the last of equal size. The
@@ -21,15 +21,9 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/udp.h>
 #include <unistd.h>
 
-#ifndef UDP_SEGMENT
-#define UDP_SEGMENT 103
-#endif
-#ifndef UDP_GRO
-#define UDP_GRO 104
-#endif
+#include "datagram.h"
 
 /* The socket may hold a burst on its way in, but what waits on its way out delays all that follows. */
 enum { RECEIVE_BUFFER = 8 << 20, SEND_SOCKET_BUFFER = 2 << 20 };
@@ -54,12 +48,6 @@ bool udp_same_address(const struct sockaddr_in6 *a, const struct sockaddr_in6 *b
 
 /* ---- opening ---- */
 
-/* SO_RCVBUFFORCE passes the system's limit, but asks for CAP_NET_ADMIN; the plain option takes what is allowed. */
-static void set_buffer(int fd, int forced, int plain, int bytes) {
-  if (setsockopt(fd, SOL_SOCKET, forced, &bytes, sizeof bytes) < 0)
-    setsockopt(fd, SOL_SOCKET, plain, &bytes, sizeof bytes);
-}
-
 /* DF, or not. A kernel that cannot set it fragments, which costs the probes their meaning but no packet. */
 static void allow_fragments(int fd, bool allowed) {
   int v4 = allowed ? IP_PMTUDISC_DONT : IP_PMTUDISC_PROBE, v6 = allowed ? IPV6_PMTUDISC_DONT : IPV6_PMTUDISC_PROBE;
@@ -67,33 +55,15 @@ static void allow_fragments(int fd, bool allowed) {
   setsockopt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &v6, sizeof v6);
 }
 
-static int open_socket(const struct sockaddr_in6 *bind_to) {
-  int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1, off = 0;
-  if (fd < 0) return -errno;
-  set_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, RECEIVE_BUFFER);
-  set_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, SEND_SOCKET_BUFFER);
-  allow_fragments(fd, false);
-  setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on); /* an older kernel hands over single datagrams */
-  if (setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) == 0 &&
-      bind(fd, (const struct sockaddr *)bind_to, sizeof *bind_to) == 0)
-    return fd;
-  int error = errno;
-  close(fd);
-  return -error;
-}
-
-int udp_open(struct plane *plane, const struct sockaddr_in6 *bind_to, struct sockaddr_in6 *bound) {
+int udp_open(struct plane *plane, const struct sockaddr_in6 *bind_to) {
   if (plane->udp_fd >= 0) return -EBUSY;
-  int fd = open_socket(bind_to);
+  int fd = datagram_socket(RECEIVE_BUFFER, SEND_SOCKET_BUFFER);
   if (fd < 0) return fd;
-  socklen_t length = sizeof *bound;
-  if (getsockname(fd, (struct sockaddr *)bound, &length) < 0) {
-    int error = errno;
-    close(fd);
-    return -error;
-  }
-  plane->udp_fd = fd;
-  return 0;
+  allow_fragments(fd, false);
+  int port = datagram_bind(fd, bind_to);
+  if (port < 0) close(fd);
+  else plane->udp_fd = fd;
+  return port;
 }
 
 /* ---- the queue ---- */
@@ -195,10 +165,7 @@ struct vector {
   int count;
   struct mmsghdr headers[SEND_VECTOR];
   struct iovec parts[SEND_VECTOR];
-  union {
-    struct cmsghdr header;
-    char bytes[CMSG_SPACE(sizeof(uint16_t))];
-  } controls[SEND_VECTOR];
+  union run_size controls[SEND_VECTOR];
   struct send_message *messages[SEND_VECTOR];
   uint16_t frames[SEND_VECTOR];
 };
@@ -218,12 +185,7 @@ static void add_part(struct plane *plane, struct vector *vector, struct send_mes
   struct msghdr *header = &vector->headers[i].msg_hdr;
   *header = (struct msghdr){
     .msg_name = &message->to, .msg_namelen = sizeof message->to, .msg_iov = &vector->parts[i], .msg_iovlen = 1};
-  if (frames == 1) return;
-  header->msg_control = &vector->controls[i];
-  header->msg_controllen = sizeof vector->controls[i];
-  struct cmsghdr *control = &vector->controls[i].header;
-  *control = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(uint16_t)), .cmsg_level = IPPROTO_UDP, .cmsg_type = UDP_SEGMENT};
-  memcpy(CMSG_DATA(control), &message->frame_bytes, sizeof message->frame_bytes);
+  if (frames > 1) datagram_send_as_run(header, &vector->controls[i], message->frame_bytes);
 }
 
 /* Messages that may all break, or none of them. */
@@ -300,16 +262,6 @@ void udp_flush(struct plane *plane) {
 
 /* ---- receiving ---- */
 
-static uint32_t segment_bytes_of(struct msghdr *header, uint32_t bytes) {
-  for (struct cmsghdr *c = CMSG_FIRSTHDR(header); c != NULL; c = CMSG_NXTHDR(header, c)) {
-    if (c->cmsg_level != IPPROTO_UDP || c->cmsg_type != UDP_GRO) continue;
-    int size;
-    memcpy(&size, CMSG_DATA(c), sizeof size);
-    if (size > 0) return (uint32_t)size;
-  }
-  return bytes;
-}
-
 int udp_receive(struct plane *plane, int first, int count) {
   struct mmsghdr headers[RECEIVE_SLOTS];
   struct iovec parts[RECEIVE_SLOTS];
@@ -326,7 +278,7 @@ int udp_receive(struct plane *plane, int first, int count) {
   for (int i = 0; i < received; i++) {
     struct receive_slot *slot = &plane->slots[first + i];
     slot->bytes = headers[i].msg_len;
-    slot->segment_bytes = segment_bytes_of(&headers[i].msg_hdr, slot->bytes);
+    slot->segment_bytes = datagram_run_size(&headers[i].msg_hdr, slot->bytes);
   }
   return received;
 }

@@ -34,7 +34,8 @@ export const declareRendezvous: Declare = (program, perform) => {
     .option("--invite-days <DAYS>", "how long an invitation into a network waits for its answer", "30")
     .option("--state <DIR>", "registrations and trust pairs", DEFAULT_STATE)
     .option("--admin <SOCKET>", "where health, metrics and backup ask (default: admin.sock in the state directory)")
-    .option("--relay-limit <MBIT/S>", "what one node may send through the relay", "10000")
+    .option("--relay-limit <MBIT/S>", "what one node that proved its number may send through the relay", "10000")
+    .option("--relay-limit-unproven <MBIT/S>", "what one address may send through it without a proof", "200")
     .option("--relay-proven-only", "relay only between nodes that proved their numbers, which pilot-tun does")
     .addHelpText("after", examples("pilot-tun rendezvous --registry 0.0.0.0:9000 --beacon 0.0.0.0:9001 --state ./rv"))
     .action(perform((context, input) => rendezvous(context, input)));
@@ -56,7 +57,7 @@ export interface RendezvousOptions {
   /** Unix socket for health, metrics and backups. */
   readonly admin: string;
   readonly relayProvenOnly: boolean;
-  readonly beaconLimits: { readonly relayBytes: { readonly perSecond: number; readonly burst: number } };
+  readonly beaconLimits: Readonly<Record<"relayBytes" | "unprovenRelay" | "unprovenRelayBytes", RateLimit>>;
   /** A problem while it runs, such as a full disk. */
   readonly onProblem: (problem: PilotError) => void;
 }
@@ -144,6 +145,8 @@ export function parseRendezvousOptions(
   const admin = checked.take(parsePath("--admin", raw.admin ?? defaultAdminPath(options.stateDir)), "");
   const inviteDays = checked.take(parseWhole("--invite-days", raw.inviteDays ?? 30, 1, 3650), 1);
   const relayMbit = checked.take(parseWhole("--relay-limit", raw.relayLimit ?? 10_000, 1, 1_000_000), 1);
+  const unproven = parseWhole("--relay-limit-unproven", raw.relayLimitUnproven ?? 200, 1, 1_000_000);
+  const beaconLimits = relayLimits(relayMbit, checked.take(unproven, 1));
   const beaconProbe =
     raw.beaconProbe === undefined ? {} : { beaconProbe: checked.take(parseProbePorts(raw.beaconProbe), []) };
   const compat = raw.compat === undefined ? undefined : checked.take(parseBindAddress("--compat", raw.compat), UNBOUND);
@@ -153,7 +156,7 @@ export function parseRendezvousOptions(
     checked.take(tlsProblem("--registry-tls-only needs a certificate"), undefined);
   checked.end();
   const adminToken = secretIn("--admin-token-file", raw.adminTokenFile);
-  const relay = { admin, inviteLifeMs: inviteDays * DAY_MS, beaconLimits: { relayBytes: relayLimit(relayMbit) } };
+  const relay = { admin, inviteLifeMs: inviteDays * DAY_MS, beaconLimits };
   return {
     ...options,
     registryTlsOnly,
@@ -177,10 +180,22 @@ function parseProbePorts(text: unknown): Parsed<readonly Endpoint[]> {
   return { problem: usageProblem(`--beacon-probe names ${ports.length} ports`, hint) };
 }
 
+interface RateLimit {
+  readonly perSecond: number;
+  readonly burst: number;
+}
+
 /** A fifth of a second's bytes at once, and never less than a few superdatagrams. */
-function relayLimit(mbitPerSecond: number): { perSecond: number; burst: number } {
-  const perSecond = (mbitPerSecond * 1e6) / 8;
-  return { perSecond, burst: Math.max(perSecond / 5, 512 * 1024) };
+function relayLimits(mbitPerSecond: number, unprovenMbitPerSecond: number): RendezvousOptions["beaconLimits"] {
+  const rate = (mbit: number, unitBytes: number): RateLimit => {
+    const perSecond = (mbit * 1e6) / 8 / unitBytes;
+    return { perSecond, burst: Math.max(perSecond / 5, (512 * 1024) / unitBytes) };
+  };
+  return {
+    relayBytes: rate(mbitPerSecond, 1),
+    unprovenRelay: rate(unprovenMbitPerSecond, TYPICAL_FRAME_BYTES),
+    unprovenRelayBytes: rate(unprovenMbitPerSecond, 1),
+  };
 }
 
 /** Undefined without TLS, which only --compat cannot do without. */
@@ -212,6 +227,7 @@ function tlsProblem(message: string): Parsed<never> {
 
 /** There is no third question to ask. */
 const MAX_PROBE_PORTS = 2;
+const TYPICAL_FRAME_BYTES = 1000;
 const DAY_MS = 24 * 3_600_000;
 /** Stands in for a value that was refused; nothing is started with it. */
 const UNBOUND: Endpoint = { address: "", port: 0 };

@@ -28,10 +28,13 @@ import { type RateLimit, SourceLimits, sourceKey } from "./source-limits.ts";
 
 /** Each per source; a node that proved its number is a source of its own. */
 export interface BeaconLimits {
-  /** Frames relayed. */
+  /** Frames relayed for a node that proved its number. */
   readonly relay: RateLimit;
-  /** Bytes relayed, with what stands in front of the frames. */
+  /** Bytes relayed for it, with what stands in front of the frames. */
   readonly relayBytes: RateLimit;
+  /** Frames relayed for an address that proved nothing. */
+  readonly unprovenRelay: RateLimit;
+  readonly unprovenRelayBytes: RateLimit;
   /** Discoveries and punch requests together. */
   readonly control: RateLimit;
   /** Discoveries that carry a signature, by address also for proven nodes. */
@@ -39,12 +42,14 @@ export interface BeaconLimits {
 }
 
 /**
- * Relaying is bounded by the fair queue first; these limits keep one source from filling the machine's link. Operators
- * of a relay for strangers set them lower.
+ * Relaying is bounded by the fair queue first; these limits keep one source from filling the machine's link. Who proved
+ * nothing can be anybody who made up a number, and gets what a single processor relays beside all else.
  */
 export const DEFAULT_BEACON_LIMITS: BeaconLimits = {
   relay: { perSecond: 1_000_000, burst: 200_000 },
   relayBytes: { perSecond: 1_250_000_000, burst: 250_000_000 },
+  unprovenRelay: { perSecond: 25_000, burst: 5000 },
+  unprovenRelayBytes: { perSecond: 25_000_000, burst: 5_000_000 },
   control: { perSecond: 500, burst: 2000 },
   proofs: { perSecond: 100, burst: 1000 },
 };
@@ -102,8 +107,8 @@ export class BeaconServer {
   readonly ledger = new RelayLedger();
   /** Set by who has further ports: what this port answers, if it is the one to answer. */
   answerProbe: ((request: ProbeRequest, source: Endpoint) => Uint8Array | undefined) | undefined;
-  readonly #frameLimits: SourceLimits;
-  readonly #byteLimits: SourceLimits;
+  readonly #provenLimits: RelayLimits;
+  readonly #unprovenLimits: RelayLimits;
   readonly #controlLimits: SourceLimits;
   readonly #proofLimits: SourceLimits;
   readonly #proofs: NodeProofs | undefined;
@@ -113,8 +118,8 @@ export class BeaconServer {
 
   constructor(options: BeaconOptions = {}) {
     const limits = { ...DEFAULT_BEACON_LIMITS, ...options.limits };
-    this.#frameLimits = new SourceLimits(limits.relay);
-    this.#byteLimits = new SourceLimits(limits.relayBytes);
+    this.#provenLimits = relayLimits(limits.relay, limits.relayBytes);
+    this.#unprovenLimits = relayLimits(limits.unprovenRelay, limits.unprovenRelayBytes);
     this.#controlLimits = new SourceLimits(limits.control);
     this.#proofLimits = new SourceLimits(limits.proofs);
     this.#proofs = options.proofs === undefined ? undefined : new NodeProofs(options.proofs);
@@ -157,8 +162,9 @@ export class BeaconServer {
     const isProven = from?.provenAt !== undefined;
     if (isProven && !sameEndpoint(from.endpoint, source)) return this.#refused("forgedSender", frames);
     const flow = isProven ? `node ${sender}` : sourceKey(source.address);
-    if (!this.#frameLimits.take(flow, now, frames)) return this.#overLimit("limitedFrames", frames);
-    if (!this.#byteLimits.take(flow, now, bytes)) return this.#overLimit("limitedBytes", frames);
+    const limits = isProven ? this.#provenLimits : this.#unprovenLimits;
+    if (!limits.frames.take(flow, now, frames)) return this.#overLimit("limitedFrames", frames);
+    if (!limits.bytes.take(flow, now, bytes)) return this.#overLimit("limitedBytes", frames);
     const to = this.#nodes.find(destination, now);
     if (to === undefined) return this.#refused("unknownTarget", frames);
     if (this.#provenOnly && !(isProven && to.provenAt !== undefined)) return this.#refused("proofMissing", frames);
@@ -282,6 +288,15 @@ export function connectionEndpoint(address: string, number: number): Endpoint {
 /** Inverse of `connectionEndpoint`. */
 export function connectionNumber(endpoint: Endpoint): number {
   return endpoint.port - MAX_PORT;
+}
+
+interface RelayLimits {
+  readonly frames: SourceLimits;
+  readonly bytes: SourceLimits;
+}
+
+function relayLimits(frames: RateLimit, bytes: RateLimit): RelayLimits {
+  return { frames: new SourceLimits(frames), bytes: new SourceLimits(bytes) };
 }
 
 type Relay = Extract<NodeToBeacon, { kind: "relay" }>;

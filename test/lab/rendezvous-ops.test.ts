@@ -1,8 +1,12 @@
 /** A rendezvous in operation: what it proves, measures and keeps while real nodes relay through it. */
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, expect, it } from "vitest";
 import { blockDirect } from "../helpers/direct-block.ts";
 import { LAUNCHER, Lab, waitUntil } from "../helpers/lab.ts";
+
+const FLOOD = fileURLToPath(new URL("./flood-program.ts", import.meta.url));
 
 let lab: Lab;
 
@@ -47,6 +51,50 @@ it("a relayed pair shows in the metrics, and a third host's claim does not redir
   const pair = new RegExp(`relay_pair_frames_total\\{sender="${lab.node("a").node}",destination="${node}"\\} (\\d+)`);
   expect(await metric(pair)).toBeGreaterThan(0);
 }, 120_000);
+
+it("the relay carries what passes between the two, and none of it can be read there", async () => {
+  await blockDirect(lab, ["a", "b"]);
+  await waitUntil("the relay", async () => (await ping(1)).stdout.includes("1 received"), 60_000);
+  const file = join(lab.folder, "relay.pcap");
+  const capture = lab.spawn(lab.rendezvousHost, "tcpdump", ["--immediate-mode", "-i", "any", "-U", "-w", file, "udp"]);
+  await capture.waitForLine(/listening on/);
+  const pattern = "feedfacecafebeef";
+  const words = ["-6", "-c", "5", "-i", "0.2", "-p", pattern, "-s", "400", lab.overlay("b")];
+  expect((await lab.exec("a", "ping", words)).stdout).toContain("5 received");
+  await capture.stop();
+  const seen = readFileSync(file).toString("latin1");
+  expect(seen.split("PILS").length - 1).toBeGreaterThanOrEqual(20); // five each way, in and out
+  expect(seen).not.toContain(Buffer.from(pattern, "hex").toString("latin1"));
+}, 120_000);
+
+it("a flood of requests, discoveries and frames from one host does not stop service to the others", async () => {
+  await blockDirect(lab, ["a", "b"]);
+  await waitUntil("the relay", async () => (await ping(1)).stdout.includes("1 received"), 60_000);
+  const victim = String(lab.node("b").node);
+  const flood = lab.spawn("c", process.execPath, [FLOOD, lab.registry, lab.beacon, victim]);
+  await flood.waitForLine(/flooding/);
+  const pings = await lab.exec("a", "ping", ["-6", "-c", "50", "-i", "0.1", "-W", "2", lab.overlay("b")]);
+  const startedAt = performance.now();
+  expect((await lab.pilot("a", "addr", "b")).address).toBe(lab.overlay("b")); // asks the registry
+  const askedMs = performance.now() - startedAt;
+  await lab.stopNode("b");
+  await lab.startNode("b"); // registers, proves its number, and is found again through the flood
+  await waitUntil("b to be back", async () => (await ping(1)).stdout.includes("1 received"), 30_000);
+  await flood.stop();
+
+  const trips = [...pings.stdout.matchAll(/time=([\d.]+) ms/g)].map((match) => Number(match[1])).sort((a, b) => a - b);
+  console.log(
+    `during a flood: ${trips.length} of 50 pings, median ${trips[25]} ms; a question ${askedMs.toFixed(0)} ms`,
+  );
+  expect(trips.length).toBeGreaterThanOrEqual(45);
+  expect(trips[25]).toBeLessThan(150);
+  expect(await metric(/requests_total\{type="unknown",outcome="limited"\} (\d+)/)).toBeGreaterThan(100);
+  for (const limit of ["control", "bytes"]) {
+    expect(await metric(new RegExp(`beacon_limited_total\\{limit="${limit}"\\} (\\d+)`))).toBeGreaterThan(1000);
+  }
+  const forged = new RegExp(`relay_pair_frames_total\\{sender="999999",destination="${victim}"\\} (\\d+)`);
+  expect(await metric(forged)).toBeGreaterThan(1000);
+}, 180_000);
 
 it("a backup taken while it runs brings everything back", async () => {
   const file = join(lab.folder, "backup.db");

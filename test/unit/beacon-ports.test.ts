@@ -104,7 +104,7 @@ describe.each(KINDS)("the beacon by %s", (_, make) => {
   });
 
   test("keeps to the limits and counts what it drops", async () => {
-    const beacon = await open({ limits: { relay: { perSecond: 0.001, burst: 3 } } });
+    const beacon = await open({ limits: { unprovenRelay: { perSecond: 0.001, burst: 3 } } });
     const peer = await Peer.open(beacon, 1, false);
     for (let i = 0; i < 10; i++) peer.send(relayed(1, 1, Uint8Array.of(i)));
     await peer.count(3);

@@ -197,13 +197,14 @@ test("where the operator wants proofs, frames pass only between proven nodes", (
 });
 
 test("limits count bytes and frames, for a proven node apart from others at its address", () => {
-  const lab = new ProofLab({ limits: { relayBytes: { perSecond: 1, burst: 30 } } });
+  const few = { perSecond: 1, burst: 30 };
+  const lab = new ProofLab({ limits: { relayBytes: { perSecond: 1, burst: 50 }, unprovenRelayBytes: few } });
   lab.prove(1, HOME);
   lab.send(B, encodeDiscover(nodeId(2), true));
   const fromSite = "198.51.100.1:5000";
   expect([1, 2, 3, 4].map(() => lab.reach(2, 7, fromSite).length)).toEqual([1, 1, 1, 0]);
-  expect(lab.reach(2, 1, HOME)).toEqual([B]);
-  expect(lab.server.counters).toMatchObject({ limitedBytes: 1, relayed: 4, relayedBytes: 40 });
+  expect([1, 2, 3, 4, 5, 6].map(() => lab.reach(2, 1, HOME).length)).toEqual([1, 1, 1, 1, 1, 0]);
+  expect(lab.server.counters).toMatchObject({ limitedBytes: 2, relayed: 8, relayedBytes: 80 });
 });
 
 test("who relays for whom is counted, for the pairs with the most bytes by name", () => {

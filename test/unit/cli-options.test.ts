@@ -380,6 +380,16 @@ describe("rendezvous with TLS", () => {
 });
 
 describe("rendezvous", () => {
+  it("limits what nodes with and without a proof may relay, in Mbit/s", () => {
+    const raw = { registry: "0.0.0.0:9000", beacon: "0.0.0.0:9001", state: "/srv/rv" };
+    expect(parseRendezvousOptions({ ...raw, relayLimit: "800", relayLimitUnproven: "40" }).beaconLimits).toEqual({
+      relayBytes: { perSecond: 100_000_000, burst: 20_000_000 },
+      unprovenRelay: { perSecond: 5000, burst: 1000 },
+      unprovenRelayBytes: { perSecond: 5_000_000, burst: 1_000_000 },
+    });
+    expect(() => parseRendezvousOptions({ ...raw, relayLimitUnproven: "0" })).toThrow("--relay-limit-unproven");
+  });
+
   it("prints where it listens, and ends with 0 on SIGINT", async () => {
     const captured = new CapturedProcess();
     const raw = { registry: "0.0.0.0:9000", beacon: "[::]:9001", state: "/srv/rv" };

@@ -84,7 +84,7 @@ test("more than a hundred thousand nodes: the one heard of longest ago goes", ()
 
 describe("limits", () => {
   test("a source's relaying is limited, another source's is not", () => {
-    const lab = new BeaconLab({ relay: { perSecond: 10, burst: 2 } });
+    const lab = new BeaconLab({ unprovenRelay: { perSecond: 10, burst: 2 } });
     lab.send(B, "0100000002");
     const relay = "050000000100000002ff";
     expect([lab.send(A, relay), lab.send(A, relay), lab.send(A, relay)]).toEqual([
@@ -99,7 +99,7 @@ describe("limits", () => {
   });
 
   test("relaying does not use up what a source may discover", () => {
-    const lab = new BeaconLab({ relay: { perSecond: 1, burst: 1 }, control: { perSecond: 1, burst: 1 } });
+    const lab = new BeaconLab({ unprovenRelay: { perSecond: 1, burst: 1 }, control: { perSecond: 1, burst: 1 } });
     lab.send(A, "050000000100000002ff");
     lab.send(A, "050000000100000002ff");
     expect(lab.send(A, "0100000001")).toHaveProperty(A);
