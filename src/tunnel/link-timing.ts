@@ -12,7 +12,7 @@ export const REPLY_DUE_MS = 1_500;
 export const PROBE_MS = 700;
 export const MAX_PROBES = 20;
 /** With the second probe every way has been asked and had time to answer: packets wait from then on. */
-export const PARK_PROBES = 2;
+export const DOZE_PROBES = 2;
 /** How soon after the first packet, and how often while packets go, traffic is looked at. */
 export const MTU_CHECK_MS = 1_000;
 export const KEEPALIVE_MS = 700;

@@ -373,13 +373,7 @@ export class Link {
     this.#askThroughRelay();
     for (const endpoint of this.path.targets()) this.#probeDirect(endpoint, now);
     this.#timers.set("reply-due", after(now, timing.PROBE_MS));
-    if (this.#probes >= timing.PARK_PROBES) this.#park();
-  }
-
-  /** No way answers: a packet that is sent now is lost, one that waits goes out with the first sign of life. */
-  #park(): void {
-    this.#dozes = true;
-    this.#publish();
+    if (this.#probes >= timing.DOZE_PROBES) this.#doze(); // what waits arrives later, what is sent now never
   }
 
   /** While frames go through the relay: look for a direct way, often at first, as long as somebody uses the link. */
