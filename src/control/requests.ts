@@ -54,7 +54,7 @@ export function prepareCall(method: string, body: unknown): PreparedCall {
     throw new PilotError(
       "unknown_method",
       `There is no method ${JSON.stringify(method.slice(0, 64))}`,
-      `Use one of ${Object.keys(METHODS).join(", ")}. A newer program may need a newer daemon.`,
+      `Use one of ${METHOD_NAMES.join(", ")}. A newer program may need a newer daemon.`,
     );
   }
   return prepare(method as ControlMethod, body);
@@ -149,6 +149,9 @@ const METHODS: { readonly [M in ControlMethod]: MethodRow<M> } = {
   },
   "trust/revoke": { parse: parsePeer, invoke: ({ trust }, request, signal) => trust.revoke(request, signal) },
 };
+
+/** As in the path of a call, without `/v1/`. */
+export const METHOD_NAMES: readonly string[] = Object.keys(METHODS);
 
 function parseEmpty(body: JsonObject): EmptyRequest {
   onlyKeys(body, []);

@@ -10,6 +10,7 @@ import { NO_NETWORKS, type StoredNetworks } from "../engine/networks.ts";
 import type { StoredTags } from "../engine/peer-tags.ts";
 import type { StateDirectory } from "../io/state-directory.ts";
 import { type NodeId, nodeId } from "../wire/ids.ts";
+import { parseIp } from "../wire/underlay-address.ts";
 
 export class NodeMemory {
   readonly problem: Problem | undefined;
@@ -137,9 +138,8 @@ function parseStored(json: unknown): StoredNode | undefined {
   if (stored.networks !== undefined && !areNetworks(stored.networks)) return undefined;
   if (stored.tags !== undefined && !areTags(stored.tags)) return undefined;
   const sound =
-    stored.endpoints.every(
-      (entry) => isNodeNumber(entry?.node) && typeof entry.address === "string" && isPort(entry.port),
-    ) && stored.names.every((entry) => isNodeNumber(entry?.node) && typeof entry.name === "string");
+    stored.endpoints.every((entry) => isNodeNumber(entry?.node) && isAddress(entry.address) && isPort(entry.port)) &&
+    stored.names.every((entry) => isNodeNumber(entry?.node) && typeof entry.name === "string");
   return sound && areKinds(stored.kinds) ? (stored as StoredNode) : undefined;
 }
 
@@ -167,6 +167,11 @@ function areTags(stored: unknown): boolean {
 
 function isNodeNumber(value: unknown): value is number {
   return typeof value === "number" && Number.isInteger(value) && value > 0 && value <= 0xffffffff;
+}
+
+/** Anything else the data plane would refuse, long after the file was read. */
+function isAddress(value: unknown): boolean {
+  return typeof value === "string" && parseIp(value) !== undefined;
 }
 
 function isPort(value: unknown): boolean {
