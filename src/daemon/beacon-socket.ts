@@ -6,6 +6,7 @@ import { createSocket, type RemoteInfo, type Socket } from "node:dgram";
 import { isIPv6 } from "node:net";
 import type { Endpoint } from "../base/endpoint.ts";
 import { now } from "../io/clock.ts";
+import { numericLookup } from "../io/numeric-lookup.ts";
 import { type BeaconDatagram, type BeaconServer, isConnection } from "../rendezvous/beacon.ts";
 import { RelayQueue } from "../rendezvous/relay-queue.ts";
 import { NOTIFY_HANDSHAKES } from "../wire/beacon.ts";
@@ -51,7 +52,7 @@ export class BeaconSocket implements BeaconPort {
   constructor(asked: Endpoint, server: BeaconServer) {
     this.#asked = asked;
     this.server = server;
-    this.#socket = createSocket({ type: isIPv6(asked.address) ? "udp6" : "udp4", lookup: noLookup });
+    this.#socket = createSocket({ type: isIPv6(asked.address) ? "udp6" : "udp4", lookup: numericLookup });
     this.#socket.on("message", (datagram, from) => this.#received(datagram, from));
   }
 
@@ -144,15 +145,6 @@ export class BeaconSocket implements BeaconPort {
     this.#socket.setRecvBufferSize(SOCKET_BUFFER_BYTES);
     this.#socket.setSendBufferSize(SOCKET_BUFFER_BYTES);
   }
-}
-
-/** Every address here is numeric; without this each datagram sent would wait for a turn of the event loop. */
-function noLookup(
-  address: string,
-  _options: unknown,
-  callback: (error: NodeJS.ErrnoException | null, address: string, family: number) => void,
-): void {
-  callback(null, address, isIPv6(address) ? 6 : 4);
 }
 
 const SOCKET_BUFFER_BYTES = 4 * 1024 * 1024;

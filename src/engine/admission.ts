@@ -4,7 +4,7 @@
  */
 import type { DropReason } from "../base/drop-reason.ts";
 import type { Deadline, Instant, WallClock } from "../base/instant.ts";
-import { type FlowKey, readFlowKey, SHAPE, type Side, transportOf } from "../policy/flow-key.ts";
+import { emptyFlowKey, type FlowKey, readFlowKey, SHAPE, type Side, transportOf } from "../policy/flow-key.ts";
 import type { Flow, FlowTable } from "../policy/flow-table.ts";
 import type { Lockdown, Policy } from "../policy/policy.ts";
 import type { Direction, FlowFacts, Rule } from "../policy/rule.ts";
@@ -139,16 +139,7 @@ export class Admission {
 
   /** A packet that was made out of what a trusted plain agent sent: why it may not pass, or undefined. */
   admitTranslated(packet: Uint8Array, link: Link, byRelay: boolean, now: Instant): DropReason | "waits" | undefined {
-    const view = new DataView(packet.buffer, packet.byteOffset, packet.byteLength);
-    const key: FlowKey = {
-      view,
-      remoteOffset: 0,
-      localOffset: 0,
-      ports: 0,
-      protocol: 0,
-      opens: false,
-      openingSequence: 0,
-    };
+    const key = emptyFlowKey(new DataView(packet.buffer, packet.byteOffset, packet.byteLength));
     if (readFlowKey(packet, 0, packet.length, "source-is-remote", key) !== SHAPE.FLOW) return "malformed-packet";
     const refused = this.#admitKey(key, packet, link, byRelay, now);
     if (refused !== undefined && refused !== "waits") this.#parts.trail?.denied(refused, "in", link.node, key);

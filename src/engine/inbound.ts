@@ -7,7 +7,7 @@ import { readU16, readU32 } from "../base/bytes.ts";
 import type { DropCounters, DropReason } from "../base/drop-reason.ts";
 import type { Endpoint } from "../base/endpoint.ts";
 import type { Instant } from "../base/instant.ts";
-import { type FlowKey, readFlowKey, SHAPE } from "../policy/flow-key.ts";
+import { emptyFlowKey, type FlowKey, readFlowKey, SHAPE } from "../policy/flow-key.ts";
 import type { FlowTable } from "../policy/flow-table.ts";
 import type { Routes } from "../routing/routes.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
@@ -71,15 +71,7 @@ export class Inbound {
     this.#rows = parts.dataPlane.inbound.rows;
     this.#arena = parts.dataPlane.inbound.arena;
     this.#view = new DataView(this.#arena.buffer, this.#arena.byteOffset, this.#arena.byteLength);
-    this.#key = {
-      view: this.#view,
-      remoteOffset: 0,
-      localOffset: 0,
-      ports: 0,
-      protocol: 0,
-      opens: false,
-      openingSequence: 0,
-    };
+    this.#key = emptyFlowKey(this.#view);
   }
 
   /** `nowS`: the time of flows. */

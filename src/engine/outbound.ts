@@ -6,7 +6,7 @@
 import { readU32 } from "../base/bytes.ts";
 import type { DropCounters, DropReason } from "../base/drop-reason.ts";
 import type { Instant } from "../base/instant.ts";
-import { type FlowKey, portsOf, readFlowKey, SHAPE } from "../policy/flow-key.ts";
+import { emptyFlowKey, type FlowKey, portsOf, readFlowKey, SHAPE } from "../policy/flow-key.ts";
 import type { FlowTable } from "../policy/flow-table.ts";
 import type { Routes } from "../routing/routes.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
@@ -64,15 +64,7 @@ export class Outbound {
     this.#rows = parts.dataPlane.outbound.rows;
     this.#arena = parts.dataPlane.outbound.arena;
     this.#view = new DataView(this.#arena.buffer, this.#arena.byteOffset, this.#arena.byteLength);
-    this.#key = {
-      view: this.#view,
-      remoteOffset: 0,
-      localOffset: 0,
-      ports: 0,
-      protocol: 0,
-      opens: false,
-      openingSequence: 0,
-    };
+    this.#key = emptyFlowKey(this.#view);
   }
 
   /** `nowS`: the time of flows. */

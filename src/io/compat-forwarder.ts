@@ -6,6 +6,7 @@
 import { createSocket, type RemoteInfo, type Socket } from "node:dgram";
 import { isIPv6 } from "node:net";
 import type { Endpoint } from "../base/endpoint.ts";
+import { numericLookup } from "./numeric-lookup.ts";
 
 export class CompatForwarder {
   readonly #tunnel: Endpoint;
@@ -22,7 +23,7 @@ export class CompatForwarder {
     const family6 = !isWildcard && isIPv6(tunnel.address);
     this.#loopback = family6 ? "::1" : "127.0.0.1";
     this.#tunnel = { address: isWildcard ? this.#loopback : tunnel.address, port: tunnel.port };
-    this.#socket = createSocket({ type: family6 ? "udp6" : "udp4", lookup: noLookup });
+    this.#socket = createSocket({ type: family6 ? "udp6" : "udp4", lookup: numericLookup });
     this.#socket.on("message", (datagram, from) => this.#received(datagram, from));
   }
 
@@ -54,15 +55,6 @@ export class CompatForwarder {
     if (from.port === this.#tunnel.port && from.address === this.#tunnel.address) this.onDatagram(datagram);
     else this.dropped++;
   }
-}
-
-/** Every address here is numeric; without this each datagram sent would wait for a turn of the event loop. */
-function noLookup(
-  address: string,
-  _options: unknown,
-  callback: (error: NodeJS.ErrnoException | null, address: string, family: number) => void,
-): void {
-  callback(null, address, isIPv6(address) ? 6 : 4);
 }
 
 const BUFFER_BYTES = 4 * 1024 * 1024;

@@ -18,6 +18,11 @@ export interface FlowKey extends FlowKeySource {
   openingSequence: number;
 }
 
+/** To be filled by readFlowKey, over and over; `view` is of the bytes that packets will lie in. */
+export function emptyFlowKey(view: DataView): FlowKey {
+  return { view, remoteOffset: 0, localOffset: 0, ports: 0, protocol: 0, opens: false, openingSequence: 0 };
+}
+
 export const SHAPE = {
   /** The key is the packet's own. */
   FLOW: 0,
