@@ -21,6 +21,8 @@ export interface Environment {
   readonly variables: Variables;
   /** Calls the listener for each arrival of the signal, which no longer ends the process; returns how to stop that. */
   onSignal(signal: StopSignal, listener: () => void): () => void;
+  /** What a person types without its being shown; undefined where nobody can: no terminal. Throws when he breaks it off. */
+  askSecret(question: string): Promise<string | undefined>;
   /** Ends the process at once. */
   exit(code: number): void;
   /** From now on a reader of stdout that goes away does not end the process. */

@@ -2,6 +2,7 @@
 /** Entry of the command line: the real process as an Environment. */
 import type { Environment } from "./context.ts";
 import { run } from "./program.ts";
+import { askSecret } from "./secret-prompt.ts";
 
 let endsWithReader = true;
 
@@ -25,6 +26,7 @@ const environment: Environment = {
     process.on(signal, listener);
     return () => void process.off(signal, listener);
   },
+  askSecret,
   exit: (code) => process.exit(code),
   outliveReader: () => {
     endsWithReader = false;

@@ -445,6 +445,8 @@ export const ERROR_CLASSES: Readonly<Partial<Record<ErrorCode, ErrorClass>>> = {
   /** The key comes with every start from elsewhere. */
   key_lent: { exit: EXIT.failed, status: 409 },
   rotation_unsettled: { exit: EXIT.unreachable, status: 503 },
+  /** A restore would replace another key. */
+  identity_differs: { exit: EXIT.needsConfirmation, status: 409 },
   no_identity: { exit: EXIT.failed, status: 404 },
   not_registered: { exit: EXIT.failed, status: 409 },
   own_address: { exit: EXIT.usage, status: 400 },

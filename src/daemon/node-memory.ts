@@ -24,7 +24,7 @@ export class NodeMemory {
   }
 
   static load(state: StateDirectory): NodeMemory {
-    const { value, problem } = state.load(FILE, parseStored);
+    const { value, problem } = state.load(FILE, parseNodeFile);
     return new NodeMemory(
       state,
       value ?? { version: 1, node: null, hostname: null, port: null, endpoints: [], names: [] },
@@ -129,7 +129,8 @@ interface StoredNode {
   readonly tags?: StoredTags;
 }
 
-function parseStored(json: unknown): StoredNode | undefined {
+/** Undefined for what is none. */
+export function parseNodeFile(json: unknown): StoredNode | undefined {
   const stored = json as Partial<StoredNode>;
   if (stored.version !== 1 || !Array.isArray(stored.endpoints) || !Array.isArray(stored.names)) return undefined;
   if (stored.node !== null && !isNodeNumber(stored.node)) return undefined;

@@ -326,7 +326,7 @@ export class PolicyRequests implements PolicyBackend {
   }
 }
 
-function parseLockdown(json: unknown): { lockdown: Lockdown | undefined } | undefined {
+export function parseLockdown(json: unknown): { lockdown: Lockdown | undefined } | undefined {
   if (typeof json !== "object" || json === null) return undefined;
   const { version, except, since, until } = json as Record<string, unknown>;
   if (version !== 1) return undefined;

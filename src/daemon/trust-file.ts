@@ -17,7 +17,7 @@ export class TrustFile {
   #aheadMs = bootNow().sinceBootMs - now();
 
   constructor(state: StateDirectory) {
-    const { value, problem } = state.load("trust.json", parseFile);
+    const { value, problem } = state.load("trust.json", parseTrustFile);
     this.#state = state;
     this.#mark = value?.mark;
     this.book = value?.book ?? new TrustBook();
@@ -46,7 +46,7 @@ export class TrustFile {
 }
 
 /** Undefined too for leases that end at a time nobody can tell. */
-function parseFile(json: unknown): { book: TrustBook; mark: LeaseMark | undefined } | undefined {
+export function parseTrustFile(json: unknown): { book: TrustBook; mark: LeaseMark | undefined } | undefined {
   const book = TrustBook.fromJson(json);
   const mark = parseLeaseMark((json as { lease_clock?: unknown } | null)?.lease_clock);
   const isTimed = [...(book?.records() ?? [])].some(

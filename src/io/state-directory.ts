@@ -7,6 +7,7 @@ import {
   closeSync,
   existsSync,
   fsyncSync,
+  linkSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -116,6 +117,26 @@ export class StateDirectory {
     };
   }
 
+  /** A JSON file as it is, and nothing is moved; undefined when there is none, or none that can be read. */
+  peek(name: string): unknown {
+    const file = join(this.path, name);
+    return existsSync(file) ? parseJson(readFileSync(file, "utf8"), (json) => json) : undefined;
+  }
+
+  /** Out of the way, and never lost; its new name, or undefined when there was none. */
+  putAside(name: string): string | undefined {
+    return existsSync(join(this.path, name)) ? this.#rename(name, REPLACED) : undefined;
+  }
+
+  /** A second name for what will be replaced, so that it is not lost; undefined when there is none. */
+  keepAside(name: string): string | undefined {
+    const file = join(this.path, name);
+    if (!existsSync(file)) return undefined;
+    const aside = asideName(file, REPLACED);
+    linkSync(file, aside);
+    return aside;
+  }
+
   save(name: string, value: unknown): void {
     this.#write(name, `${JSON.stringify(value, undefined, 2)}\n`);
   }
@@ -149,7 +170,11 @@ export class StateDirectory {
   }
 
   #moveAside(name: string): string {
-    const aside = join(this.path, `${name}${ASIDE}${new Date().toISOString().replace(/[:.]/g, "-")}`);
+    return this.#rename(name, ASIDE);
+  }
+
+  #rename(name: string, mark: string): string {
+    const aside = asideName(join(this.path, name), mark);
     renameSync(join(this.path, name), aside);
     syncDirectory(this.path);
     return aside;
@@ -161,15 +186,18 @@ export class StateDirectory {
 }
 
 function parseIdentity(text: string, crypto: Crypto): Identity | undefined {
-  return parseJson(text, (json) => {
-    const { public_key, private_key } = json as { public_key?: unknown; private_key?: unknown };
-    if (typeof public_key !== "string" || typeof private_key !== "string") return undefined;
-    const publicKey = fromBase64(public_key);
-    const privateKey = fromBase64(private_key);
-    if (publicKey?.length !== 32 || privateKey?.length !== 64) return undefined;
-    const seed = privateKey.slice(0, 32);
-    return equalBytes(crypto.ed25519PublicKey(seed), publicKey) ? { seed, publicKey } : undefined;
-  });
+  return parseJson(text, (json) => identityFromJson(json, crypto));
+}
+
+/** What `identity.json` holds; undefined when it is no key, or not the one that belongs to its public key. */
+export function identityFromJson(json: unknown, crypto: Crypto): Identity | undefined {
+  const { public_key, private_key } = (json ?? {}) as { public_key?: unknown; private_key?: unknown };
+  if (typeof public_key !== "string" || typeof private_key !== "string") return undefined;
+  const publicKey = fromBase64(public_key);
+  const privateKey = fromBase64(private_key);
+  if (publicKey?.length !== 32 || privateKey?.length !== 64) return undefined;
+  const seed = privateKey.slice(0, 32);
+  return equalBytes(crypto.ed25519PublicKey(seed), publicKey) ? { seed, publicKey } : undefined;
 }
 
 function parseJson<T>(text: string, parse: (json: unknown) => T | undefined): T | undefined {
@@ -180,6 +208,10 @@ function parseJson<T>(text: string, parse: (json: unknown) => T | undefined): T 
     return undefined; // a file that is cut short
   }
   return typeof json === "object" && json !== null ? parse(json) : undefined;
+}
+
+function asideName(file: string, mark: string): string {
+  return `${file}${mark}${new Date().toISOString().replace(/[:.]/g, "-")}`;
 }
 
 function syncDirectory(path: string): void {
@@ -213,3 +245,4 @@ const IDENTITY = "identity.json";
 const CREDENTIAL = "pilot-tun.identity";
 const NEXT_IDENTITY = "identity-next.json";
 const ASIDE = ".damaged-";
+const REPLACED = ".replaced-";

@@ -363,6 +363,8 @@ export class CapturedProcess implements Environment {
   colourWanted = true;
   variables: Record<string, string | undefined> = {};
   readonly exits: number[] = [];
+  /** What is typed when it is asked for; nobody is there when they are used up. */
+  secrets: string[] = [];
   outlivesReader = false;
   readonly #listeners = new Map<StopSignal, Set<() => void>>();
 
@@ -378,6 +380,11 @@ export class CapturedProcess implements Environment {
     const listeners = this.#listeners.get(signal) ?? new Set();
     this.#listeners.set(signal, listeners.add(listener));
     return () => void listeners.delete(listener);
+  }
+
+  async askSecret(question: string): Promise<string | undefined> {
+    this.err += question;
+    return this.secrets.shift();
   }
 
   exit(code: number): void {
