@@ -33,7 +33,10 @@ export const declareId: Declare = (program, perform) => {
     .option(...PASSPHRASE_OPTION)
     .addHelpText(
       "after",
-      examples("pilot-tun id backup two.backup", "pilot-tun id backup two.backup --passphrase-file /etc/pilot-tun/passphrase"),
+      examples(
+        "pilot-tun id backup two.backup",
+        "pilot-tun id backup two.backup --passphrase-file /etc/pilot-tun/passphrase",
+      ),
     )
     .action(perform(backup));
   id.command("restore")
