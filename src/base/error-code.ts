@@ -24,6 +24,7 @@ export const ERROR_CODES = [
   "database_newer",
   "dns_not_wired",
   "dns_unavailable",
+  "flows_damaged",
   "identity_damaged",
   "identity_differs",
   "insecure_registry",

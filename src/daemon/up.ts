@@ -34,6 +34,7 @@ import { Backend } from "./backend.ts";
 import { CompatLink, type CompatLinkParts } from "./compat-link.ts";
 import { controlAccess } from "./control-access.ts";
 import { Driver } from "./driver.ts";
+import { FlowFile } from "./flow-file.ts";
 import { settleRotation } from "./identity.ts";
 import { LiveEvents } from "./live-events.ts";
 import { NodeMemory } from "./node-memory.ts";
@@ -131,11 +132,15 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
     now(),
     wallNow(),
   );
+  const flowFile = FlowFile.take(state);
   undo.add(() => {
+    const flows = engine.gate.carried.take(now());
     engine.close();
     trust.save(engine.leases.time(now())); // with the bytes of leases as they were used
+    flowFile.save(flows);
   });
-  for (const problem of [trust.problem, memory.problem]) if (problem) engine.problems.set(problem.code, problem);
+  for (const problem of [trust.problem, memory.problem, flowFile.problem])
+    if (problem) engine.problems.set(problem.code, problem);
 
   const compat = createCompat(options, { engine, identity, crypto, listen }, (act) => driver.input(act));
   undo.add(() => compat?.close());
@@ -169,6 +174,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
   undo.add(() => driver.stop());
 
   await backend.policy.start();
+  engine.gate.carried.restore(flowFile.flows, now());
   undo.add(() => backend.policy.close());
   await face.apply();
   driver.start();

@@ -450,7 +450,7 @@ export class Engine {
 
   #createGate(now: Instant, wall: WallClock): Gate {
     const state = { flows: this.#flows, links: this.#links, routes: this.routes, refusals: this.#refusals };
-    const own = { leases: this.leases, bridge: this.#bridge };
+    const own = { leases: this.leases, bridge: this.#bridge, networks: this.networks };
     return new Gate(
       {
         ...this.#parts,

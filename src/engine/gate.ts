@@ -15,10 +15,12 @@ import type { LinkTable } from "../tunnel/link-table.ts";
 import { Admission } from "./admission.ts";
 import type { AuditTrail } from "./audit-trail.ts";
 import type { BridgeConversation } from "./bridge-conversation.ts";
+import { CarriedFlows } from "./carried-flows.ts";
 import { type ExplanationEvent, Explanations } from "./explanations.ts";
 import { FlowFactsFinder } from "./flow-facts.ts";
 import { Governor } from "./governor.ts";
 import type { Leases } from "./leases.ts";
+import type { Networks } from "./networks.ts";
 import { OwnerQuestions } from "./owner-questions.ts";
 import { PeerTags, type StoredTags } from "./peer-tags.ts";
 import type { Refusals } from "./refusals.ts";
@@ -33,6 +35,7 @@ export interface GateParts {
   readonly registry: RegistryClient;
   readonly crypto: Crypto;
   readonly leases: Leases;
+  readonly networks: Networks;
   wall(now: Instant): WallClock;
   /** The time of flows. */
   steadyS(now: Instant): number;
@@ -51,6 +54,7 @@ export class Gate {
   readonly tags: PeerTags;
   readonly trail: AuditTrail | undefined;
   readonly explanations: Explanations;
+  readonly carried: CarriedFlows;
 
   constructor(parts: GateParts, storedTags: StoredTags) {
     const policy = new Policy();
@@ -73,6 +77,7 @@ export class Gate {
       trail: this.trail,
     });
     this.explanations = new Explanations({ ...parts, admission: this.admission });
+    this.carried = new CarriedFlows({ ...parts, admission: this.admission });
   }
 
   handleRegistry(event: RegistryEvent, now: Instant): void {

@@ -32,6 +32,7 @@ const DAMAGED = {
   "trust.json": "trust_damaged",
   "node.json": "node_damaged",
   "lockdown.json": "lockdown_damaged",
+  "flows.json": "flows_damaged",
 } as const;
 
 export class StateDirectory {
@@ -135,6 +136,12 @@ export class StateDirectory {
     const aside = asideName(file, REPLACED);
     linkSync(file, aside);
     return aside;
+  }
+
+  /** Gone also over a crash; nothing happens when there is none. */
+  remove(name: keyof typeof DAMAGED): void {
+    rmSync(join(this.path, name), { force: true });
+    syncDirectory(this.path);
   }
 
   save(name: string, value: unknown): void {

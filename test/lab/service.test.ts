@@ -33,7 +33,9 @@ afterAll(() => lab?.close());
 function startManager(host: string): LabProcess {
   const paths = [`${lab.folder}/${host}.notify`, `${lab.folder}/${host}.orders`, String(WATCHDOG_MS * 1000)];
   const where = ["--registry", lab.registry, "--beacon", lab.beacon, "--state", `${lab.folder}/${host}-state`];
-  const up = [LAUNCHER, "--control", `${lab.folder}/${host}.sock`, "up", ...where, "--tun", "pilot0"];
+  writeFileSync(`${lab.folder}/${host}.policy`, "allow in any from trusted\nallow out any to trusted\n");
+  const own = ["--tun", "pilot0", "--policy", `${lab.folder}/${host}.policy`];
+  const up = [LAUNCHER, "--control", `${lab.folder}/${host}.sock`, "up", ...where, ...own];
   return lab.spawn(host, "python3", [MANAGER, ...paths, ...up]);
 }
 
@@ -93,6 +95,25 @@ describe("a daemon under a service manager", () => {
       await server.stop();
     });
   }
+
+  it("lets the far side go on talking into a connection that this host opened, under a policy that lets it begin none", {
+    timeout: 30_000,
+  }, async () => {
+    writeFileSync(`${lab.folder}/b.policy`, "allow out any to trusted\n");
+    await lab.pilot("b", "policy", "reload");
+    const talker = lab.spawn("a", "python3", ["-c", COUNT, lab.overlay("a")]);
+    await talker.waitForLine(/^listening$/);
+    const listener = lab.spawn("b", "python3", ["-c", LISTEN, lab.overlay("a")]);
+    await listener.waitForLine(/^5$/);
+    const ready = count(/^notify READY=1$/gm);
+    order("restart");
+    await readyTimes(ready + 1);
+    const heard = Number(listener.stdout.trim().split("\n").at(-1));
+    await listener.waitForLine(new RegExp(`^${heard + 20}$`), 15_000);
+    await Promise.all([listener.stop(), talker.stop()]);
+    writeFileSync(`${lab.folder}/b.policy`, "allow in any from trusted\nallow out any to trusted\n");
+    await lab.pilot("b", "policy", "reload");
+  });
 
   it("answers the first ping within half a second of being ready again", { timeout: 30_000 }, async () => {
     const ready = count(/^notify READY=1$/gm);
@@ -182,4 +203,23 @@ for i in range(1, 2000):
         sys.exit("another word came back")
     print("echo", i, flush=True)
     time.sleep(0.05)
+`;
+
+/** Says a number each 50 ms, and never hears one. */
+const COUNT = `
+import socket, sys, time
+server = socket.create_server((sys.argv[1], 7778), family=socket.AF_INET6)
+print("listening", flush=True)
+connection, _ = server.accept()
+for i in range(1, 2000):
+    connection.sendall(b"%d\\n" % i)
+    time.sleep(0.05)
+`;
+
+const LISTEN = `
+import socket, sys
+connection = socket.create_connection((sys.argv[1], 7778), 10)
+connection.settimeout(20)
+for line in connection.makefile():
+    print(line, end="", flush=True)
 `;
