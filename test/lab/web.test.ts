@@ -41,10 +41,10 @@ interface Opened {
   readonly context: BrowserContext;
 }
 
-async function open(address: string, options: { width?: number; colours?: "light" | "dark" } = {}): Promise<Opened> {
+async function open(address: string, width = 1280): Promise<Opened> {
   const context = await browser.newContext({
-    viewport: { width: options.width ?? 1280, height: 900 },
-    colorScheme: options.colours ?? "light",
+    viewport: { width, height: 900 },
+    colorScheme: "light",
   });
   const page = await context.newPage();
   page.setDefaultTimeout(10_000);
@@ -54,7 +54,7 @@ async function open(address: string, options: { width?: number; colours?: "light
 }
 
 /** For a person to look at: wide and narrow, light and dark. */
-async function pictures(page: Page, name: string): Promise<void> {
+async function pictures(page: Page, name: string, fullPage = true): Promise<void> {
   const folder = process.env.PAGE_SCREENSHOTS;
   if (folder === undefined) return;
   for (const [width, height] of [
@@ -64,7 +64,7 @@ async function pictures(page: Page, name: string): Promise<void> {
     for (const colorScheme of ["dark", "light"] as const) {
       await page.setViewportSize({ width, height });
       await page.emulateMedia({ colorScheme });
-      await page.screenshot({ path: `${folder}/${name}-${width}-${colorScheme}.png`, fullPage: true });
+      await page.screenshot({ path: `${folder}/${name}-${width}-${colorScheme}.png`, fullPage });
     }
   }
 }
@@ -83,6 +83,8 @@ describe("the status page", () => {
     const { page, witness, context } = await open(addresses.look);
     await isLive(page);
     expect(page.url()).toBe(ORIGIN); // the token is no longer in the address
+    await page.reload(); // and the tab still has it
+    await isLive(page);
     expect(await page.locator("#node").textContent()).toContain(lab.overlay("a"));
     const row = peerRow(page, "b");
     for (const text of [lab.overlay("b"), "mutual", "direct", "pilot-tun", "10.77.0.11"]) {
@@ -107,6 +109,12 @@ describe("the status page", () => {
     await server.waitForLine(/Serving/);
     const hold = lab.spawn("a", "nc", ["-6", lab.overlay("b"), "8080"]);
     await page.locator("#flows tbody tr", { hasText: /b\.pilot:8080.*nc \(\d+\)/s }).waitFor();
+    const busy = lab.spawn("a", "ping", ["-6", "-q", "-i", "0.05", "-s", "1000", lab.overlay("b")]);
+    await waitUntil("the rate", async () => {
+      const text = await peerRow(page, "b").textContent();
+      return /[1-9][\d.]* KiB\/s.*[1-9][\d.]* KiB\/s/s.test(text ?? "");
+    });
+    await busy.stop();
     await lab.exec("a", "ping", ["-6", "-c", "1", "-W", "1", lab.overlay("c")]);
     const denial = page.locator("#denials tbody tr", { hasText: "icmp" }).first();
     await denial.waitFor();
@@ -224,18 +232,34 @@ describe("the status page, shown what is hostile or much,", () => {
     await context.close();
   });
 
-  it.each([
-    [360, "light"],
-    [360, "dark"],
-    [1280, "light"],
-    [1280, "dark"],
-  ] as const)("fits a screen %i pixels wide, also its question; %s", async (width, colours) => {
-    const { page, witness, context } = await open(address, { width, colours });
+  it("can be used by keyboard alone: a question opens, Escape leaves it, and nothing was answered", async () => {
+    const { page, witness, context } = await open(address);
+    await isLive(page);
+    await page.locator("#requests-list button").first().waitFor();
+    await pictures(page, "crowd", false);
+    const focused = (): Promise<unknown> => page.evaluate("document.activeElement.textContent");
+    for (let presses = 0; presses < 10 && (await focused()) !== "Approve…"; presses++) await page.keyboard.press("Tab");
+    await page.keyboard.press("Enter");
+    await page.locator("dialog[open]").waitFor();
+    expect(await focused()).toBe("Cancel"); // what Enter does by mistake does no harm
+    await page.keyboard.press("Escape");
+    await page.locator("dialog[open]").waitFor({ state: "detached" });
+    expect(await focused()).toBe("Approve…");
+    expectClean(witness, origin);
+    await context.close();
+  });
+
+  it.each([360, 1280])("fits a screen %i pixels wide, also its question, in light and in dark", async (width) => {
+    const { page, witness, context } = await open(address, width);
     await isLive(page);
     expect(await overflowOf(page, "document.documentElement")).toBe(0);
     await page.getByRole("button", { name: "Deny" }).click();
     await page.locator("dialog[open]").waitFor();
     expect(await overflowOf(page, "document.querySelector('dialog')")).toBe(0);
+    const ground = (): Promise<unknown> => page.evaluate("getComputedStyle(document.body).backgroundColor");
+    const light = await ground();
+    await page.emulateMedia({ colorScheme: "dark" });
+    expect(await ground()).not.toBe(light);
     expectClean(witness, origin);
     await context.close();
   });

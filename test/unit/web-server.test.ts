@@ -316,6 +316,17 @@ describe("an answer to a request", () => {
     expect(changes).toEqual([]);
   });
 
+  it("is one of whoever started the page's server: who may only look is told so by the daemon", async () => {
+    await control.close();
+    const access = { ownUid: 0, readers: 200, changers: 201 };
+    const reader = { pid: 1, uid: 1000, gids: [200], user: "ann", program: "node", login: null };
+    control = await startControlServer(`${directory.path}/control.sock`, BACKEND, { access, identify: () => reader });
+    const { status, code, text } = await approve();
+    expect([status, code]).toEqual([403, "not_permitted"]);
+    expect(text).toContain("pilot-admin");
+    expect(changes).toEqual([]);
+  });
+
   it("must be what the page sends: JSON, of this shape, and short", async () => {
     expect((await approve({ headers: { "content-type": "text/plain" } })).code).toBe("bad_request");
     for (const body of ["{", "null", "[]", "{}", shown({ ...ASK, node: 1.5 }), `{"more":1,${shown(ASK).slice(1)}`]) {
