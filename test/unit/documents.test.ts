@@ -4,7 +4,10 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it, onTestFinished } from "vitest";
+import type { WallClock } from "../../src/base/instant.ts";
 import { run } from "../../src/cli/program.ts";
+import { parsePolicy } from "../../src/policy/parse-policy.ts";
+import { ACCOUNTS } from "../helpers/accounts.ts";
 import { CapturedProcess } from "../helpers/control-fixture.ts";
 import { commandsOf } from "../helpers/quick-start.ts";
 import { listFiles } from "../helpers/source-text.ts";
@@ -96,6 +99,37 @@ describe("documents", () => {
     expect(wrong).toEqual([]);
   });
 
+  it("give a command options of its own", () => {
+    const wrong: string[] = [];
+    for (const [file, text] of TEXTS) {
+      const code = codeIn(text)
+        .replaceAll(/\\\n/g, " ")
+        .replaceAll(/(?:^|\s)# .*$/gm, "");
+      for (const [, line] of code.matchAll(/\bpilot-tun ([a-z][^\n`|;&]*)/g)) {
+        const known = optionsOf(line!);
+        const options = [...line!.matchAll(/(?<=^|[\s[(])--[a-z][a-z0-9-]*[a-z0-9](?![\w-])/g)].map(
+          ([option]) => option,
+        );
+        const foreign = options.filter((option) => !known.has(option) && !HIDDEN_OPTIONS.has(option));
+        wrong.push(...foreign.map((option) => `${file}: ${line} (${option})`));
+      }
+    }
+    expect(wrong).toEqual([]);
+  });
+
+  it("name keys of the configuration and variables that there are", () => {
+    const isOption = (key: string): boolean => {
+      const name = key.toLowerCase().replaceAll("_", "-");
+      return PROGRAM_OPTIONS.has(`--${name}`) || PROGRAM_OPTIONS.has(`--no-${name}`);
+    };
+    const keys = /`([a-z][a-z_]*) = (?:true|false|\d+|"[^"`]*")`/g;
+    const variables = /PILOT_TUN_([A-Z_]+)/g;
+    expect([
+      ...wrongIn(keys, ([, key]) => !isOption(key!)),
+      ...wrongIn(variables, ([, key]) => !isOption(key!)),
+    ]).toEqual([]);
+  });
+
   it("show configurations that the daemon and the rendezvous take", async () => {
     const folder = mkdtempSync(join(tmpdir(), "documents-"));
     onTestFinished(() => rmSync(folder, { recursive: true }));
@@ -110,6 +144,21 @@ describe("documents", () => {
       }
     }
     expect(shown).toBeGreaterThan(1);
+  });
+
+  it("show policies without mistakes", () => {
+    const shown = [...TEXTS].flatMap(([file, text]) =>
+      [...text.matchAll(/^```\n((?:default|allow|deny|test) [\s\S]*?)^```/gm)].map((match) => ({
+        file,
+        text: match[1]!,
+      })),
+    );
+    expect(shown.map(({ file }) => file).sort()).toEqual(["README.md", "docs/policy.md"]);
+    const accounts = { ...ACCOUNTS, userId: () => 34 };
+    for (const { file, text } of shown) {
+      const source = { file, text: text.replaceAll("…", "A".repeat(40)), writtenAt: 0 as WallClock };
+      expect(parsePolicy([source], accounts).problems).toEqual([]);
+    }
   });
 
   it("name sources and tests that are there", () => {
@@ -166,6 +215,15 @@ function spellings(line: string): string[][] {
   const [first = "", second = ""] = words;
   const seconds = second.replaceAll("\\", "").split("|");
   return seconds.map((word) => [first.replace(/[^a-z-].*$/, ""), word]);
+}
+
+/** Of the command that a line names, and of all commands. */
+function optionsOf(line: string): Set<string> {
+  const words = line.split(/\s+/);
+  const names = ["", words[0]!, `${words[0]} ${words[1]}`];
+  return new Set(
+    commands.filter(({ name }) => names.includes(name)).flatMap(({ options }) => options.map(({ long }) => long)),
+  );
 }
 
 function isCommand([first, second]: string[]): boolean {
