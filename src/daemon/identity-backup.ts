@@ -51,8 +51,13 @@ export interface IdentityRestore extends KeyReply {
   readonly putAside: readonly string[];
 }
 
-/** While the daemon runs or not. Throws PilotError `no_identity`, `rotation_unsettled`, `backup_failed`. */
-export async function backupIdentity(stateDir: string, file: string, passphrase: string): Promise<IdentityBackup> {
+/** While the daemon runs or not. `cost`: of each guess, in place of the usual one, for tests. Throws PilotError `no_identity`, `rotation_unsettled`, `backup_failed`. */
+export async function backupIdentity(
+  stateDir: string,
+  file: string,
+  passphrase: string,
+  cost?: number,
+): Promise<IdentityBackup> {
   if (!existsSync(join(stateDir, IDENTITY))) {
     const hint =
       "Name the state folder with --state. A key that the system hands over is backed up where it is stored.";
@@ -73,7 +78,7 @@ export async function backupIdentity(stateDir: string, file: string, passphrase:
     }
   }
   const made = new Date(wallNow()).toISOString();
-  const text = await sealText(JSON.stringify({ version: 1, made, files }), passphrase);
+  const text = await sealText(JSON.stringify({ version: 1, made, files }), passphrase, cost);
   writeWhole(file, text);
   // A backup that does not open would be found out too late.
   const contents = await readBackup(file, passphrase);
@@ -98,7 +103,7 @@ export async function restoreIdentity(
   const isThere = (name: string): boolean => existsSync(join(stateDir, name));
   const isSame = isIdentityOf(state, identity);
   const names = Object.keys(files).filter((name) => name !== IDENTITY);
-  const inTheWay = [NEXT_IDENTITY, ...PARTS.keys()].filter((name) => name !== IDENTITY && isThere(name));
+  const inTheWay = [NEXT_IDENTITY, FLOWS, ...PARTS.keys()].filter((name) => name !== IDENTITY && isThere(name));
   const putAside = isForced ? inTheWay.map((name) => state.putAside(name)!) : [];
   const kept = isForced ? [] : names.filter(isThere);
   if (!isSame) {
@@ -207,6 +212,8 @@ function giveToOwner(stateDir: string, names: readonly string[]): void {
 
 const IDENTITY = "identity.json";
 const NEXT_IDENTITY = "identity-next.json";
+/** Of the last run, for the next one within minutes: in no backup. */
+const FLOWS = "flows.json";
 /** Files of the state folder that a backup may hold, and whether one is whole. */
 const PARTS: ReadonlyMap<string, (json: unknown) => boolean> = new Map([
   [IDENTITY, (json: unknown) => identityFromJson(json, new NodeCrypto()) !== undefined],

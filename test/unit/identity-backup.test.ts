@@ -49,16 +49,16 @@ function keyIn(path: string): string {
   return JSON.parse(readFileSync(join(path, "identity.json"), "utf8")).public_key;
 }
 
-const backup = () => backupIdentity(old, file, PASSPHRASE);
+const backup = () => backupIdentity(old, file, PASSPHRASE, 32_768);
 const restore = (isForced = false, into = fresh) => restoreIdentity(into, file, PASSPHRASE, isForced);
 const code = (attempt: Promise<unknown>) => attempt.then(() => "done").catch((error) => error.code ?? String(error));
 
 describe("a backup", () => {
   it("opens by the words of its format, with other people's code", async () => {
-    await backup();
+    await backupIdentity(old, file, PASSPHRASE);
     const [line, body] = readFileSync(file, "utf8").split("\n") as [string, string];
     const { format, kdf, n, r, p, salt, cipher, nonce } = JSON.parse(line);
-    expect([format, kdf, cipher]).toEqual(["pilot-tun-sealed/1", "scrypt", "aes-256-gcm"]);
+    expect([format, kdf, n, cipher]).toEqual(["pilot-tun-sealed/1", "scrypt", 131_072, "aes-256-gcm"]);
     const bytes = (text: string) => Uint8Array.from(Buffer.from(text, "base64"));
     const key = scrypt(Buffer.from(PASSPHRASE), bytes(salt), { N: n, r, p, dkLen: 32 });
     const text = Buffer.from(gcm(key, bytes(nonce), Buffer.from(line)).decrypt(bytes(body))).toString();
@@ -141,13 +141,14 @@ describe("a restore", () => {
   it("over another identity is refused and changes nothing; by force that one is kept under another name", async () => {
     await backup();
     const other = makeNode(fresh);
+    new StateDirectory(fresh).save("flows.json", { version: 1 });
     const before = readdirSync(fresh).map((name) => [name, readFileSync(join(fresh, name), "utf8")]);
     expect(await code(restore())).toBe("identity_differs");
     expect(readdirSync(fresh).map((name) => [name, readFileSync(join(fresh, name), "utf8")])).toEqual(before);
     const { putAside } = await restore(true);
     expect(keyIn(fresh)).toBe(publicKey);
     expect(putAside.map((path) => path.replace(/^.*\/|\.replaced-.*$/g, "")).sort()).toEqual([
-      ...["identity.json", "node.json", "trust.json"],
+      ...["flows.json", "identity.json", "node.json", "trust.json"],
     ]);
     const aside = putAside.find((path) => path.includes("identity.json"))!;
     expect(JSON.parse(readFileSync(aside, "utf8")).public_key).toBe(other);
