@@ -185,6 +185,16 @@ static napi_value write_tun(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
+/* takeRun(plane, row, into): bytes */
+static napi_value take_run(napi_env env, napi_callback_info info) {
+  struct call call = call_of(env, info);
+  struct plane *plane = plane_of(&call);
+  int row = int_of(&call, 1);
+  struct bytes into = bytes_of(&call, 2, 0);
+  if (call.bad) return bad_call(&call);
+  return integer(&call, tun_take_run(plane, row, (uint8_t *)into.at, into.length));
+}
+
 static napi_value write_tun_packet(napi_env env, napi_callback_info info) {
   struct call call = call_of(env, info);
   struct plane *plane = plane_of(&call);
@@ -450,6 +460,7 @@ static const struct function FUNCTIONS[] = {
   {"sealAndSend", seal_and_send_rows},
   {"receiveAndOpen", receive_and_open_rows},
   {"writeTun", write_tun},
+  {"takeRun", take_run},
   {"writeTunPacket", write_tun_packet},
   {"sendDatagram", send_datagram},
   {"installKey", install_key},

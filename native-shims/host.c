@@ -1,8 +1,9 @@
-/* What JavaScript sees of this machine beside packets: the lock of a state directory and unix sockets. */
+/* What JavaScript sees of this machine beside packets: the lock of a state directory, unix sockets, and ports kept free. */
 #include "host.h"
 
 #include "call.h"
 #include "lock.h"
+#include "ports.h"
 #include "unix.h"
 
 enum { MAX_PEER_GROUPS = 1024 };
@@ -41,7 +42,20 @@ static napi_value unix_peer_ids(napi_env env, napi_callback_info info) {
   return list;
 }
 
+/* reservePorts(interface, first, fds): 0, or -errno; two descriptors for each port */
+static napi_value reserve_ports(napi_env env, napi_callback_info info) {
+  struct call call = call_of(env, info);
+  char interface[16];
+  size_t length = 0;
+  text_of(&call, 0, interface, sizeof interface);
+  int first = int_of(&call, 1);
+  int32_t *fds = array_of(&call, 2, napi_int32_array, 0, &length);
+  if (call.bad || first < 1 || length / 2 > 65536 || first + (int)(length / 2) > 65536) return bad_call(&call);
+  return integer(&call, ports_reserve(interface, first, (int)(length / 2), fds));
+}
+
 bool host_export(napi_env env, napi_value exports) {
-  static const struct function functions[] = {{"lockFile", lock_path}, {"unixSend", unix_send_text}, {"unixPeer", unix_peer_ids}};
+  static const struct function functions[] = {
+    {"lockFile", lock_path}, {"unixSend", unix_send_text}, {"unixPeer", unix_peer_ids}, {"reservePorts", reserve_ports}};
   return export_functions(env, exports, functions, sizeof functions / sizeof *functions);
 }

@@ -260,6 +260,7 @@ int tun_adopt(struct plane *plane, int fd, const char *name);
 int tun_read(struct plane *plane);
 void tun_write(struct plane *plane, int count);
 int tun_write_packet(struct plane *plane, const uint8_t *bytes, size_t length);
+int tun_take_run(struct plane *plane, int row, uint8_t *into, size_t room);
 /* Gives an outbound row back to the kernel, which takes it for a packet that arrived. */
 void tun_write_back(struct plane *plane, const int32_t *row);
 

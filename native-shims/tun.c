@@ -178,6 +178,20 @@ void tun_write(struct plane *plane, int count) {
   }
 }
 
+/* What tun_write would write for one row, with its vnet header, for another device; its length, or -errno. */
+int tun_take_run(struct plane *plane, int row, uint8_t *into, size_t room) {
+  struct iovec parts[WRITE_PARTS];
+  size_t length = 0;
+  if (row < 0 || row >= plane->rows_filled || plane->in_rows[(size_t)row * ROW_WORDS + IN_KIND] != ROW_PACKET) return -EINVAL;
+  int count = gather(plane, &plane->runs[row], parts);
+  for (int i = 0; i < count; i++) {
+    if (length + parts[i].iov_len > room) return -EMSGSIZE;
+    memcpy(into + length, parts[i].iov_base, parts[i].iov_len);
+    length += parts[i].iov_len;
+  }
+  return (int)length;
+}
+
 int tun_write_packet(struct plane *plane, const uint8_t *bytes, size_t length) {
   uint8_t vnet[VNET_HEADER] = {0};
   struct iovec parts[2] = {{vnet, sizeof vnet}, {(void *)bytes, length}};

@@ -58,6 +58,8 @@ export const DROP_REASONS = [
   "no-path",
   "staging-full",
   "peer-kind",
+  /** From a program in a namespace of its own: not from its ports, of another protocol, or for this host itself. */
+  "guest",
   // Device and socket.
   "tun-write-failed",
   "send-failed",

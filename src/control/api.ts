@@ -20,6 +20,7 @@ import type { EventsBackend, EventsMethods } from "./events-api.ts";
 import type { KeyBackend, KeyMethods } from "./key-api.ts";
 import type { NetworkBackend, NetworkMethods } from "./network-api.ts";
 import type { PolicyBackend, PolicyMethods } from "./policy-api.ts";
+import type { RunBackend, RunMethods } from "./run-api.ts";
 import type { TrustBackend, TrustMethods } from "./trust-api.ts";
 import type { WhyBackend, WhyMethods } from "./why-api.ts";
 
@@ -31,6 +32,7 @@ export const SCHEMA = "pilot-tun/1";
 export interface ControlMethods
   extends NetworkMethods,
     PolicyMethods,
+    RunMethods,
     TrustMethods,
     WhyMethods,
     ConfigMethods,
@@ -67,6 +69,7 @@ export interface ControlBackend {
   readonly why: WhyBackend;
   readonly config: ConfigBackend;
   readonly key: KeyBackend;
+  readonly run: RunBackend;
   status(request: EmptyRequest, signal: AbortSignal): Promise<StatusReply>;
   metricsText(request: EmptyRequest, signal: AbortSignal): Promise<MetricsReply>;
   peers(request: EmptyRequest, signal: AbortSignal): Promise<PeersReply>;
@@ -452,6 +455,11 @@ export const ERROR_CLASSES: Readonly<Partial<Record<ErrorCode, ErrorClass>>> = {
   own_address: { exit: EXIT.usage, status: 400 },
   /** Asked about a flow that neither begins nor ends here. */
   not_this_node: { exit: EXIT.usage, status: 400 },
+  // Programs with nothing but the overlay.
+  ports_taken: { exit: EXIT.failed, status: 409 },
+  /** This machine does not let this user make namespaces, or lacks what they need; the command line's own. */
+  run_unavailable: { exit: EXIT.needsPrivilege, status: 403 },
+  unknown_user: { exit: EXIT.usage, status: 400 },
 };
 
 export function exitCodeOf(code: ErrorCode): ExitCode {

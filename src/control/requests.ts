@@ -38,6 +38,7 @@ import {
   type PolicyApplyRequest,
   type PolicyCheckRequest,
 } from "./policy-api.ts";
+import type { RunRequest } from "./run-api.ts";
 import { type LeaseTerms, MAX_REASON_LENGTH, type TrustApproveRequest, type TrustAskRequest } from "./trust-api.ts";
 import type { WhyRequest } from "./why-api.ts";
 
@@ -121,6 +122,7 @@ const METHODS: { readonly [M in ControlMethod]: MethodRow<M> } = {
   lockdown: { parse: parseLockdown, invoke: (backend, request, signal) => backend.policy.lockdown(request, signal) },
   why: { parse: parseWhy, invoke: (backend, request, signal) => backend.why.explain(request, signal) },
   "config/show": { parse: parseEmpty, invoke: (backend, request, signal) => backend.config.show(request, signal) },
+  run: { parse: parseRun, invoke: ({ run }, request, signal) => run.prepare(request, signal) },
   reload: { parse: parseEmpty, invoke: (backend, request, signal) => backend.config.reload(request, signal) },
   trace: { parse: parsePeer, invoke: (backend, request, signal) => backend.trace(request, signal) },
   whois: { parse: parseWhois, invoke: (backend, request, signal) => backend.whois(request, signal) },
@@ -307,6 +309,14 @@ function parseWhy(body: JsonObject): WhyRequest {
   if (port === undefined) throw badRequest("A port is missing");
   return { ...ends, protocol, port: whole(body, "port", 65_535) };
 }
+
+function parseRun(body: JsonObject): RunRequest {
+  onlyKeys(body, ["uid"]);
+  return body.uid === undefined || body.uid === 0 ? (body as RunRequest) : { uid: whole(body, "uid", MAX_UID) };
+}
+
+/** The largest that is a user's: the one above means "none". */
+const MAX_UID = 0xfffffffe;
 
 function absolutePath(body: JsonObject, key: string): string {
   const value = body[key];

@@ -7,16 +7,17 @@
  */
 import { once } from "node:events";
 import { chmodSync, lstatSync, mkdirSync, unlinkSync } from "node:fs";
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from "node:http";
 import { connect, type Socket } from "node:net";
 import { dirname } from "node:path";
 import type { Duplex } from "node:stream";
 import { isMainThread } from "node:worker_threads";
 import { PilotError } from "../base/pilot-error.ts";
 import { type AccessRules, checkAccess } from "./access.ts";
-import { type ControlBackend, type ErrorReply, httpStatusOf, type Problem, SCHEMA } from "./api.ts";
+import { type ControlBackend, type ErrorReply, httpStatusOf, SCHEMA } from "./api.ts";
 import { type Caller, onBehalfOf } from "./caller.ts";
 import { type PreparedCall, prepareCall } from "./requests.ts";
+import { type CarryRequest, parseCarryRequest, RUN_PROTOCOL } from "./run-api.ts";
 
 export interface ControlServerOptions {
   /** Called with what a backend threw that is not a PilotError: a bug to log. The caller is told no detail. */
@@ -25,6 +26,8 @@ export interface ControlServerOptions {
   readonly identify?: (socket: Socket) => Caller | undefined;
   /** Who may call what; without it only the daemon's own user can connect. */
   readonly access?: AccessRules;
+  /** Takes over a connection that is to carry packets, which it was allowed; throws a PilotError to refuse it. */
+  readonly carry?: (request: CarryRequest, socket: Socket, caller: Caller | undefined) => void;
   /** In place of the method's own deadline; for tests. */
   readonly deadlineMs?: number;
 }
@@ -42,7 +45,8 @@ export async function startControlServer(
   options: ControlServerOptions = {},
 ): Promise<ControlServer> {
   const running = new Set<AbortController>();
-  const server = createHttpServer({ backend, options, running });
+  const carried = new Set<Socket>();
+  const server = createHttpServer({ backend, options, running, carried });
   await listenPrivately(server, path);
   // Whoever can connect is asked who it is before anything is answered.
   if (isShared(options.access)) chmodSync(path, 0o666);
@@ -51,6 +55,7 @@ export async function startControlServer(
     path,
     close: () => {
       for (const call of running) call.abort();
+      for (const socket of carried) socket.destroy();
       closed ??= closeServer(server);
       return closed;
     },
@@ -178,6 +183,8 @@ interface Conversation {
   readonly options: ControlServerOptions;
   /** Requests not answered yet. Bound: MAX_CONNECTIONS. Each leaves when it is answered or given up. */
   readonly running: Set<AbortController>;
+  /** Connections that carry packets. Bound: MAX_CONNECTIONS. Each leaves when it is closed. */
+  readonly carried: Set<Socket>;
 }
 
 function createHttpServer(conversation: Conversation): Server {
@@ -195,6 +202,10 @@ function createHttpServer(conversation: Conversation): Server {
     },
   );
   server.maxConnections = MAX_CONNECTIONS;
+  server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    socket.unshift(head); // what came with the request is the beginning of what follows it
+    upgrade(conversation, request, socket as Socket);
+  });
   server.on("clientError", (_error: Error, socket: Duplex) => refuseGarbage(socket));
   return server;
 }
@@ -302,20 +313,41 @@ function internalError(): PilotError {
   return new PilotError("internal", "The daemon met an unexpected error", "Look at the daemon's log.");
 }
 
+/** A connection that becomes one for packets, if who made it may change this daemon. */
+function upgrade({ options, carried }: Conversation, request: IncomingMessage, socket: Socket): void {
+  socket.on("error", () => socket.destroy());
+  try {
+    if (options.carry === undefined || request.headers.upgrade !== RUN_PROTOCOL) {
+      throw new PilotError("bad_request", "This daemon has no such protocol", `The only one is ${RUN_PROTOCOL}.`);
+    }
+    const caller = options.identify?.(socket);
+    if (options.access !== undefined) checkAccess("run", caller, options.access);
+    options.carry(parseCarryRequest(request.url ?? ""), socket, caller);
+  } catch (error) {
+    if (!(error instanceof PilotError)) options.onInternalError?.("run", error);
+    return refuseConnection(socket, error instanceof PilotError ? error : internalError());
+  }
+  carried.add(socket);
+  socket.once("close", () => carried.delete(socket));
+  socket.write(`HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: ${RUN_PROTOCOL}\r\n\r\n`);
+}
+
 /** Bytes that are not HTTP: one answer if it can still be written, then the connection ends. */
 function refuseGarbage(socket: Duplex): void {
   if (!socket.writable) {
     socket.destroy();
     return;
   }
-  const error: Problem = {
-    code: "bad_request",
-    message: "This is not an HTTP request",
-    hint: "Send POST /v1/<method>.",
-  };
-  const text = JSON.stringify({ schema: SCHEMA, error } satisfies ErrorReply) + "\n";
+  const [message, hint] = ["This is not an HTTP request", "Send POST /v1/<method>."];
+  refuseConnection(socket, new PilotError("bad_request", message, hint));
+}
+
+/** The last that is said on a connection. */
+function refuseConnection(socket: Duplex, { code, message, hint }: PilotError): void {
+  const text = JSON.stringify({ schema: SCHEMA, error: { code, message, hint } } satisfies ErrorReply) + "\n";
+  const status = httpStatusOf(code);
   socket.end(
-    "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: application/json\r\n" +
+    `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nconnection: close\r\ncontent-type: application/json\r\n` +
       `content-length: ${Buffer.byteLength(text)}\r\n\r\n${text}`,
     () => socket.destroy(),
   );

@@ -46,6 +46,7 @@ import type { CompatLink } from "./compat-link.ts";
 import { Configuration } from "./configuration.ts";
 import type { Driver } from "./driver.ts";
 import { placeOf } from "./flow-status.ts";
+import type { Guests } from "./guests.ts";
 import { KeyRequests } from "./key-requests.ts";
 import { leaseStatus } from "./lease-status.ts";
 import type { LiveEvents } from "./live-events.ts";
@@ -68,6 +69,7 @@ import { Waiters } from "./waiters.ts";
 import { WhyRequests } from "./why.ts";
 
 export interface BackendParts {
+  readonly guests: Guests;
   readonly options: UpOptions;
   readonly engine: Engine;
   readonly client: RegistryClient;
@@ -97,6 +99,7 @@ export class Backend implements ControlBackend {
   readonly why: WhyRequests;
   readonly config: Configuration;
   readonly key: KeyRequests;
+  readonly run: Guests;
   readonly metrics: Metrics;
   readonly names: NameService;
   readonly audit: AuditBackend;
@@ -112,6 +115,7 @@ export class Backend implements ControlBackend {
 
   constructor(parts: BackendParts) {
     this.#parts = parts;
+    this.run = parts.guests;
     const ways = {
       input: <T>(act: (at: Instant) => T) => this.#driver.input(act),
       find: (text: string, signal: AbortSignal) => this.#findOther(text, signal),
@@ -119,6 +123,7 @@ export class Backend implements ControlBackend {
     };
     this.#owners = new SocketOwners({
       interfaceName: parts.options.tun,
+      guestAt: (protocol, port) => parts.guests.ownerOf(protocol, port),
       answer: (id, owner) => ways.input((at) => parts.engine.answerOwner(id, owner, at)),
     });
     this.network = new NetworkRequests({ ...parts, ...ways });

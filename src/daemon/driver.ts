@@ -7,13 +7,24 @@ import { inNobodysName } from "../control/caller.ts";
 import type { Engine, EngineEvent } from "../engine/engine.ts";
 import { now, wallNow } from "../io/clock.ts";
 import type { NativeDataPlane } from "../io/native-data-plane.ts";
+import type { StagedPacket } from "../tunnel/data-plane.ts";
 
 export interface DriverHooks {
   handleEvent(event: EngineEvent): void;
   /** Work of the registry's client that only the edge can do: sending its next request. */
   pumpRegistry(): void;
+  /** Programs with a namespace of their own; they share the interface's address. */
+  readonly guests: DriverGuests;
   /** Gives the daemon's sockets to plain agents what the engine has for them. */
   pumpPlain(): void;
+}
+
+/** Whose packets some of those for the interface are; see daemon/guests.ts. */
+export interface DriverGuests {
+  takeInbound(count: number): void;
+  takeTurned(count: number): void;
+  take(packet: Uint8Array): boolean;
+  handleWritable(): void;
 }
 
 export class Driver {
@@ -36,7 +47,10 @@ export class Driver {
     this.#plane.startPolling({
       onTunReadable: () => this.#readTun(),
       onUdpReadable: () => this.#readUdp(),
-      onUdpWritable: () => this.#plane.pauseTun(false),
+      onUdpWritable: () => {
+        this.#plane.pauseTun(false);
+        this.#hooks.guests.handleWritable();
+      },
     });
     this.drain();
   }
@@ -58,10 +72,25 @@ export class Driver {
   #takeHeld(): boolean {
     const packets = this.#engine.takeHeld();
     if (packets.length === 0) return false;
-    const count = this.#plane.putTunPackets(packets);
-    this.#engine.handleTunBatch(count, this.#clock());
-    this.#plane.sealAndSend(count);
+    this.#sendPackets(packets);
     return true;
+  }
+
+  /** As if they had been read from the interface. */
+  handlePackets(packets: readonly StagedPacket[]): void {
+    if (this.#stopped) return;
+    this.#sendPackets(packets);
+    this.drain();
+  }
+
+  #sendPackets(packets: readonly StagedPacket[]): void {
+    this.#sendRows(this.#plane.putTunPackets(packets));
+  }
+
+  #sendRows(count: number): void {
+    this.#engine.handleTunBatch(count, this.#clock());
+    this.#hooks.guests.takeTurned(count);
+    this.#plane.sealAndSend(count);
   }
 
   #drainOutputs(): void {
@@ -72,7 +101,7 @@ export class Driver {
     engine.sendReleased();
     this.#plane.flush();
     for (let packet = engine.pollTunPacket(); packet !== undefined; packet = engine.pollTunPacket()) {
-      this.#plane.writeTunPacket(packet);
+      if (!this.#hooks.guests.take(packet)) this.#plane.writeTunPacket(packet);
     }
     for (let event = engine.pollEvent(); event !== undefined; event = engine.pollEvent())
       this.#hooks.handleEvent(event);
@@ -97,8 +126,7 @@ export class Driver {
       }
       const count = this.#plane.readTun();
       if (count === 0) break;
-      this.#engine.handleTunBatch(count, this.#clock());
-      this.#plane.sealAndSend(count);
+      this.#sendRows(count);
       const tooLong = this.#plane.takeTooLong();
       if (tooLong >= 0) this.#engine.sizes.handleTooLong(tooLong, this.#clock());
     }
@@ -111,6 +139,7 @@ export class Driver {
       if (count === 0) break;
       this.#engine.handleUdpBatch(count, this.#clock());
       this.#plane.flush(); // acknowledgements: their sender works on while we go through the next round
+      this.#hooks.guests.takeInbound(count);
       this.#plane.writeTun(count);
     }
     this.drain();

@@ -92,6 +92,11 @@ export class NameService implements Directory {
     };
   }
 
+  /** The answer to a question that came by another way than the socket; undefined: nothing is to be said. */
+  answer(message: Uint8Array): Uint8Array | undefined {
+    return this.#isListening ? this.#server.respond(Buffer.from(message)) : undefined;
+  }
+
   /** Names of members of shared networks, to be known before anybody asks: an answer never waits for the registry. */
   async refreshMembers(): Promise<void> {
     const { engine, memory } = this.#parts;

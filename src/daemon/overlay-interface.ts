@@ -25,15 +25,20 @@ export class OverlayInterface {
     return this.#last;
   }
 
+  /** Of this node, that of network 0 first. */
+  get nodeAddresses(): string[] {
+    const { node, networks } = this.#engine;
+    const all = [networkId(0), ...networks.memberships()];
+    return all.map((network) => formatOverlayAddress(this.#options.prefix, { network, node }));
+  }
+
   #applyNow(): Promise<void> {
     const { tun, mtu, prefix } = this.#options;
-    const { node } = this.#engine;
-    const networks = [networkId(0), ...this.#engine.networks.memberships()];
     const services = this.#options.dns ? [serviceAddress(prefix)] : [];
     return applyInterface({
       name: tun,
       mtuBytes: mtu,
-      addresses: [...networks.map((network) => formatOverlayAddress(prefix, { network, node })), ...services],
+      addresses: [...this.nodeAddresses, ...services],
       prefix: prefix.text,
     });
   }

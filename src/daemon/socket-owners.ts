@@ -20,6 +20,8 @@ import { NEXT_HEADER } from "../wire/ipv6.ts";
 export interface SocketOwnersParts {
   /** Of the interface that packets come through. */
   readonly interfaceName: string;
+  /** Whose program has this port in a namespace of its own; undefined: none. */
+  guestAt(protocol: number, port: number): SocketOwner | undefined;
   answer(id: number, owner: SocketOwner | undefined): void;
 }
 
@@ -38,6 +40,8 @@ export class SocketOwners {
   }
 
   handleQuestion(question: OwnerQuestion): void {
+    const guest = this.#parts.guestAt(question.protocol, question.localPort);
+    if (guest !== undefined) return void Promise.resolve().then(() => this.#parts.answer(question.id, guest));
     const socket = this.#socketOf(question);
     const asks = socket !== undefined && question.asksForPrograms;
     // Not before the turn is over that asked: the engine is handing out its events.
@@ -50,10 +54,11 @@ export class SocketOwners {
     const owners: Promise<SocketOwner | undefined>[] = [];
     for (const place of places) {
       if (owners.length % AT_ONCE === AT_ONCE - 1) await new Promise((resolve) => setImmediate(resolve));
-      const socket = this.#socketOf(place);
+      const guest = this.#parts.guestAt(place.protocol, place.localPort);
+      const socket = guest === undefined ? this.#socketOf(place) : undefined;
       owners.push(
         socket === undefined
-          ? Promise.resolve(undefined)
+          ? Promise.resolve(guest)
           : this.#programsOf(socket.inode).then((programs) => this.#ownerOf(socket, programs)),
       );
     }

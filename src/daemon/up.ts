@@ -26,7 +26,7 @@ import { ServiceManager } from "../io/service-manager.ts";
 import { type Identity, StateDirectory } from "../io/state-directory.ts";
 import { UnderlayWatch } from "../io/underlay-watch.ts";
 import { RegistryClient } from "../registry/client.ts";
-import { formatOverlayAddress, formatPilotAddress } from "../wire/address.ts";
+import { encodeAddressBytes, formatOverlayAddress, formatPilotAddress } from "../wire/address.ts";
 import { type NodeId, networkId } from "../wire/ids.ts";
 import { parseEndpoint } from "../wire/underlay-address.ts";
 import { createAuditLog, stopRecord } from "./audit-start.ts";
@@ -35,6 +35,7 @@ import { CompatLink, type CompatLinkParts } from "./compat-link.ts";
 import { controlAccess } from "./control-access.ts";
 import { Driver } from "./driver.ts";
 import { FlowFile } from "./flow-file.ts";
+import { Guests } from "./guests.ts";
 import { settleRotation } from "./identity.ts";
 import { LiveEvents } from "./live-events.ts";
 import { NodeMemory } from "./node-memory.ts";
@@ -145,7 +146,19 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
   const compat = createCompat(options, { engine, identity, crypto, listen }, (act) => driver.input(act));
   undo.add(() => compat?.close());
   const face = new OverlayInterface(options, engine);
-  const backend = new Backend({
+  const guests = new Guests({
+    ...{ interfaceName: options.tun, plane },
+    ownAddress: encodeAddressBytes(options.prefix, { network: networkId(0), node }),
+    facts: () => ({
+      ...{ interface: options.tun, prefix: options.prefix.text, mtu: options.mtu },
+      addresses: face.nodeAddresses,
+      dns: backend.names.status.address,
+    }),
+    answerName: (message) => backend.names.answer(message),
+    countDrop: (reason) => engine.countDrop(reason),
+    forward: (packets) => driver.handlePackets(packets),
+  });
+  const backend: Backend = new Backend({
     face,
     ...{
       options,
@@ -161,13 +174,14 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
       listen,
       state,
     },
-    ...{ compat, beaconEndpoint, auditLog, events },
+    ...{ guests, compat, beaconEndpoint, auditLog, events },
   });
   const plain = new PlainSockets(engine, options.prefix, (act) => driver.input(act));
   const driver: Driver = new Driver(engine, plane, {
     handleEvent: (event) => backend.handleEvent(event),
     pumpRegistry: () => connection.pump(),
     pumpPlain: () => plain.pump(),
+    guests,
   });
   backend.attach(driver);
   onRegistryInput = () => driver.input(() => {});
@@ -197,8 +211,10 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
     access: await controlAccess(),
     onInternalError: (method, error) => process.stderr.write(`bug in ${method}: ${describe(error)}\n`),
     identify: peerCredentials,
+    carry: (...connection) => guests.carry(...connection),
   });
   undo.add(() => control.close());
+  undo.add(() => guests.close());
   const reload = () => backend.config.reloadBySignal();
   process.on("SIGHUP", reload);
   undo.add(() => void process.off("SIGHUP", reload));

@@ -435,6 +435,11 @@ export class Engine {
     return { sessions: this.#consequences.sessions, flows: this.#flows.size, staged, allowed, denied };
   }
 
+  /** Of a packet that never came here. */
+  countDrop(reason: DropReason): void {
+    this.#drops.count(reason);
+  }
+
   drops(): Partial<Record<DropReason, number>> {
     const drops = this.#drops.nonZero();
     addPlaneDrops(drops, this.#parts.dataPlane.counters);

@@ -40,6 +40,11 @@ export class DnsServer {
     return this.#responder.counters;
   }
 
+  /** The answer to a message that came by another way; undefined: nothing is to be said. */
+  respond(message: Buffer): Buffer | undefined {
+    return this.#responder.respond(message, "udp");
+  }
+
   /** Returns the port. Rejects with the system's error when the address or the port cannot be had. */
   async listen(): Promise<number> {
     const { address } = this.#options;

@@ -12,6 +12,7 @@ import { formatEndpoint } from "../base/endpoint.ts";
 import { PilotError } from "../base/pilot-error.ts";
 import type { Batch, DataPlane, KeySpec, StagedPacket, VirtualRun } from "../tunnel/data-plane.ts";
 import { COUNTER_COUNT, DROP, KEY_STAT_COUNT, MAX_KEY_SLOTS, MAX_ROWS, NONE, ROW_WORDS } from "../tunnel/data-plane.ts";
+import { VNET_HEADER_BYTES, writeVnetHeader } from "../wire/vnet-header.ts";
 import type { NativeShim, PlaneHandle } from "./native.ts";
 import {
   checked,
@@ -42,6 +43,7 @@ export class NativeDataPlane implements DataPlane {
   readonly #status = new Int32Array(STATUS_WORDS);
   readonly #shim: NativeShim;
   readonly #plane: PlaneHandle;
+  readonly #run = new Uint8Array(VNET_HEADER_BYTES + MAX_PACKET_BYTES);
   #hasQueued = false;
 
   constructor() {
@@ -137,14 +139,17 @@ export class NativeDataPlane implements DataPlane {
   /** Fills `outbound` with packets that were read before; returns the number of rows. What has no room is lost. */
   putTunPackets(packets: readonly StagedPacket[]): number {
     const { rows, arena } = this.outbound;
-    let offset = 0;
+    let offset = VNET_HEADER_BYTES;
     let count = 0;
-    for (const { bytes, gsoType, gsoSize, csumStart, csumOffset, headerLength } of packets.slice(0, MAX_ROWS)) {
+    for (const packet of packets.slice(0, MAX_ROWS)) {
+      const { bytes, gsoType, gsoSize, csumStart, csumOffset, headerLength } = packet;
       if (offset + bytes.length > arena.length) break;
+      // As `readTun` leaves them, for those that go back to the interface.
+      writeVnetHeader(packet, arena, offset - VNET_HEADER_BYTES);
       arena.set(bytes, offset);
       const words = [offset, bytes.length, gsoType, gsoSize, csumStart, csumOffset, headerLength, DROP, NONE];
       rows.set(words, count++ * ROW_WORDS);
-      offset += bytes.length;
+      offset += bytes.length + VNET_HEADER_BYTES;
     }
     return count;
   }
@@ -162,6 +167,11 @@ export class NativeDataPlane implements DataPlane {
   /** Writes those of the first `count` rows of `inbound` that are packets and whose VERDICT is ACCEPT. */
   writeTun(count: number): void {
     this.#shim.writeTun(this.#plane, count);
+  }
+
+  /** What `writeTun` would write for a row, virtio_net_hdr in front: a copy, of which the caller may keep nothing. */
+  takeRun(row: number): Uint8Array {
+    return this.#run.subarray(0, checked(this.#shim.takeRun(this.#plane, row, this.#run), "take run"));
   }
 
   /** Writes one packet with complete checksums; false (and counted) when the device refuses it. */
@@ -252,6 +262,9 @@ export class NativeDataPlane implements DataPlane {
     return this.#plane;
   }
 }
+
+/** The largest that an IPv6 length field can say, and some: what a run joins is never longer. */
+const MAX_PACKET_BYTES = 65_536 + 40;
 
 function newBatch(arenaBytes: number): Batch {
   return { rows: new Int32Array(MAX_ROWS * ROW_WORDS), arena: new Uint8Array(arenaBytes) };

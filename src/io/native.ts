@@ -3,6 +3,7 @@
  * Invariant: what the shim reports as a number below zero (-errno) leaves this file as a thrown SystemError, nowhere else.
  * The addon is built by scripts/build-native and loaded on first use.
  */
+import { closeSync } from "node:fs";
 import { createRequire } from "node:module";
 import { getSystemErrorMap } from "node:util";
 import { PilotError } from "../base/pilot-error.ts";
@@ -51,6 +52,8 @@ export interface NativeShim {
   /** Inbound rows filled. */
   receiveAndOpen(plane: PlaneHandle): Result;
   writeTun(plane: PlaneHandle, count: number): void;
+  /** Bytes of what `writeTun` would write for a row, virtio_net_hdr in front. */
+  takeRun(plane: PlaneHandle, row: number, into: Uint8Array): Result;
   writeTunPacket(plane: PlaneHandle, packet: Uint8Array): Result;
   sendDatagram(plane: PlaneHandle, address: string, port: number, datagram: Uint8Array, mayBreak: boolean): Result;
   installKey(
@@ -100,6 +103,8 @@ export interface NativeShim {
   unixSend(path: string, text: string, fd: number): Result;
   /** Process, user, group and further groups at the other end of a unix socket. */
   unixPeer(fd: number): number[] | Result;
+  /** Sockets that hold as many ports, from `first` on, as `fds` has pairs of places. */
+  reservePorts(interfaceName: string, first: number, fds: Int32Array): Result;
 
   // The relay of a beacon; `native-relay.ts` knows what the arrays hold.
   relayOpen(
@@ -233,6 +238,20 @@ export interface UnixPeer {
 export function unixPeerOf(fd: number): UnixPeer {
   const [pid, uid, ...gids] = checkedValue(nativeShim().unixPeer(fd), "peer of unix socket");
   return { pid: pid!, uid: uid!, gids };
+}
+
+/**
+ * Takes ports of an interface away from the programs of this host, for TCP and UDP; returns how to give them back, and
+ * undefined when one of them is in use. Throws a SystemError for another reason.
+ */
+export function reservePorts(interfaceName: string, first: number, count: number): (() => void) | undefined {
+  const fds = new Int32Array(2 * count);
+  const result = nativeShim().reservePorts(interfaceName, first, fds);
+  if (result < 0 && new SystemError(result, "bind").code === "EADDRINUSE") return undefined;
+  checked(result, "bind");
+  return () => {
+    for (const fd of fds) closeSync(fd);
+  };
 }
 
 let loaded: NativeShim | undefined;

@@ -21,6 +21,7 @@ import type { EventsReply } from "../../src/control/events-api.ts";
 import type { KeyBackend } from "../../src/control/key-api.ts";
 import type { NetworkBackend } from "../../src/control/network-api.ts";
 import type { FlowStatus, PolicyBackend, PolicyChangeReply } from "../../src/control/policy-api.ts";
+import type { RunReply } from "../../src/control/run-api.ts";
 import { type ControlServer, startControlServer } from "../../src/control/server.ts";
 import type { TrustBackend } from "../../src/control/trust-api.ts";
 import type { WhyReply } from "../../src/control/why-api.ts";
@@ -75,6 +76,15 @@ export const NAMELESS_STATUS: PeerStatus = {
   pathMtuBytes: null,
   lease: null,
   note: "asked 3m ago",
+};
+
+export const RUN: RunReply = {
+  interface: "pilot0",
+  addresses: ["fd50:494c:4f54::5", "fd50:494c:4f54:3::5"],
+  prefix: "fd50:494c:4f54::/48",
+  mtu: 1360,
+  dns: "fd50:494c:4f54:ffff::53",
+  ports: { first: 65024, last: 65535 },
 };
 
 export const STATUS: StatusReply = {
@@ -181,6 +191,7 @@ export function fakeBackend(replace: Partial<ControlBackend> = {}): ControlBacke
     why: { explain: async () => WHY },
     network: fakeNetworks(),
     key: fakeKey(),
+    run: { prepare: async () => RUN },
     policy: fakePolicy(),
     audit: { flush: async () => AUDIT },
     events: { next: async () => EVENTS },
@@ -365,6 +376,8 @@ export class CapturedProcess implements Environment {
   readonly exits: number[] = [];
   /** What is typed when it is asked for; nobody is there when they are used up. */
   secrets: string[] = [];
+  /** Programs it became: the file, and its arguments. */
+  readonly became: string[][] = [];
   outlivesReader = false;
   readonly #listeners = new Map<StopSignal, Set<() => void>>();
 
@@ -385,6 +398,10 @@ export class CapturedProcess implements Environment {
   async askSecret(question: string): Promise<string | undefined> {
     this.err += question;
     return this.secrets.shift();
+  }
+
+  become(file: string, args: readonly string[]): void {
+    this.became.push([file, ...args]);
   }
 
   exit(code: number): void {

@@ -10,6 +10,7 @@ import { PilotError } from "../../src/base/pilot-error.ts";
 import { type ControlBackend, ERROR_CLASSES } from "../../src/control/api.ts";
 import { type Caller, currentCaller } from "../../src/control/caller.ts";
 import { prepareCall } from "../../src/control/requests.ts";
+import { RUN_PROTOCOL } from "../../src/control/run-api.ts";
 import { type ControlServer, type ControlServerOptions, startControlServer } from "../../src/control/server.ts";
 import { BOB, fakeBackend, fakeTrust, STATUS, temporaryDirectory } from "../helpers/control-fixture.ts";
 
@@ -316,6 +317,48 @@ describe("a request", () => {
     await ended.promise;
     await sleep(10);
     expect(logged).toEqual([]);
+  });
+});
+
+describe("a connection that is to carry packets", () => {
+  const upgrade = (path: string, protocol = RUN_PROTOCOL) =>
+    `GET ${path} HTTP/1.1\r\nhost: pilot\r\nconnection: upgrade\r\nupgrade: ${protocol}\r\n\r\n`;
+  const access = { ownUid: 1, readers: 60, changers: 61 };
+  const caller = (gid: number): Caller => ({ pid: 7, uid: 1000, gids: [gid], user: null, program: null, login: null });
+  const carry: ControlServerOptions["carry"] = ({ first, uid }, socket, from) => {
+    socket.on("data", (bytes: Buffer) => socket.end(`${first} ${uid} ${from?.uid} heard ${bytes}`));
+  };
+
+  it("is handed over to whoever may change the daemon, and both ways are open", async () => {
+    await start({}, { carry, access, identify: () => caller(61) });
+    const reply = await raw(`${upgrade("/v1/run?first=65024&uid=9")}packet`, { end: false });
+    expect(reply).toMatch(/^HTTP\/1\.1 101 /);
+    expect(reply).toMatch(/65024 9 1000 heard packet$/);
+  });
+
+  it("is refused to others, for another protocol, and without a port", async () => {
+    await start({}, { carry, access, identify: () => caller(60) });
+    expect(await raw(upgrade("/v1/run?first=65024"), { end: false })).toMatch(/^HTTP\/1\.1 403 .*not_permitted/s);
+    await servers.pop()!.close();
+    await start({}, { carry, access, identify: () => caller(61) });
+    for (const [path, protocol] of [
+      ["/v1/run?first=65024", "websocket"],
+      ["/v1/run", RUN_PROTOCOL],
+      ["/v1/run?first=0", RUN_PROTOCOL],
+      ["/v1/run?first=65536", RUN_PROTOCOL],
+      ["/v1/run?first=1&uid=-1", RUN_PROTOCOL],
+      ["/v1/status?first=1", RUN_PROTOCOL],
+    ]) {
+      expect(await raw(upgrade(path!, protocol), { end: false }), path).toMatch(/^HTTP\/1\.1 400 .*bad_request/s);
+    }
+  });
+
+  it("does not keep the server from closing", async () => {
+    const server = await start({}, { carry: () => {} });
+    const ended = raw(upgrade("/v1/run?first=65024"), { end: false });
+    await sleep(50);
+    await server.close();
+    expect(await ended).toMatch(/^HTTP\/1\.1 101 /);
   });
 });
 
