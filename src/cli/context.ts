@@ -23,6 +23,8 @@ export interface Environment {
   onSignal(signal: StopSignal, listener: () => void): () => void;
   /** What a person types without its being shown; undefined where nobody can: no terminal. Throws when he breaks it off. */
   askSecret(question: string): Promise<string | undefined>;
+  /** Becomes another program, with these arguments (its name first) and variables; does not return. */
+  become(file: string, args: readonly string[], variables: Variables): void;
   /** Ends the process at once. */
   exit(code: number): void;
   /** From now on a reader of stdout that goes away does not end the process. */

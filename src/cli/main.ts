@@ -27,6 +27,7 @@ const environment: Environment = {
     return () => void process.off(signal, listener);
   },
   askSecret,
+  become: (file, args, variables) => process.execve!(file, [...args], variables as NodeJS.ProcessEnv),
   exit: (code) => process.exit(code),
   outliveReader: () => {
     endsWithReader = false;

@@ -25,6 +25,7 @@ import { declarePolicy } from "./policy.ts";
 import { declareReference } from "./reference.ts";
 import { refuse } from "./refusal.ts";
 import { declareRendezvous } from "./rendezvous.ts";
+import { declareRun } from "./run.ts";
 import { declaredOptions } from "./settings.ts";
 import { declareShow } from "./show.ts";
 import { declareStatus } from "./status.ts";
@@ -47,6 +48,7 @@ const COMMANDS: readonly Declare[] = [
   declarePing,
   declareNetcheck,
   declareTrace,
+  declareRun,
   declareWhois,
   declareTrust,
   declareNetwork,
