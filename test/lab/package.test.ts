@@ -159,6 +159,8 @@ describe("the package", () => {
     for (const path of [
       "usr/lib/systemd/system/pilot-tun@.service",
       "usr/share/man/man8/pilot-tun.8.gz",
+      "usr/share/doc/pilot-tun/README.md",
+      "usr/share/doc/pilot-tun/docs/README.md",
       "usr/share/bash-completion/completions/pilot-tun",
       "usr/lib/pilot-tun/node_modules/ws/LICENSE",
       "usr/lib/pilot-tun/bin/LICENSE.node",
