@@ -142,6 +142,15 @@ static napi_value start_polling(napi_env env, napi_callback_info info) {
   return integer(&call, wakeups_start(env, plane, call.argv[1], call.argv[2], call.argv[3]));
 }
 
+/* stopPolling(plane): no callback is called any more */
+static napi_value stop_polling(napi_env env, napi_callback_info info) {
+  struct call call = call_of(env, info);
+  struct plane *plane = plane_of(&call);
+  if (call.bad) return bad_call(&call);
+  wakeups_stop(plane);
+  return NULL;
+}
+
 static napi_value pause_tun(napi_env env, napi_callback_info info) {
   struct call call = call_of(env, info);
   struct plane *plane = plane_of(&call);
@@ -455,6 +464,7 @@ static const struct function FUNCTIONS[] = {
   {"openUdp", open_udp},
   {"attachTun", attach_tun},
   {"startPolling", start_polling},
+  {"stopPolling", stop_polling},
   {"pauseTun", pause_tun},
   {"readTun", read_tun},
   {"sealAndSend", seal_and_send_rows},

@@ -55,9 +55,11 @@ export class Driver {
     this.drain();
   }
 
+  /** Packets wait where they are from now on: what the engine is taken apart for must not meet them. */
   stop(): void {
     this.#stopped = true;
     clearTimeout(this.#timer);
+    this.#plane.stopPolling();
   }
 
   /** Must be called after every input that did not come through the driver itself (commands, registry). */

@@ -126,6 +126,11 @@ export class NativeDataPlane implements DataPlane {
     checked(result, "poll");
   }
 
+  /** None of the wake-ups is called after this. */
+  stopPolling(): void {
+    this.#shim.stopPolling(this.#plane);
+  }
+
   /** Stops or resumes `onTunReadable`. */
   pauseTun(pause: boolean): void {
     checked(this.#shim.pauseTun(this.#plane, pause), "poll tun");

@@ -45,6 +45,7 @@ export interface NativeShim {
     onUdpReadable: () => void,
     onUdpWritable: () => void,
   ): Result;
+  stopPolling(plane: PlaneHandle): void;
   pauseTun(plane: PlaneHandle, pause: boolean): Result;
   /** Outbound rows filled. */
   readTun(plane: PlaneHandle): Result;

@@ -130,8 +130,13 @@ describe("the audit log", () => {
     const { whole, findings } = await verifyOf("a");
     expect(findings).toEqual([]);
     expect(whole).toBe(true);
-    await lab.stopNode("a");
     await many;
+    // Asked to end amid packets, it ends in order.
+    const senders = [1, 2].map(() => lab.spawn("a", "ping", ["-6", "-q", "-f", "-w", "20", lab.overlay("b")]));
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    const { process: daemon } = lab.node("a");
+    expect(await daemon.stop(), daemon.report()).toEqual({ code: 0, signal: null });
+    for (const sender of senders) await sender.stop();
     await lab.startNode("a", { extraArgs: ["--policy", policy] });
     expect((await recordsOf("a", { event: "start" })).at(-1)).toMatchObject({ after: "stop" });
   });
