@@ -1,4 +1,6 @@
 /** Ordinary programs that say in what way, and when, their conversation ended: what a cut must be felt by. */
+import { readFileSync } from "node:fs";
+import { availableParallelism, loadavg } from "node:os";
 import type { Lab } from "./lab.ts";
 import type { LabProcess } from "./lab-process.ts";
 
@@ -84,17 +86,32 @@ export async function endOf(program: LabProcess, timeoutMs = 5_000): Promise<{ h
   return { how, atS: Number(at) };
 }
 
-/** One request to the daemon's control socket by a program that notes when it sent it and when the answer was there. */
+/**
+ * For how many seconds the daemon on a host was ready to run and had no processor, since its start: by so much the machine,
+ * not the daemon, was late. A bound in milliseconds holds beside it.
+ */
+export function waitedForProcessorS(lab: Lab, host: string): number {
+  const [, waitedNs] = readFileSync(`/proc/${lab.node(host).process.pid}/schedstat`, "utf8").split(" ");
+  return Number(waitedNs) / 1e9;
+}
+
+/** What ordinary programs are forgiven, which note times only when they get a processor themselves; nothing on a free machine. */
+export const programSlackS = (): number => (loadavg()[0]! > availableParallelism() ? 0.5 : 0);
+
+/**
+ * One request to the daemon's control socket by a program that notes when it sent it, when the answer was there, and for how
+ * long of that the daemon had no processor.
+ */
 export async function timedCall(
   lab: Lab,
   host: string,
   method: string,
   body: object,
   // biome-ignore lint/suspicious/noExplicitAny: tests reach into replies, whose shape the API's own tests hold.
-): Promise<{ sentS: number; answeredS: number; reply: any }> {
-  const { stdout, stderr } = await lab.exec(host, "python3", ["-c", CALL, lab.node(host).control, method], {
-    input: JSON.stringify(body),
-  });
+): Promise<{ sentS: number; answeredS: number; waitedS: number; reply: any }> {
+  const { control, process } = lab.node(host);
+  const words = ["-c", CALL, control, method, String(process.pid)];
+  const { stdout, stderr } = await lab.exec(host, "python3", words, { input: JSON.stringify(body) });
   if (stdout === "") throw new Error(stderr);
   return JSON.parse(stdout);
 }
@@ -104,9 +121,10 @@ import json, socket, sys, time
 body = sys.stdin.buffer.read()
 s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])
 head = 'POST /v1/%s HTTP/1.1\\r\\nhost: pilot\\r\\nconnection: close\\r\\ncontent-length: %d\\r\\n\\r\\n' % (sys.argv[2], len(body))
-sent = time.time(); s.sendall(head.encode() + body)
+def waited(): return int(open('/proc/%s/schedstat' % sys.argv[3]).read().split()[1]) / 1e9
+before = waited(); sent = time.time(); s.sendall(head.encode() + body)
 answer = b''
 while part := s.recv(65536): answer += part
 answered = time.time()
-print(json.dumps({'sentS': sent, 'answeredS': answered, 'reply': json.loads(answer.split(b'\\r\\n\\r\\n', 1)[1])}))
+print(json.dumps({'sentS': sent, 'answeredS': answered, 'waitedS': waited() - before, 'reply': json.loads(answer.split(b'\\r\\n\\r\\n', 1)[1])}))
 `;
