@@ -327,20 +327,19 @@ describe("refusals", () => {
     expect(a.engine.drops()).toMatchObject({ "spoofed-source": 1 });
     expect(a.takeTunPackets().map((packet) => [packet[40], packet[41]])).toEqual([[1, 5]]); // its source may not be used here
     expect(b.takeTunPackets()).toEqual([]);
-    // A peer that lies about its address inside an authentic frame: sealed by hand with a's own key.
-    const slot = 0;
-    const packet = udpPacket({ source: 99, destination: b.node });
-    a.plane.sendStaged(slot, 0, {
-      bytes: packet,
-      gsoType: 0,
-      gsoSize: 0,
-      csumStart: 0,
-      csumOffset: 0,
-      headerLength: 0,
-    });
-    a.drain();
+    // A peer that lies about its address inside an authentic frame.
+    sealByHand(a, udpPacket({ source: 99, destination: b.node }));
     network.run(50);
     expect(b.engine.drops()).toMatchObject({ "spoofed-source": 1 });
+    expect(b.takeTunPackets()).toEqual([]);
+  });
+
+  it("drop and count what a trusted peer sends to other hosts through this one", () => {
+    const { network, a, b } = pair();
+    befriend(network, a, b);
+    sealByHand(a, udpPacket({ source: a.node, destination: 99 }));
+    network.run(50);
+    expect(b.engine.drops()).toMatchObject({ "wrong-destination": 1 });
     expect(b.takeTunPackets()).toEqual([]);
   });
 
@@ -415,3 +414,9 @@ it("the very first packet after an approval arrives, whichever side sends it", (
     }
   }
 });
+
+/** Into the tunnel past all that the node itself looks at, under the key that it got first. */
+function sealByHand(node: SimNode, bytes: Uint8Array): void {
+  node.plane.sendStaged(0, 0, { bytes, gsoType: 0, gsoSize: 0, csumStart: 0, csumOffset: 0, headerLength: 0 });
+  node.drain();
+}
