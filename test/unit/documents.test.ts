@@ -33,7 +33,9 @@ const NAMES = new Set(commands.map(({ name }) => name));
 const PROGRAM_OPTIONS = new Set(commands.flatMap(({ options }) => options.map(({ long }) => long)));
 
 /** Of other programs, which the documents use. */
-const FOREIGN_OPTIONS = new Set("--transport --unix-socket --device --project --now --name --bind".split(" "));
+const FOREIGN_OPTIONS = new Set(
+  "--transport --message --unix-socket --device --project --now --name --bind".split(" "),
+);
 /** What reads the options of our scripts: one that a document names must be in there. */
 const SCRIPTS = ["scripts", "test/bench", "test/fuzz"]
   .flatMap((folder) => listFiles(ROOT + folder, (name) => name === "corpus").map((file) => `${ROOT}${folder}/${file}`))
