@@ -44,6 +44,7 @@ export class NameService implements Directory {
   #isListening = false;
   #resolved: ResolvedState = "absent";
   #told: string | undefined;
+  #looks = 0;
   #watch: NodeJS.Timeout | undefined;
   #refresh: NodeJS.Timeout | undefined;
 
@@ -169,7 +170,9 @@ export class NameService implements Directory {
 
   async #tellResolved(): Promise<void> {
     const instance = resolvedInstance();
-    if (instance === this.#told) return;
+    const isRefused = typeof this.#resolved === "object" && instance !== undefined;
+    // What was not ready when this host started, or was forbidden, may be mended by now.
+    if (instance === this.#told && !(isRefused && ++this.#looks % LOOKS_PER_RETRY === 0)) return;
     this.#told = instance;
     const domains = ["pilot", this.#zone.reverseApex];
     this.#resolved = await applyToResolved({ interface: this.#parts.tun, server: this.#address, domains });
@@ -186,4 +189,5 @@ const DNS_PORT = 53;
 /** The address ends in ::53, for people. */
 const DNS_PORT_AS_NODE = 0x53;
 const RESOLVED_WATCH_MS = 2_000;
+const LOOKS_PER_RETRY = 15;
 const MEMBERS_REFRESH_MS = 600_000;
