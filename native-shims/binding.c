@@ -232,13 +232,17 @@ static napi_value send_datagram(napi_env env, napi_callback_info info) {
 
 /* ---- keys and endpoints ---- */
 
-/* installKey(plane, slot, key, sendPrefix, firstCounter, localNode, peerNode, sendHeader, receiveHeader, bindSender) */
+/*
+ * installKey(plane, slot, key, sendPrefix, firstCounter, localNode, peerNode, sendHeader, receiveHeader, bindSender,
+ *            receiveKey, receivePrefix), the last two empty for one key in both directions
+ */
 static napi_value install_key(napi_env env, napi_callback_info info) {
   struct call call = call_of(env, info);
   struct plane *plane = plane_of(&call);
   int32_t slot = int_of(&call, 1);
   double first_counter = double_of(&call, 4);
   if (!(first_counter >= 1 && first_counter <= (double)MAX_COUNTER)) call.bad = true;
+  bool is_shared = bytes_of(&call, 10, 0).length == 0 && bytes_of(&call, 11, 0).length == 0;
   struct key_spec spec = {
     .key = bytes_exactly(&call, 2, 32),
     .send_prefix = bytes_exactly(&call, 3, 4),
@@ -248,6 +252,8 @@ static napi_value install_key(napi_env env, napi_callback_info info) {
     .send_header = bytes_exactly(&call, 7, VIRTUAL_HEADER),
     .receive_header = bytes_exactly(&call, 8, VIRTUAL_HEADER),
     .bind_sender = bool_of(&call, 9),
+    .receive_key = is_shared ? NULL : bytes_exactly(&call, 10, 32),
+    .receive_prefix = is_shared ? NULL : bytes_exactly(&call, 11, 4),
   };
   if (call.bad) return bad_call(&call);
   return integer(&call, key_install(plane, slot, &spec));

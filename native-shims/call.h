@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { MAX_ARGUMENTS = 10 };
+enum { MAX_ARGUMENTS = 12 };
 
 struct call {
   napi_env env;

@@ -3,7 +3,8 @@
  * hands out the slots and removes what it no longer needs. A node may own several keys (old, current, next): they hang
  * in one bucket, newest first, and at most KEYS_TRIED of them are tried by the caller.
  *
- * One key serves both directions: nonces are kept apart by the random prefix each side sends. A prefix of the peer gets
+ * Where one key serves both directions, nonces are kept apart by the random prefix each side sends; where each has its own,
+ * the peer's one prefix is known beforehand and tells which of several keys a frame is for. A prefix of the peer gets
  * a replay window when its first frame has passed the tag; the sixth evicts the one used longest ago.
  */
 #include "plane.h"
@@ -58,7 +59,7 @@ int key_install(struct plane *plane, int32_t slot, const struct key_spec *spec) 
   struct key *key = calloc(1, sizeof *key);
   if (key == NULL) return -ENOMEM;
   key->seal = aead_new(spec->key, true);
-  key->open = aead_new(spec->key, false);
+  key->open = aead_new(spec->receive_key != NULL ? spec->receive_key : spec->key, false);
   if (key->seal == NULL || key->open == NULL) {
     free_key(key);
     return -ENOMEM;
@@ -70,6 +71,8 @@ int key_install(struct plane *plane, int32_t slot, const struct key_spec *spec) 
   key->bind_sender = spec->bind_sender;
   key->send_counter = spec->first_counter;
   memcpy(key->send_prefix, spec->send_prefix, sizeof key->send_prefix);
+  key->has_receive_prefix = spec->receive_prefix != NULL;
+  if (key->has_receive_prefix) memcpy(key->receive_prefix, spec->receive_prefix, sizeof key->receive_prefix);
   memcpy(key->send_header, spec->send_header, VIRTUAL_HEADER);
   memcpy(key->receive_header, spec->receive_header, VIRTUAL_HEADER);
   key_remove(plane, slot);

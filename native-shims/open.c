@@ -62,6 +62,10 @@ static bool open_with(struct key *key, const struct datagram *d) {
                    d->length - FRAME_OVERHEAD, tag);
 }
 
+static bool may_open(const struct key *key, const struct datagram *d) {
+  return !key->has_receive_prefix || memcmp(key->receive_prefix, d->bytes + 8, 4) == 0;
+}
+
 /*
  * The key that opens the frame, which is then plain text in place; NULL when none does. Keys that know the frame's prefix
  * come first, so that at most one is tried in all but a peer's first frame. A failed attempt leaves the bytes combined
@@ -71,7 +75,9 @@ static struct key *open_frame(struct plane *plane, struct key *first, const stru
   struct key *failed = NULL;
   for (int known = 1; known >= 0; known--) {
     int tried = 0;
-    for (struct key *key = first; key != NULL && tried < KEYS_TRIED; key = key_next_of(plane, key), tried++) {
+    for (struct key *key = first; key != NULL && tried < KEYS_TRIED; key = key_next_of(plane, key)) {
+      if (!may_open(key, d)) continue;
+      tried++;
       if ((key_window(key, d->bytes + 8) != NULL) != known) continue;
       if (failed != NULL) open_with(failed, d);
       if (open_with(key, d)) return key;

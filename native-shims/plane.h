@@ -155,7 +155,8 @@ struct key {
   uint32_t local_node, peer_node;
   int32_t endpoint_slot;
   bool bind_sender;
-  uint8_t send_prefix[4];
+  bool has_receive_prefix; /* the peer's nonces have this prefix and no other */
+  uint8_t send_prefix[4], receive_prefix[4];
   uint64_t send_counter;
   cipher_ctx *seal, *open;
   uint8_t send_header[VIRTUAL_HEADER];
@@ -171,7 +172,9 @@ enum { NODE_BUCKETS = 32768 };
 struct plane;
 
 struct key_spec {
-  const uint8_t *key, *send_prefix, *send_header, *receive_header;
+  const uint8_t *key, *send_prefix;
+  const uint8_t *receive_key, *receive_prefix; /* NULL: one key for both directions, and any prefix of the peer's */
+  const uint8_t *send_header, *receive_header;
   uint64_t first_counter;
   uint32_t local_node, peer_node;
   bool bind_sender;

@@ -201,6 +201,8 @@ export class NativeDataPlane implements DataPlane {
       spec.sendHeader,
       spec.receiveHeader,
       spec.bindSender,
+      spec.receive?.key ?? NO_BYTES,
+      spec.receive?.prefix ?? NO_BYTES,
     );
     checked(result, "install key");
   }
@@ -351,3 +353,5 @@ function udpError(endpoint: Endpoint, error: unknown): unknown {
       return error;
   }
 }
+
+const NO_BYTES = new Uint8Array(0);

@@ -68,6 +68,8 @@ export interface NativeShim {
     sendHeader: Uint8Array,
     receiveHeader: Uint8Array,
     bindSender: boolean,
+    receiveKey: Uint8Array,
+    receivePrefix: Uint8Array,
   ): Result;
   /** The counter the next frame would have had. */
   removeKey(plane: PlaneHandle, slot: number): number;

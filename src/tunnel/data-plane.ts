@@ -117,8 +117,10 @@ export interface Batch {
 }
 
 export interface KeySpec {
-  /** AES-256-GCM key, 32 bytes; copied. */
+  /** AES-256-GCM key, 32 bytes; copied. Seals, and opens too unless `receive` is there. */
   readonly key: Uint8Array;
+  /** The peer seals with a key of its own, and all its nonces begin with these 4 bytes: nothing else is tried. */
+  readonly receive?: { readonly key: Uint8Array; readonly prefix: Uint8Array } | undefined;
   /** First four bytes of every nonce we send; the other eight are the counter. */
   readonly sendPrefix: Uint8Array;
   /** Counter of the next frame sent: at least 1 for a new key pair, the saved value for one seen before. */

@@ -12,7 +12,7 @@ export const NONCE_PREFIX_BYTES = 4;
 /** Magic, sender and nonce in front, tag behind. */
 export const SEALED_OVERHEAD_BYTES = 36;
 
-/** What seals and opens the frames of one session. */
+/** What seals or opens frames of one session. */
 export interface FrameKey {
   /** 32 bytes. */
   readonly key: Uint8Array;

@@ -12,6 +12,7 @@ import { COUNTER, type KeySpec } from "./data-plane.ts";
 import {
   counterOf,
   encodeNonce,
+  type FrameKey,
   NONCE_PREFIX_BYTES,
   openFrame,
   prefixOf,
@@ -20,7 +21,7 @@ import {
 } from "./portable-frame.ts";
 import { ReplayWindow } from "./replay-window.ts";
 
-export const MAX_KEYS_PER_NODE = 4;
+export const MAX_KEYS_TRIED = 4;
 /** The current prefix of a peer and four older ones. */
 export const MAX_PREFIXES_PER_KEY = 5;
 export const VIRTUAL_HEADER_BYTES = 34;
@@ -43,17 +44,17 @@ export type OpenFailure =
 export class PortableKeys {
   /** Key: slot. Bound: the data plane's number of key slots; `remove` evicts. */
   readonly #slots = new Map<number, InstalledKey>();
-  /** Keys to try for a sender, newest first. Key: peer node. Bound: one list per slot in use, MAX_KEYS_PER_NODE each. */
+  /** Keys to try for a sender, newest first. Key: peer node. Bound: the slots in use. */
   readonly #byNode = new Map<NodeId, InstalledKey[]>();
 
-  /** Replaces what was in the slot. The oldest of more than MAX_KEYS_PER_NODE keys of one node opens nothing any more. */
+  /** Replaces what was in the slot. Of more than MAX_KEYS_TRIED keys that may open a frame the oldest are not tried. */
   install(slot: number, spec: KeySpec): void {
     checkSpec(spec);
     this.remove(slot);
     const installed = new InstalledKey(slot, spec);
     this.#slots.set(slot, installed);
     const sameNode = this.#byNode.get(spec.peerNode) ?? [];
-    this.#byNode.set(spec.peerNode, [installed, ...sameNode].slice(0, MAX_KEYS_PER_NODE));
+    this.#byNode.set(spec.peerNode, [installed, ...sameNode]);
   }
 
   /** The counter the next frame would have had; 0, which no key may start with, when the slot is empty. */
@@ -92,7 +93,7 @@ export class PortableKeys {
   /** For frames of a sender that `knows` is true of. */
   open(frame: Uint8Array): OpenedFrame | OpenFailure {
     for (const installed of this.#candidates(frame)) {
-      const plaintext = openFrame(installed, frame);
+      const plaintext = openFrame(installed.opening, frame);
       if (plaintext !== undefined) return installed.check(frame, plaintext);
     }
     return COUNTER.BAD_TAG;
@@ -100,16 +101,19 @@ export class PortableKeys {
 
   /** Keys that have seen the frame's nonce prefix come first: the others are tried only if those fail. */
   #candidates(frame: Uint8Array): InstalledKey[] {
-    const keys = this.#byNode.get(senderOf(frame)) ?? [];
     const prefix = prefixOf(frame);
+    const all = this.#byNode.get(senderOf(frame)) ?? [];
+    const keys = all.filter((key) => key.mayOpen(prefix)).slice(0, MAX_KEYS_TRIED);
     return [...keys.filter((key) => key.hasSeen(prefix)), ...keys.filter((key) => !key.hasSeen(prefix))];
   }
 }
 
 class InstalledKey {
-  readonly key: Uint8Array;
-  readonly bindSender: boolean;
+  readonly opening: FrameKey;
   readonly peerNode: NodeId;
+  readonly #sealing: FrameKey;
+  /** The only one that the peer's nonces have, if it is known. */
+  readonly #receivePrefix: number | undefined;
   readonly #slot: number;
   readonly #localNode: NodeId;
   readonly #sendPrefix: Uint8Array;
@@ -120,8 +124,9 @@ class InstalledKey {
   #windows: { readonly prefix: number; readonly window: ReplayWindow }[] = [];
 
   constructor(slot: number, spec: KeySpec) {
-    this.key = spec.key.slice();
-    this.bindSender = spec.bindSender;
+    this.#sealing = { key: spec.key.slice(), bindSender: spec.bindSender };
+    this.opening = { key: (spec.receive?.key ?? spec.key).slice(), bindSender: spec.bindSender };
+    this.#receivePrefix = spec.receive && readU32(spec.receive.prefix, 0);
     this.peerNode = spec.peerNode;
     this.#slot = slot;
     this.#localNode = spec.localNode;
@@ -132,14 +137,15 @@ class InstalledKey {
   }
 
   wipe(): number {
-    this.key.fill(0);
+    this.#sealing.key.fill(0);
+    this.opening.key.fill(0);
     return this.#nextCounter;
   }
 
   seal(virtualPacket: Uint8Array): Uint8Array | undefined {
     if (this.#nextCounter >= Number.MAX_SAFE_INTEGER) return undefined;
     const nonce = encodeNonce(this.#sendPrefix, this.#nextCounter++);
-    return sealFrame(this, this.#localNode, nonce, virtualPacket);
+    return sealFrame(this.#sealing, this.#localNode, nonce, virtualPacket);
   }
 
   wrap(packet: Uint8Array): Uint8Array {
@@ -149,6 +155,10 @@ class InstalledKey {
     virtualPacket.set(packet, VIRTUAL_HEADER_BYTES);
     writeU32(virtualPacket, CRC, virtualPacketCrc(virtualPacket));
     return virtualPacket;
+  }
+
+  mayOpen(prefix: number): boolean {
+    return this.#receivePrefix === undefined || this.#receivePrefix === prefix;
   }
 
   hasSeen(prefix: number): boolean {
@@ -206,6 +216,10 @@ function virtualPacketCrc(virtualPacket: Uint8Array): number {
 function checkSpec(spec: KeySpec): void {
   if (spec.key.length !== 32) throw new RangeError(`a key has 32 bytes, not ${spec.key.length}`);
   if (spec.sendPrefix.length !== NONCE_PREFIX_BYTES) throw new RangeError("a nonce prefix has 4 bytes");
+  if (spec.receive !== undefined && spec.receive.key.length !== 32) throw new RangeError("a key has 32 bytes");
+  if (spec.receive !== undefined && spec.receive.prefix.length !== NONCE_PREFIX_BYTES) {
+    throw new RangeError("a nonce prefix has 4 bytes");
+  }
   if (!Number.isSafeInteger(spec.firstCounter) || spec.firstCounter < 1) {
     throw new RangeError(`not a first counter: ${spec.firstCounter}`);
   }

@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { afterEach, expect, test } from "vitest";
 import { concatBytes } from "../../src/base/bytes.ts";
 import { COUNTER, MAX_ROWS, ROW_FLAG, ROW_KIND } from "../../src/tunnel/data-plane.ts";
+import { nodeId } from "../../src/wire/ids.ts";
 import {
   ENDPOINT_SLOT,
   KEY_SLOT,
@@ -11,7 +12,7 @@ import {
   type VirtualFields,
   virtualPacket,
 } from "../helpers/data-plane-pair.ts";
-import { bytesOf, tcpPacket, udpPacket } from "../helpers/inner-packets.ts";
+import { bytesOf, tcpPacket, udpPacket, whole } from "../helpers/inner-packets.ts";
 import { A, B, closePlanes, rowsOf, TwinPlanes } from "./twin-planes.ts";
 
 afterEach(closePlanes);
@@ -170,6 +171,36 @@ test("each key of a node is tried, and the row tells which one opened the frame"
   planes.both((plane) => plane.removeKey(10));
   expect(planes.receive([frameOf(dataOf(packet), { key: keys[0]!, prefix: 9 })])).toEqual([]);
   expect(planes.native.counters[COUNTER.BAD_TAG]).toBe(1);
+});
+
+test("where each direction has its own key, only the peer's opens, and only under the peer's prefix", () => {
+  const receive = { key: new Uint8Array(32).fill(7), prefix: Uint8Array.of(1, 2, 3, 4) };
+  const planes = new TwinPlanes({ receive });
+  const prefix = 0x01020304;
+  expect(planes.receive([frameOf(dataOf(packet), { key: receive.key, prefix })])).toHaveLength(1);
+  expect(planes.receive([frameOf(dataOf(packet), { key: receive.key, prefix })])).toEqual([]);
+  expect(planes.native.counters[COUNTER.REPLAYED]).toBe(1);
+  expect(planes.receive([frameOf(dataOf(packet), { prefix, counter: 2n })])).toEqual([]);
+  expect(planes.receive([frameOf(dataOf(packet), { key: receive.key, counter: 2n })])).toEqual([]);
+  expect(planes.native.counters[COUNTER.BAD_TAG]).toBe(2);
+  // What we send is under the other key, and under our prefix.
+  const [sent] = planes.send([whole(packet)]);
+  const own = new TwinPlanes({ localNode: nodeId(1), peerNode: nodeId(2), receive: undefined });
+  expect(own.receive([sent!])).toHaveLength(0); // headers the wrong way round, but
+  expect(own.native.counters[COUNTER.BAD_TAG]).toBe(0); // it opens
+});
+
+test("keys whose prefix a frame does not have are not tried, however many there are", () => {
+  const planes = new TwinPlanes();
+  for (let slot = 10; slot < 20; slot++) {
+    const receive = { key: new Uint8Array(32).fill(slot), prefix: Uint8Array.of(0, 0, 0, slot) };
+    planes.both((plane) => plane.installKey(slot, keySpec(2, 1, { receive })));
+  }
+  for (let slot = 10; slot < 20; slot++) {
+    const frame = frameOf(dataOf(packet), { key: new Uint8Array(32).fill(slot), prefix: slot });
+    expect(planes.receive([frame])[0]?.keySlot).toBe(slot);
+  }
+  expect(planes.receive([frameOf(dataOf(packet))])[0]?.keySlot).toBe(KEY_SLOT);
 });
 
 test("with G1 keys the sender is not authenticated data", () => {

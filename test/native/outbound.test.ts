@@ -148,6 +148,13 @@ test("a counter that would repeat nonces or a key of the wrong size is refused",
     expect(() => planes.native.installKey(4, keySpec(2, 1, { firstCounter }))).toThrow(TypeError);
   }
   expect(() => planes.native.installKey(4, keySpec(2, 1, { key: new Uint8Array(31) }))).toThrow(TypeError);
+  const halves = [
+    { key: new Uint8Array(31), prefix: new Uint8Array(4) },
+    { key: new Uint8Array(32), prefix: new Uint8Array(0) },
+  ];
+  for (const receive of halves) {
+    expect(() => planes.native.installKey(4, keySpec(2, 1, { receive }))).toThrow(TypeError);
+  }
   expect(() => planes.native.setEndpoint(4, A, new Uint8Array(17))).toThrow(TypeError);
 });
 

@@ -475,6 +475,10 @@ describe("paths", () => {
 test("mistakes of the caller that would break a key are refused", () => {
   expect(() => a.installKey(0, keySpec(1, 2, { key: new Uint8Array(16) }))).toThrow(RangeError);
   expect(() => a.installKey(0, keySpec(1, 2, { sendPrefix: new Uint8Array(5) }))).toThrow(RangeError);
+  for (const [key, prefix] of [[31, 4] as const, [32, 3] as const]) {
+    const receive = { key: new Uint8Array(key), prefix: new Uint8Array(prefix) };
+    expect(() => a.installKey(0, keySpec(1, 2, { receive }))).toThrow(RangeError);
+  }
   expect(() => a.installKey(0, keySpec(1, 2, { firstCounter: 0 }))).toThrow(RangeError);
   expect(() => a.installKey(0, keySpec(1, 2, { sendHeader: virtualHeader().subarray(1) }))).toThrow(RangeError);
   expect(() => a.installKey(-1, keySpec(1, 2))).toThrow(RangeError);
