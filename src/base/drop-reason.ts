@@ -18,6 +18,8 @@ export const DROP_REASONS = [
   "wrong-key",
   "stale-key-exchange",
   "key-exchange-limited",
+  /** The peer is known to agree on keys inside the session, and this came under those of the exchange alone. */
+  "base-session",
   "beacon-spoofed",
   /** Came straight to a node that is to be reached through the relay only. */
   "direct-refused",

@@ -72,6 +72,7 @@ export const ERROR_CODES = [
   "revoked_by_peer",
   "rotation_unsettled",
   "run_unavailable",
+  "session_downgraded",
   "shim_missing",
   "state_in_use",
   "state_locked",

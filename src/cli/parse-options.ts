@@ -77,6 +77,14 @@ export function parseDuration(option: string, text: unknown): Parsed<number> {
 const UNIT_MS = { ms: 1, s: 1000, m: 60_000 } as const;
 const MAX_DURATION_MS = 3_600_000;
 
+/** Longer would leave more to whoever gets hold of keys, shorter wins nothing. */
+export function parseRekeyEvery(option: string, text: unknown): Parsed<number> {
+  const parsed = parseDuration(option, text);
+  if ("value" in parsed && (parsed.value < 5_000 || parsed.value > 120_000))
+    return bad(`${option} ${quoted(text)} is not from 5s to 120s`, `For example ${option} 120s.`);
+  return parsed;
+}
+
 export function parseWhole(option: string, text: unknown, least: number, most: number): Parsed<number> {
   const value = /^\d{1,9}$/.test(String(text)) ? Number(text) : Number.NaN;
   if (value >= least && value <= most) return { value };

@@ -29,6 +29,7 @@ export const FULL_COLUMNS: readonly Column[] = [
   ["RTT", (peer) => roundTrip(peer.rttMs)],
   ["RX", (peer) => `${bytes(peer.rxBytes)} (${peer.rxPackets})`],
   ["TX", (peer) => `${bytes(peer.txBytes)} (${peer.txPackets})`],
+  ["SESSION", (peer) => (peer.session === "none" ? UNKNOWN : peer.session)],
   ["KEYS", (peer) => ago(peer.lastHandshakeAgoS)],
   ...BRIEF_COLUMNS.slice(-2),
 ];

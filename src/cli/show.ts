@@ -48,6 +48,7 @@ function peerLines(peer: PeerStatus): string[] {
     peer.endpoint === null ? null : `  endpoint: ${printable(peer.endpoint)}`,
     `  path: ${pathWord(peer.path)}`,
     peer.rttMs === null ? null : `  round trip: ${roundTrip(peer.rttMs)}`,
+    peer.session === "none" ? null : `  session: ${SESSION_WORDS[peer.session]}`,
     peer.lastHandshakeAgoS === null ? null : `  latest handshake: ${ago(peer.lastHandshakeAgoS)}`,
     `  transfer: ${moved}`,
     peer.note === "" ? null : `  note: ${printable(peer.note)}`,
@@ -72,3 +73,5 @@ async function dump(context: Context): Promise<ExitCode> {
 function tabbed(fields: readonly (string | number | null)[]): string {
   return fields.map((field) => (field === null ? "-" : printable(String(field)))).join("\t");
 }
+
+const SESSION_WORDS = { noise: "noise, forward secret", base: "base, keys of the exchange" } as const;

@@ -18,6 +18,7 @@ import {
   parseMetrics,
   parsePath,
   parsePrefix,
+  parseRekeyEvery,
   parseTags,
   parseWhole,
 } from "./parse-options.ts";
@@ -41,6 +42,7 @@ export const declareUp: Declare = (program, perform) => {
     .option("--listen <ADDR:PORT>", "underlay address to bind; default: every address, any port")
     .option("--prefix <PREFIX>", "the overlay's IPv6 prefix", "fd50:494c:4f54::/48")
     .option("--mtu <BYTES>", `of the interface, ${MIN_MTU_BYTES} to ${MAX_MTU_BYTES}`, "1360")
+    .option("--rekey-every <TIME>", "replace the keys of sessions in use so often, 5s to 120s", "120s")
     .option(
       "--policy <FILE>",
       `what may pass, with FILE.d/*.policy; default: /etc/pilot-tun[-INSTANCE]/policy if it is there`,
@@ -142,6 +144,7 @@ export function parseUpOptions(
     listen: raw.listen === undefined ? undefined : checked.take(parseBindAddress("--listen", raw.listen), UNBOUND),
     prefix: checked.take(parsePrefix("--prefix", raw.prefix), NO_PREFIX),
     mtu: checked.take(parseWhole("--mtu", raw.mtu, MIN_MTU_BYTES, MAX_MTU_BYTES), 0),
+    rekeyEveryMs: checked.take(parseRekeyEvery("--rekey-every", raw.rekeyEvery), 0),
     public: raw.public === true,
     relayOnly: raw.relayOnly === true,
     dns: raw.dns !== false,

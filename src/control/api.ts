@@ -130,7 +130,9 @@ export interface PeerStatus extends PeerIdentity {
   readonly txBytes: number;
   readonly rxPackets: number;
   readonly txPackets: number;
-  /** Seconds since the last finished key exchange; null when there was none. */
+  /** What the session is made of: `noise` has keys of its own, forward secret; `base` those of the exchange. `none`: no session. */
+  readonly session: "noise" | "base" | "none";
+  /** Seconds since the keys in use were agreed, or those before it ended; null when there were none. */
   readonly lastHandshakeAgoS: number | null;
   /** Seconds since the last authenticated frame; null when there was none. */
   readonly lastReceivedAgoS: number | null;

@@ -53,6 +53,11 @@ export function formatDaemonMetrics({ status, engine, loop, nameQueries, audit, 
       "Peers by the way they are reached.",
       countBy(status.peers, (peer) => peer.path, "path"),
     ),
+    gauge(
+      "peers_by_session",
+      "Peers by what their session is made of.",
+      countBy(status.peers, (peer) => peer.session, "session"),
+    ),
     counter(
       "peer_received_bytes_total",
       "Bytes of packets from a peer.",
@@ -85,6 +90,9 @@ export function formatDaemonMetrics({ status, engine, loop, nameQueries, audit, 
     ),
     gauge("peer_path", "1 for the way a peer is reached.", pathSamples(status.peers)),
     counter("handshakes_total", "Sessions that came up.", [[{}, engine.sessions]]),
+    counter("key_agreements_total", "Keys that peers and this node agreed on inside sessions.", [
+      [{}, engine.agreements],
+    ]),
     counter("policy_verdicts_total", "New flows judged.", [
       [{ verdict: "allow" }, engine.allowed],
       [{ verdict: "deny" }, engine.denied],

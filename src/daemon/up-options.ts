@@ -30,6 +30,8 @@ export interface UpOptions {
   readonly listen: Endpoint | undefined;
   readonly prefix: Prefix48;
   readonly mtu: number;
+  /** How long the keys of a session in use are good. */
+  readonly rekeyEveryMs: number;
   /** True lets the registry tell everybody where this node is. */
   readonly public: boolean;
   /** Send to peers through the beacon alone, and tell nobody where this node is. */

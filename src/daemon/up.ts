@@ -109,6 +109,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
         return identity.publicKey;
       },
       mtuBytes: options.mtu,
+      rekey: { everyMs: options.rekeyEveryMs },
       listenPort: listen.port,
       allowLegacyKeys: options.allowLegacyKeys,
       relayOnly: options.relayOnly,

@@ -8,17 +8,15 @@ import type { DropReason } from "../base/drop-reason.ts";
 import { after, type Instant } from "../base/instant.ts";
 import type { Link } from "../tunnel/link.ts";
 import {
-  BRIDGE_PORT,
   type BridgeMessage,
-  encodeBridgeMessage,
+  bridgePacket,
   FEATURE,
   type Hello,
   parseBridgeMessage,
   type RevocationReason,
 } from "../wire/bridge.ts";
-import { type NodeId, networkId } from "../wire/ids.ts";
+import type { NodeId } from "../wire/ids.ts";
 import type { LeaseField } from "../wire/lease-field.ts";
-import { encodeVirtualHeader, encodeVirtualPacket, PROTOCOL } from "../wire/virtual-packet.ts";
 import type { Explanations } from "./explanations.ts";
 import type { SizeMessage } from "./packet-sizes.ts";
 
@@ -44,6 +42,8 @@ export interface BridgeParts {
   kindChanged(node: NodeId, now: Instant): void;
   /** True makes this node a plain agent: it never says hello and is deaf on the port. */
   readonly plainOnly: boolean;
+  /** False: as a pilot-tun that does not know how to agree on keys. */
+  readonly agrees: boolean;
 }
 
 interface PeerFacts {
@@ -72,6 +72,11 @@ export class BridgeConversation {
 
   get kinds(): ReadonlyMap<NodeId, PeerKind> {
     return this.#kinds;
+  }
+
+  /** Whether this node agrees on keys with peers that do. */
+  get agrees(): boolean {
+    return this.#parts.agrees && !this.#parts.plainOnly;
   }
 
   kindOf(node: NodeId): PeerKind {
@@ -162,6 +167,9 @@ export class BridgeConversation {
       case "why-answer":
         this.#parts.explanations().handleAnswer(message);
         return undefined;
+      case "agree":
+      case "agreed":
+        return this.agrees ? link.handleAgreement(message, now) : "unknown-bridge-message";
       case "unknown":
         return "unknown-bridge-message";
     }
@@ -171,8 +179,24 @@ export class BridgeConversation {
     this.#setKind(link.node, "pilot-tun", now);
     link.unschedule("hello-retry");
     this.#facts(link.node).features = hello.features;
+    this.#heardAbilities(link, hello, now);
     this.#parts.heardSize(link, hello, now);
     this.#parts.heardConsent(link.node, hello.consents, hello.lease, now);
+  }
+
+  #heardAbilities(link: Link, hello: Hello, now: Instant): void {
+    if (this.agrees && (hello.features & FEATURE.AGREES) !== 0) link.wantAgreement(now);
+  }
+
+  /**
+   * In a session that may only agree on keys: that, and a hello of a peer that knows nothing of earlier agreements. Its words
+   * on trust are not heard.
+   */
+  handleCarried(link: Link, payload: Uint8Array, now: Instant): DropReason | undefined {
+    const message = parseBridgeMessage(payload);
+    if (message?.kind === "agree" || message?.kind === "agreed") return link.handleAgreement(message, now);
+    if (message?.kind === "hello" || message?.kind === "hello-ack") this.#heardAbilities(link, message, now);
+    return "base-session";
   }
 
   /** An inner packet of a peer that was not taken for a pilot-tun; false when this node wants none. */
@@ -195,7 +219,7 @@ export class BridgeConversation {
     return {
       kind,
       ...this.#parts.consentTo(node, now),
-      features: FEATURE.FRAGMENTS | FEATURE.ANSWERS,
+      features: FEATURE.FRAGMENTS | FEATURE.ANSWERS | (this.#parts.agrees ? FEATURE.AGREES : 0),
       mtu: this.#parts.mtuBytes,
       instance: this.#parts.instance,
     };
@@ -204,20 +228,7 @@ export class BridgeConversation {
   /** False when there is no session. */
   send(link: Link, message: BridgeMessage): boolean {
     if (this.#parts.plainOnly) return false;
-    return link.sendVirtual(
-      encodeVirtualPacket({
-        flags: 0,
-        protocol: PROTOCOL.DATAGRAM,
-        source: { network: networkId(0), node: this.#parts.local },
-        destination: { network: networkId(0), node: link.node },
-        sourcePort: BRIDGE_PORT,
-        destinationPort: BRIDGE_PORT,
-        sequence: 0,
-        acknowledgement: 0,
-        window: 0,
-        payload: encodeBridgeMessage(message),
-      }),
-    );
+    return link.sendVirtual(bridgePacket(this.#parts.local, link.node, message));
   }
 
   #facts(node: NodeId): PeerFacts {
@@ -229,21 +240,6 @@ export class BridgeConversation {
     }
     return facts;
   }
-}
-
-/** The 34-byte virtual header of bridge data between two nodes. */
-export function bridgeHeader(source: NodeId, destination: NodeId): Uint8Array {
-  return encodeVirtualHeader({
-    flags: 0,
-    protocol: PROTOCOL.DATAGRAM,
-    source: { network: networkId(0), node: source },
-    destination: { network: networkId(0), node: destination },
-    sourcePort: BRIDGE_PORT,
-    destinationPort: BRIDGE_PORT,
-    sequence: 0,
-    acknowledgement: 0,
-    window: 0,
-  });
 }
 
 /** Waits after each hello; silence after the last one means a plain agent. */

@@ -55,8 +55,8 @@ export interface ConsequencesParts extends Pick<EngineParts, "registry" | "beaco
 export class Consequences {
   readonly #parts: ConsequencesParts;
   readonly #silent: SilentRevocations;
-  /** How many sessions came up. */
-  sessions = 0;
+  /** How many sessions came up, and how many keys were agreed on inside them. */
+  readonly counters = { sessions: 0, agreements: 0 };
 
   constructor(parts: ConsequencesParts) {
     this.#parts = parts;
@@ -122,7 +122,7 @@ export class Consequences {
     const { link } = event;
     switch (event.kind) {
       case "up":
-        this.sessions++;
+        this.counters.sessions++;
         this.#rememberEndpoint(link);
         this.#parts.bridge.linkUp(link, now);
         this.#proveKey(link, link.sendSlot, now); // also the first round trip to show
@@ -143,6 +143,11 @@ export class Consequences {
         this.#rememberEndpoint(link);
         this.#parts.gate.trail?.pathChanged(link);
         return;
+      case "agreed":
+        this.counters.agreements++;
+        return this.#parts.introductions.heardAgreement(link.node);
+      case "unsecured":
+        return this.#parts.introductions.heardNoAgreement(link.node);
       case "forgotten":
         return this.#silent.doubt(link.node, now);
       case "endpoint-wanted":

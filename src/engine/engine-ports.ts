@@ -12,7 +12,9 @@ import type { NetworkEvent } from "../registry/network-commands.ts";
 import type { LeaseTime } from "../trust/lease.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
 import type { DataPlane } from "../tunnel/data-plane.ts";
+import type { RekeyLimits } from "../tunnel/link-context.ts";
 import type { PathKind } from "../tunnel/path.ts";
+import type { SessionLevel } from "../tunnel/session.ts";
 import type { OverlayPrefix } from "../wire/address.ts";
 import type { NodeId } from "../wire/ids.ts";
 import type { PeerKind } from "./bridge-conversation.ts";
@@ -44,6 +46,10 @@ export interface EngineOptions {
   readonly kinds?: ReadonlyMap<NodeId, PeerKind>;
   /** Be a plain agent to every peer: say no hello, take no packets, speak streams, datagrams and pings alone. */
   readonly plainOnly?: boolean;
+  /** When the keys of a session are replaced; the defaults unless told. */
+  readonly rekey?: Partial<RekeyLimits>;
+  /** False: as a pilot-tun that does not agree on keys. */
+  readonly agreesOnKeys?: boolean;
   /** What the clock of leases shows at the start; 0 unless told. */
   readonly leaseNow?: LeaseTime;
   /** Memberships from an earlier run. */
@@ -107,8 +113,24 @@ export interface LinkFacts {
   readonly lastReceivedAt: Instant | undefined;
   readonly isUp: boolean;
   readonly kind: PeerKind;
+  /** What the session is made of, and since when its keys are what they are; undefined while there is none. */
+  readonly security: { readonly level: SessionLevel; readonly since: Instant } | undefined;
   /** The largest inner packet for the peer. */
   readonly mtuBytes: number;
   /** IP bytes that the underlay is known to carry to it. */
   readonly pathMtuBytes: number | undefined;
+}
+
+/** For metrics. */
+export interface EngineCounters {
+  /** That came up since the start. */
+  readonly sessions: number;
+  /** Keys that were agreed on inside sessions, with those that replaced others. */
+  readonly agreements: number;
+  readonly flows: number;
+  /** Packets that wait for keys. */
+  readonly staged: number;
+  /** New flows, judged by the policy. */
+  readonly allowed: number;
+  readonly denied: number;
 }

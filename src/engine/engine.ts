@@ -20,21 +20,21 @@ import type { StagedPacket } from "../tunnel/data-plane.ts";
 import type { LocalIdentity } from "../tunnel/key-exchange.ts";
 import type { Link } from "../tunnel/link.ts";
 import { LinkTable, type Transmit } from "../tunnel/link-table.ts";
+import { REKEY_LIMITS } from "../tunnel/rekeying.ts";
 import { encodeAddressBytes, type OverlayPrefix } from "../wire/address.ts";
 import { type NetworkId, type NodeId, networkId } from "../wire/ids.ts";
 import type { Admission } from "./admission.ts";
 import { AuditTrail } from "./audit-trail.ts";
 import { BeaconMtu } from "./beacon-mtu.ts";
 import { BeaconWay } from "./beacon-way.ts";
-import { BridgeConversation, bridgeHeader, type PeerKind } from "./bridge-conversation.ts";
+import { BridgeConversation, type PeerKind } from "./bridge-conversation.ts";
 import { Consequences } from "./consequences.ts";
 import { Datagrams } from "./datagrams.ts";
 import { DirectHandshakes } from "./direct-handshakes.ts";
-import type { EngineEvent, EngineOptions, EngineParts, LinkFacts } from "./engine-ports.ts";
+import type { EngineCounters, EngineEvent, EngineOptions, EngineParts, LinkFacts } from "./engine-ports.ts";
 import { Gate } from "./gate.ts";
 import { Inbound } from "./inbound.ts";
 import { Introductions } from "./introductions.ts";
-import { keyChangeProblem } from "./key-change.ts";
 import { KnownEndpoints } from "./known-endpoints.ts";
 import { Leases } from "./leases.ts";
 import { LinkHistory } from "./link-history.ts";
@@ -44,6 +44,7 @@ import { Outbound } from "./outbound.ts";
 import { PacketSizes } from "./packet-sizes.ts";
 import { Parting } from "./parting.ts";
 import { Paths } from "./paths.ts";
+import { downgradeProblem, keyChangeProblem } from "./peer-problems.ts";
 import { Pings } from "./pings.ts";
 import { PlainAgents } from "./plain/plain-agents.ts";
 import { addPlaneDrops } from "./plane-drops.ts";
@@ -52,19 +53,7 @@ import { RevocationNotices } from "./revocation-notices.ts";
 import { Strangers } from "./strangers.ts";
 import { VirtualPackets } from "./virtual-packets.ts";
 
-export type { EngineEvent, EngineOptions, EngineParts, LinkFacts } from "./engine-ports.ts";
-
-/** For metrics. */
-export interface EngineCounters {
-  /** That came up since the start. */
-  readonly sessions: number;
-  readonly flows: number;
-  /** Packets that wait for keys. */
-  readonly staged: number;
-  /** New flows, judged by the policy. */
-  readonly allowed: number;
-  readonly denied: number;
-}
+export type { EngineCounters, EngineEvent, EngineOptions, EngineParts, LinkFacts } from "./engine-ports.ts";
 
 export class Engine {
   readonly node: NodeId;
@@ -143,7 +132,8 @@ export class Engine {
       relayOnly: options.relayOnly ?? false,
       relay: () => this.paths.beaconEndpoint,
       relayKind: () => this.paths.relayKind,
-      bridgeHeader: (source, destination) => bridgeHeader(source, destination),
+      rekey: { ...REKEY_LIMITS, ...options.rekey },
+      mustAgree: (node) => this.#bridge.agrees && parts.trust.get(node)?.agreesOnKeys === true,
       wantsKeepalive: (link) => this.#bridge.kindOf(link.node) !== "plain",
     });
     this.#refusals = new Refusals(this.addressOf(options.node), now);
@@ -431,8 +421,7 @@ export class Engine {
   counters(): EngineCounters {
     let staged = 0;
     for (const link of this.#links.links()) staged += link.stagedPackets;
-    const { allowed, denied } = this.admission.counters;
-    return { sessions: this.#consequences.sessions, flows: this.#flows.size, staged, allowed, denied };
+    return { ...this.#consequences.counters, ...this.admission.counters, flows: this.#flows.size, staged };
   }
 
   /** Of a packet that never came here. */
@@ -519,6 +508,7 @@ export class Engine {
       heardSize: (link, message, now) => this.sizes.handleMessage(link, message, now),
       explanations: () => this.gate.explanations,
       plainOnly: this.#options.plainOnly ?? false,
+      agrees: this.#options.agreesOnKeys ?? true,
       kinds: this.#options.kinds ?? new Map(),
       kindChanged: (node, now) => {
         this.#events.push({ kind: "kinds-changed" });
@@ -583,6 +573,8 @@ export class Engine {
         this.gate.trail?.keyOffered(record, key);
       },
       keySettled: (node) => void this.problems.delete(`key_changed ${node}`),
+      agreementMissed: (record) => this.problems.set(`session_downgraded ${record.node}`, downgradeProblem(record)),
+      agreementSettled: (node) => void this.problems.delete(`session_downgraded ${node}`),
       consentFor: (node, now) => this.networks.consentFor(node, now),
     });
   }

@@ -108,6 +108,8 @@ export class Inbound {
     this.#byRelay = (flags & ROW_FLAG.RELAYED) !== 0;
     link.handleOpened(keySlot, source, this.#byRelay, isPacket, now);
 
+    if (isPacket && this.#parts.links.onlyAgrees[keySlot] === 1) return "base-session";
+
     const offset = this.#rows[row + IN.OFFSET]!;
     const length = this.#rows[row + IN.LENGTH]!;
     if (!isPacket) {

@@ -47,6 +47,10 @@ export interface IntroductionParts {
   keyChanged(record: TrustRecord, offered: Uint8Array): void;
   /** The operator decided about the peer's key. */
   keySettled(node: NodeId): void;
+  /** The peer used to agree on keys inside the session, and does not. */
+  agreementMissed(record: TrustRecord): void;
+  /** It does, or need not. */
+  agreementSettled(node: NodeId): void;
   /** The network whose joining by this operator consents to the request; undefined: he must be asked. */
   consentFor(node: NodeId, now: Instant): NetworkId | undefined;
 }
@@ -128,6 +132,7 @@ export class Introductions {
     const record = this.#record(node, now);
     if (record === undefined) return undefined;
     const revoked = statement.revoke(record, this.#parts.wall(now));
+    this.#parts.agreementSettled(node);
     this.#parts.book.put(revoked); // first of all: from here on no packet passes
     const cut = this.#parts.cutFlows(node, "no-consent", now);
     this.#consequences(record, revoked, now);
@@ -156,6 +161,20 @@ export class Introductions {
   heardAccept(node: NodeId, now: Instant): void {
     const record = this.#parts.book.get(node);
     if (record) this.#apply(record, this.#accepted(record, undefined, now), now);
+  }
+
+  /** The peer agreed on keys inside a session: from now on it must. */
+  heardAgreement(node: NodeId): void {
+    const record = this.#parts.book.get(node);
+    if (record === undefined) return;
+    this.#parts.book.put(statement.heardAgreement(record));
+    this.#parts.agreementSettled(node);
+  }
+
+  /** The peer is there and agrees on keys no more. */
+  heardNoAgreement(node: NodeId): void {
+    const record = this.#parts.book.get(node);
+    if (record?.agreesOnKeys === true) this.#parts.agreementMissed(record);
   }
 
   heardReject(node: NodeId, now: Instant): void {

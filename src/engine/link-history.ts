@@ -42,6 +42,7 @@ export class LinkHistory {
       lastReceivedAt: link.lastReceivedAt,
       isUp: link.isUp,
       kind: this.#parts.kindOf(link.node),
+      security: link.security,
     };
   }
 

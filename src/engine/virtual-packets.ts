@@ -35,6 +35,7 @@ export class VirtualPackets {
   handle(link: Link, bytes: Uint8Array, segmentBytes: number, now: Instant): DropReason | undefined {
     const packet = parseVirtualPacket(bytes, true); // by the data plane
     if (packet === undefined) return "bad-virtual-packet";
+    if (link.cameByCarrier) return this.#handleCarried(link, packet, now);
     switch (packet.protocol) {
       case PROTOCOL.CONTROL:
         return this.#parts.pings.handle(link, packet, now);
@@ -45,6 +46,13 @@ export class VirtualPackets {
       default:
         return "unhandled-virtual-packet";
     }
+  }
+
+  /** Nothing is known of who speaks but that he has the keys of the exchange. */
+  #handleCarried(link: Link, packet: VirtualPacket, now: Instant): DropReason | undefined {
+    if (packet.protocol === PROTOCOL.CONTROL) return this.#parts.pings.handle(link, packet, now);
+    const isBridge = packet.protocol === PROTOCOL.DATAGRAM && packet.destinationPort === BRIDGE_PORT;
+    return isBridge ? this.#parts.bridge.handleCarried(link, packet.payload, now) : "base-session";
   }
 
   #handleDatagram(link: Link, packet: VirtualPacket, now: Instant): DropReason | undefined {

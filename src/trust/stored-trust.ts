@@ -44,6 +44,7 @@ export function recordToJson(record: TrustRecord): object {
       : { lease: { ...limitsToJson(lease), max_bytes: lease.maxBytes ?? null, answers: lease.answers } }),
     ...(peerLease === undefined ? {} : { peer_lease: limitsToJson(peerLease) }),
     ...(record.leaseEnd === undefined ? {} : { lease_end: record.leaseEnd }),
+    ...(record.agreesOnKeys === true ? { agrees_on_keys: true } : {}),
   };
 }
 
@@ -65,6 +66,7 @@ export function parseRecord(entry: unknown): TrustRecord | undefined {
     lease: fields.part("lease", readLease),
     peerLease: fields.part("peer_lease", readLimits),
     leaseEnd: fields.optional("lease_end", isLeaseEnd),
+    agreesOnKeys: fields.optional("agrees_on_keys", isBoolean),
   };
   return fields.isWhole ? record : undefined;
 }

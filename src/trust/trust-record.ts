@@ -79,6 +79,8 @@ export interface TrustRecord {
   readonly peerLease?: Limits | undefined;
   /** Beside `lease-ended`: what was used up. */
   readonly leaseEnd?: LeaseEnd | undefined;
+  /** The peer has agreed on keys inside a session: less is not taken from it until this side revokes. */
+  readonly agreesOnKeys?: boolean | undefined;
 }
 
 export function emptyRecord(node: NodeId, now: WallClock): TrustRecord {
@@ -210,10 +212,16 @@ export function deny(record: TrustRecord, now: WallClock): TrustRecord | undefin
   return { ...record, state: "none", since: now, request: undefined };
 }
 
-/** The operator revokes: the tombstone. */
+/** The peer agreed on keys inside a session, which only its own key can. */
+export function heardAgreement(record: TrustRecord): TrustRecord {
+  return record.agreesOnKeys === true ? record : { ...record, agreesOnKeys: true };
+}
+
+/** The operator revokes: the tombstone. What is agreed on after it begins anew, also which keys a session has. */
 export function revoke(record: TrustRecord, now: WallClock): TrustRecord {
   return {
     ...withoutLease(consentedInPerson(record)),
+    agreesOnKeys: undefined,
     state: "revoked",
     epoch: record.epoch + 1,
     since: now,

@@ -10,6 +10,7 @@ import type { Crypto, KeyPair } from "../base/crypto.ts";
 import type { DropReason } from "../base/drop-reason.ts";
 import { encodePila, type Pila, pilaSignatureInput } from "../wire/frame.ts";
 import type { NodeId } from "../wire/ids.ts";
+import type { OwnHalf } from "./session.ts";
 
 /** Who we are. Read whenever it is used: a rotation replaces seed and key. */
 export interface LocalIdentity {
@@ -62,6 +63,13 @@ export class KeyExchange {
     return encodePila({ sender, exchangeKey, identityKey, signature });
   }
 
+  /** What an agreement with the peer proves of us; to be wiped by whoever keeps it. */
+  ownHalf(): OwnHalf {
+    const { seed, publicKey: identityKey } = this.#local;
+    const publicKey = this.#crypto.x25519OfIdentity(identityKey)!;
+    return { keys: { privateKey: this.#crypto.x25519OfSeed(seed), publicKey }, identityKey };
+  }
+
   /** Wipes the private key: no key can be derived any more. */
   wipe(): void {
     this.#keys.privateKey.fill(0);
@@ -82,6 +90,7 @@ export class KeyExchange {
     const shared = this.#crypto.x25519(this.#keys.privateKey, peerExchangeKey);
     if (shared === undefined) return undefined;
     const keys = {
+      binding: this.#crypto.hkdfSha256(shared, BINDING_INFO, 32),
       current: this.#crypto.hkdfSha256(shared, HKDF_INFO, 32),
       legacy: this.#crypto.sha256(concatBytes(LEGACY_LABEL, shared)),
     };
@@ -91,6 +100,8 @@ export class KeyExchange {
 }
 
 export interface TunnelKeys {
+  /** What an agreement inside the session is bound to; no key. */
+  readonly binding: Uint8Array;
   /** Generations G2 and G3: HKDF, with the sender authenticated. */
   readonly current: Uint8Array;
   /** Generation G1 (§3.4): a plain hash, no additional data. Only used behind the option that allows it. */
@@ -110,5 +121,6 @@ function skipUvarint(bytes: Uint8Array, offset: number): number | undefined {
   return undefined;
 }
 
+const BINDING_INFO = utf8("pilot-tun/agreement");
 const HKDF_INFO = utf8("pilot-tunnel-v1");
 const LEGACY_LABEL = utf8("pilot-tunnel-v1:");

@@ -16,6 +16,10 @@ export type LinkEvent =
   | { readonly kind: "up"; readonly link: Link }
   /** The peer has another key than before, and has shown it: it was most likely started anew. */
   | { readonly kind: "rekeyed"; readonly link: Link }
+  /** From now on the session with the peer has keys, or others, that both agreed on inside the one before. */
+  | { readonly kind: "agreed"; readonly link: Link }
+  /** The peer, known to agree on keys, does not any more: nothing passes. */
+  | { readonly kind: "unsecured"; readonly link: Link }
   /** The peer asks for the keys that it had: it forgot us, though it was not started anew. Anybody can make it look so. */
   | { readonly kind: "forgotten"; readonly link: Link }
   /** The peer fell silent for good; a new packet starts over. */
@@ -47,6 +51,15 @@ export const TIMER_EVENTS = {
   "mtu-check": "mtu-check-due",
 } as const;
 
+/** When the keys of a session are replaced. */
+export interface RekeyLimits {
+  readonly everyMs: number;
+  /** Inner bytes, both directions. */
+  readonly bytes: number;
+  /** Inner packets, both directions. */
+  readonly packets: number;
+}
+
 export interface LinkContext {
   readonly dataPlane: DataPlane;
   readonly crypto: Crypto;
@@ -62,12 +75,15 @@ export interface LinkContext {
   readonly sendEndpoint: Int32Array;
   /** Per key slot: the link's index, -1 for none. */
   readonly linkOfKey: Int32Array;
+  /** Per key slot: 1 when what opens under it may agree on keys, and nothing else. */
+  readonly onlyAgrees: Uint8Array;
+  readonly rekey: RekeyLimits;
+  /** The peer has once agreed on keys: nothing else passes between the two from then on. */
+  mustAgree(node: NodeId): boolean;
   /** The beacon that relays, if one is known. */
   relay(): Endpoint | undefined;
   /** How that beacon is reached. */
   relayKind(): RelayKind;
-  /** The 34-byte virtual header of bridge data between two nodes. */
-  bridgeHeader(source: NodeId, destination: NodeId): Uint8Array;
   /** Whether this peer takes note of what shows it that its packets arrive. */
   wantsKeepalive(link: Link): boolean;
   /** `mayBreak`: the underlay may carry it in pieces. */

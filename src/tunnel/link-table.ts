@@ -9,7 +9,7 @@ import type { NodeId } from "../wire/ids.ts";
 import { type DataPlane, MAX_ENDPOINT_SLOTS, MAX_KEY_SLOTS, MAX_LINKS, type StagedPacket } from "./data-plane.ts";
 import type { LocalIdentity } from "./key-exchange.ts";
 import { Link } from "./link.ts";
-import type { LinkContext, LinkEvent } from "./link-context.ts";
+import type { LinkContext, LinkEvent, RekeyLimits } from "./link-context.ts";
 import type { RelayKind } from "./path.ts";
 import { SlotPool } from "./session.ts";
 
@@ -29,7 +29,8 @@ export interface LinkTablePorts {
   readonly relayOnly: boolean;
   relay(): Endpoint | undefined;
   relayKind(): RelayKind;
-  bridgeHeader(source: NodeId, destination: NodeId): Uint8Array;
+  readonly rekey: RekeyLimits;
+  mustAgree(node: NodeId): boolean;
   wantsKeepalive(link: Link): boolean;
 }
 
@@ -37,6 +38,8 @@ export class LinkTable {
   readonly sendKey = new Int32Array(MAX_LINKS).fill(-1);
   readonly sendEndpoint = new Int32Array(MAX_LINKS).fill(-1);
   readonly linkOfKey = new Int32Array(MAX_KEY_SLOTS).fill(-1);
+  /** Per key slot: 1 when what opens under it may agree on keys, and nothing else. */
+  readonly onlyAgrees = new Uint8Array(MAX_KEY_SLOTS);
   readonly #byNode = new Map<NodeId, Link>();
   readonly #byIndex: (Link | undefined)[] = [];
   readonly #indexes = new SlotPool(MAX_LINKS);
@@ -62,7 +65,8 @@ export class LinkTable {
       linkOfKey: this.linkOfKey,
       relay: () => ports.relay(),
       relayKind: () => ports.relayKind(),
-      bridgeHeader: (source, destination) => ports.bridgeHeader(source, destination),
+      onlyAgrees: this.onlyAgrees,
+      mustAgree: (node) => ports.mustAgree(node),
       wantsKeepalive: (link) => ports.wantsKeepalive(link),
       transmit: (to, datagram, mayBreak) => this.#transmits.push({ to, datagram, mayBreak }),
       release: (keySlot, endpointSlot, packet) => this.#released.push({ keySlot, endpointSlot, packet }),

@@ -31,5 +31,17 @@ export const NEXT_LIFETIME_MS = 5_000;
 /** Longer than most round trips: the peer says something as soon as it has the key. */
 export const HELD_MS = 150;
 export const PREVIOUS_LIFETIME_MS = 10_000;
+/** Who was asked for keys leaves it to the asking side, which has them later, to begin with the agreement. */
+export const AGREE_TURN_MS = 500;
+/** Longer than all repeats of a first message: an answer to any of them must still be good for something. */
+export const AGREED_LIFETIME_MS = 15_000;
+/** A rekey that was not answered is tried again, though the packets of the peer arrive. */
+export const REKEY_AGAIN_MS = 5_000;
+/** So long keys go on being used that should be replaced; then the peer is asked for everything anew. */
+export const REKEY_GRACE_MS = 60_000;
+/** A peer that says it agrees on keys, and does not: not a matter of some lost datagrams. */
+export const AGREE_AGAIN_MS = 60_000;
+/** What a replayed exchange left behind is forgotten. */
+export const CARRIER_LIFETIME_MS = 30_000;
 /** A datagram that every path of 1,280 bytes carries whole, over IPv6 too (RFC 8200 §5). */
 export const UNBROKEN_BYTES = 1_280 - 40 - 8;

@@ -11,26 +11,30 @@
  * A link in use keeps its NAT mappings open (`upkeep`). One that nobody used for long costs nothing: it dozes, and the
  * next packet waits for one round trip in which every way to the peer is tried at once.
  */
+import { equalBytes } from "../base/bytes.ts";
 import type { DropReason } from "../base/drop-reason.ts";
 import type { Endpoint } from "../base/endpoint.ts";
 import { after, type Deadline, type Instant, instant } from "../base/instant.ts";
 import { TokenBucket } from "../base/token-bucket.ts";
-import { encodeRelayPrefix } from "../wire/beacon.ts";
+import type { AgreementMessage } from "../wire/bridge.ts";
 import type { Pila } from "../wire/frame.ts";
 import type { NodeId } from "../wire/ids.ts";
 import type { CandidateOrigin } from "./candidates.ts";
 import type { StagedPacket, VirtualRun } from "./data-plane.ts";
-import { PILA_FLAG, type PilaFlag, pilaFlags } from "./key-exchange.ts";
+import { ExchangeSender } from "./exchange-sender.ts";
+import { PILA_FLAG, pilaFlags } from "./key-exchange.ts";
 import { type LinkContext, TIMER_EVENTS } from "./link-context.ts";
 import { LinkSender } from "./link-sender.ts";
 import * as timing from "./link-timing.ts";
-import { Path, type PathEffect } from "./path.ts";
+import { Path } from "./path.ts";
+import { PathFollower } from "./path-follower.ts";
+import { type Arrival, Rekeying } from "./rekeying.ts";
 import { RelaySlot } from "./relay-slot.ts";
-import type { Session } from "./session.ts";
+import type { Session, SessionLevel } from "./session.ts";
 import { Sessions } from "./sessions.ts";
 import { Staging } from "./staging.ts";
 import { type LinkTimer, LinkTimers } from "./timers.ts";
-import { DirectSearch, Usage, upkeepMs } from "./usage.ts";
+import { Usage, upkeepMs } from "./usage.ts";
 
 export class Link {
   readonly node: NodeId;
@@ -47,21 +51,20 @@ export class Link {
   readonly #staging = new Staging();
   readonly #inboundExchanges: TokenBucket;
   readonly #sessions: Sessions;
+  readonly #rekeying: Rekeying;
+  readonly #exchanges: ExchangeSender;
+  readonly #follower: PathFollower;
   #attempts = 0;
   #probes = 0;
-  #exchangeSentAt: Instant | undefined;
   #lastReceivedAt: Instant | undefined;
   #establishedAt: Instant | undefined;
-  /** Where the frame that is being handled came from: answers to it go back that way. */
-  #cameFrom: Endpoint | undefined;
-  #cameRelayed = false;
+  /** Of the frame that is being handled: answers to it go back the way it came. */
+  readonly #arrival: Arrival = { from: undefined, relayed: false, under: undefined };
   readonly #usage = new Usage();
-  readonly #directSearch = new DirectSearch();
   /** Nothing was heard for so long that the way must be tried before a packet is entrusted to it. */
   #dozes = false;
   /** Our answer is under way that gives the peer its key: what overtakes it, or comes with it, is lost. */
   #isHeld = false;
-  #confirmedAt: Instant | undefined;
 
   constructor(
     context: LinkContext,
@@ -83,6 +86,15 @@ export class Link {
     this.#timers = new LinkTimers(() => context.timerSet(this));
     this.#inboundExchanges = new TokenBucket(2, 8, now);
     this.#sessions = new Sessions(context, node, index, endpointSlot);
+    this.#exchanges = new ExchangeSender(context, this.#sessions, this.path, this.#sender);
+    this.#follower = new PathFollower(context, this, this.path, endpointSlot, this.#timers);
+    this.#rekeying = new Rekeying(context, identityKey, now, {
+      ...{ link: this, sessions: this.#sessions, timers: this.#timers, arrival: this.#arrival },
+      ...{ follower: this.#follower, sender: this.#sender },
+      makeCurrent: (session, at) => this.#makeCurrent(session, at),
+      refuseStaged: (at) => this.#refuseStaged(at),
+      giveUp: (at) => this.#giveUp(at),
+    });
   }
 
   get stagedPackets(): number {
@@ -98,13 +110,24 @@ export class Link {
     return this.#establishedAt;
   }
 
+  /** Of the session that seals, and since when its keys are what they are. */
+  get security(): { readonly level: SessionLevel; readonly since: Instant } | undefined {
+    const { current } = this.#sessions;
+    return current && { level: current.level, since: current.installedAt };
+  }
+
   get lastReceivedAt(): Instant | undefined {
     return this.#lastReceivedAt;
   }
 
   /** Whether the frame that is being handled came through the relay. */
   get cameByRelay(): boolean {
-    return this.#cameRelayed;
+    return this.#arrival.relayed;
+  }
+
+  /** Whether it came in a session that may only agree on keys. */
+  get cameByCarrier(): boolean {
+    return this.#arrival.under !== undefined && this.#sessions.isCarrier(this.#arrival.under);
   }
 
   get sendSlot(): number | undefined {
@@ -119,12 +142,12 @@ export class Link {
   /** The registry, the cache or a punch names an endpoint. */
   suggestEndpoint(endpoint: Endpoint, origin: CandidateOrigin, now: Instant): void {
     const effect = this.path.suggest(endpoint, origin, now);
-    if (effect === "moved") this.#applyPath();
+    if (effect === "moved") this.#follower.apply();
     const isSought = this.path.isRelayed || this.#dozes || this.#probes > 0 || this.#timers.isSet("exchange-retry");
     // A punch is for this very moment: both sides' NATs are open now.
     if (effect === "none" && !(origin === "punch" && isSought)) return;
-    if (this.#timers.isSet("exchange-retry")) this.#tryExchange(PILA_FLAG.REQUEST, endpoint, now);
-    else if (effect === "probe" || isSought) this.#probeDirect(endpoint, now);
+    if (this.#timers.isSet("exchange-retry")) this.#exchanges.try(PILA_FLAG.REQUEST, endpoint, now);
+    else if (effect === "probe" || isSought) this.#follower.probe(endpoint, now);
   }
 
   /** The underlay changed: every proof is void. `spreadMs` keeps many links from asking in the same moment. */
@@ -144,14 +167,13 @@ export class Link {
   /** Tries every way now, for somebody who wants to see what becomes of it. */
   probeEveryWay(now: Instant): void {
     if (this.#sessions.current === undefined) return this.connect(now);
-    this.#askThroughRelay();
-    for (const endpoint of this.path.targets()) this.#probeDirect(endpoint, now);
+    this.#askEverybody(now);
   }
 
   /** The beacon is somewhere else, or is reached in another way: who looks for the peer looks there at once. */
   handleRelayChange(): void {
     this.path.relayKind = this.#context.relayKind();
-    if (this.path.isRelayed) this.#applyPath();
+    if (this.path.isRelayed) this.#follower.apply();
     if (this.#probes > 0) this.#askThroughRelay();
   }
 
@@ -160,15 +182,21 @@ export class Link {
     const slot = this.#relaySlot.slotFor(way, this.path.isRelayed);
     const { direct } = this.path;
     if (slot !== this.#endpointSlot && direct !== undefined && this.#relaySlot.mustShowDirect(now))
-      this.#probeDirect(direct, now);
+      this.#follower.probe(direct, now);
     return slot;
   }
 
   /** Starts agreeing on keys unless that is done or under way. */
   connect(now: Instant): void {
-    if (this.#sessions.current !== undefined || this.#timers.isSet("exchange-retry")) return;
+    if (
+      this.isUp ||
+      this.#rekeying.usesCarrier(now) ||
+      this.#timers.isSet("exchange-retry") ||
+      this.#timers.isSet("agree")
+    )
+      return;
     this.#attempts = 0;
-    this.#sendExchange(PILA_FLAG.REQUEST, now);
+    this.#sendExchange(now);
     this.#timers.set("exchange-retry", after(now, timing.RETRY_MS[0]!));
     this.#context.emit({ kind: "endpoint-wanted", link: this });
   }
@@ -188,8 +216,10 @@ export class Link {
     const wrongKey = this.#sessions.exchange.checkIdentity(pila, this.#identityKey);
     if (wrongKey !== undefined) return wrongKey;
     const flags = pilaFlags(pila.trailer);
-    if (this.#sessions.with(pila.exchangeKey) !== undefined) {
+    const known = this.#sessions.with(pila.exchangeKey);
+    if (known !== undefined) {
       this.#answerKnownKey(flags, source, relayed, now); // cheap, and limited by itself
+      if (this.#sessions.isCarrier(known)) this.#install(known, flags, source, relayed, now);
       return undefined;
     }
     if (!this.#inboundExchanges.take(now)) return "key-exchange-limited";
@@ -198,18 +228,16 @@ export class Link {
     if (badSignature !== undefined) return badSignature;
     const session = this.#sessions.install(pila.exchangeKey, now);
     if (session === undefined) return "bad-key-exchange";
-    if (flags !== PILA_FLAG.ANSWER) this.#transmitExchange(PILA_FLAG.ANSWER, source, relayed, now);
-    this.#isHeld = flags !== PILA_FLAG.ANSWER && this.#sessions.current === undefined;
-    this.#adopt(session, source, relayed, now);
+    if (flags !== PILA_FLAG.ANSWER) this.#exchanges.send(PILA_FLAG.ANSWER, source, relayed, now);
+    this.#install(session, flags, source, relayed, now);
     return undefined;
   }
 
   /** Asks for an exchange: the peer sent what no key here opens, or (`atOnce`) our own identity key is a new one. */
   requestExchange(to: Endpoint, relayed: boolean, now: Instant, atOnce = false): void {
     // In this order: a flood of such frames must not use up what a key exchange needs.
-    const isRecent = this.#exchangeSentAt !== undefined && after(this.#exchangeSentAt, timing.SAME_KEY_ANSWER_MS) > now;
-    if (!atOnce && (isRecent || !this.#inboundExchanges.take(now))) return;
-    this.#transmitExchange(PILA_FLAG.REQUEST, to, relayed, now);
+    if (!atOnce && (this.#exchanges.wasJustSent(now) || !this.#inboundExchanges.take(now))) return;
+    this.#exchanges.send(PILA_FLAG.REQUEST, to, relayed, now);
   }
 
   /**
@@ -225,17 +253,23 @@ export class Link {
   ): void {
     const session = this.#sessions.ofSlot(keySlot);
     if (session === undefined) return;
+    this.#arrival.under = session;
+    this.#arrival.from = source ?? this.path.direct;
+    this.#arrival.relayed = relayed;
+    if (this.#context.onlyAgrees[keySlot] === 1) {
+      if (this.#rekeying.heardCarrier(session, now)) this.#lastReceivedAt = now;
+      return;
+    }
     if (this.#sessions.noteOpened(session, now)) this.#context.emit({ kind: "rekeyed", link: this });
     this.#lastReceivedAt = now;
-    this.#cameFrom = source ?? this.path.direct;
-    this.#cameRelayed = relayed;
     if (carriesData) this.#usage.note();
+    if (carriesData) this.#rekeying.noteUse(now);
     if (keySlot !== session.sendSlot) {
       session.sendSlot = keySlot;
       if (session === this.#sessions.current) this.#publish();
     }
     if (session === this.#sessions.next) this.#promoteNext(now);
-    if (session !== this.#sessions.previous) this.#learnPath(relayed, carriesData, now);
+    if (session !== this.#sessions.previous) this.#follower.learn(this.#arrival.from, relayed, carriesData, now);
     // What came another way does not show that the one in use works.
     if (relayed === this.path.isRelayed) {
       this.#probes = 0;
@@ -249,6 +283,7 @@ export class Link {
   /** Inner packets were sealed for this peer: must be called when it first happens in a batch. */
   noteSent(now: Instant): void {
     this.#usage.note();
+    this.#rekeying.noteUse(now);
     this.#timers.stop("keepalive");
     this.#timers.setIfStopped("upkeep", after(now, upkeepMs(this.index)));
     this.#timers.setIfStopped("mtu-check", after(now, timing.MTU_CHECK_MS));
@@ -270,16 +305,16 @@ export class Link {
 
   /** The same for an answer, of any length: it takes the way back that the frame being handled came on. */
   answerVirtual(packet: Uint8Array): boolean {
-    const session = this.#sessions.current;
+    const session = this.cameByCarrier ? this.#arrival.under : this.#sessions.current;
     if (session === undefined) return false;
-    this.#sender.sendSealed(session.sendSlot, packet, this.#cameFrom, this.#cameRelayed, true);
+    this.#sender.sendSealed(session.sendSlot, packet, this.#arrival.from, this.#arrival.relayed, true);
     return true;
   }
 
   /** A probe to one endpoint was answered by the frame being handled. */
   handleProbeAnswer(sentAt: Instant, now: Instant): void {
-    if (this.#cameRelayed || this.#cameFrom === undefined) return;
-    this.#follow(this.path.answeredDirect(this.#cameFrom, sentAt, now), now);
+    if (this.#arrival.relayed || this.#arrival.from === undefined || (this.cameByCarrier && this.isUp)) return;
+    this.#follower.follow(this.path.answeredDirect(this.#arrival.from, sentAt, now), this.#arrival.from, now);
   }
 
   /** The operator or a stream uses the link: it is kept open like one that carries packets. */
@@ -297,6 +332,16 @@ export class Link {
     this.#timers.stop(timer);
   }
 
+  /** The peer's hello says that it agrees on keys. */
+  wantAgreement(now: Instant): void {
+    this.#rekeying.heardOffer(now);
+  }
+
+  /** A message of the agreement was in the frame that is being handled. */
+  handleAgreement(message: AgreementMessage, now: Instant): DropReason | undefined {
+    return this.#rekeying.handle(message, now);
+  }
+
   nextDeadline(): Deadline | undefined {
     return this.#timers.next();
   }
@@ -311,6 +356,7 @@ export class Link {
   /** Wipes the keys and forgets what waits. */
   close(): void {
     this.#timers.stopAll();
+    this.#rekeying.reset();
     this.#sessions.wipe();
     this.#publish();
     this.#context.endpointSlots.give(this.#endpointSlot);
@@ -326,13 +372,19 @@ export class Link {
       case "reply-due":
         return this.#probe(now);
       case "direct-retry":
-        return this.#tryDirect(now);
+        return this.isUp ? this.#follower.tryDirect(this.#usage.isWanted(now), now) : undefined;
       case "held":
         return this.#wake(now);
       case "keepalive":
         return this.#keepAlive(now);
       case "upkeep":
         return this.#keepUp(now);
+      case "agree":
+        return this.#rekeying.handleTimeout(now);
+      case "rekey":
+        return this.#rekeying.handleDue(now);
+      case "carriers-expire":
+        return this.isUp ? this.#sessions.dropCarriers() : undefined;
       case "next-expires":
         return this.#sessions.dropNext();
       case "previous-expires":
@@ -347,7 +399,7 @@ export class Link {
     this.#attempts++;
     const delayMs = timing.RETRY_MS[this.#attempts];
     if (delayMs === undefined) return this.#refuseStaged(now); // the next packet starts over
-    this.#sendExchange(PILA_FLAG.REQUEST, now);
+    this.#sendExchange(now);
     if (this.#attempts === timing.ASK_AGAIN_ATTEMPT) this.#context.emit({ kind: "endpoint-wanted", link: this });
     this.#timers.set("exchange-retry", after(now, delayMs));
   }
@@ -368,21 +420,11 @@ export class Link {
     if (this.#probes === 1) this.path.doubt();
     if (this.#probes <= 2) this.#context.emit({ kind: "endpoint-wanted", link: this });
     // A mere doubt is settled by a ping; after that the peer may have lost its keys.
-    if (!this.#dozes || this.#probes > 1) this.#sendExchange(PILA_FLAG.REQUEST, now);
+    if (!this.#dozes || this.#probes > 1) this.#sendExchange(now);
     this.#context.emit({ kind: "proof-wanted", link: this, keySlot: this.#sessions.current?.sendSlot });
-    this.#askThroughRelay();
-    for (const endpoint of this.path.targets()) this.#probeDirect(endpoint, now);
+    this.#askEverybody(now);
     this.#timers.set("reply-due", after(now, timing.PROBE_MS));
     if (this.#probes >= timing.DOZE_PROBES) this.#doze(); // what waits arrives later, what is sent now never
-  }
-
-  /** While frames go through the relay: look for a direct way, often at first, as long as somebody uses the link. */
-  #tryDirect(now: Instant): void {
-    if (this.#sessions.current === undefined || !this.path.isRelayed || this.path.isRelayOnly) return;
-    if (!this.#directSearch.isSettling && !this.#usage.isWanted(now)) return; // noteSent starts it again
-    if (this.#directSearch.asksAgain) this.#context.emit({ kind: "endpoint-wanted", link: this });
-    for (const endpoint of this.path.targets()) this.#probeDirect(endpoint, now);
-    this.#timers.set("direct-retry", after(now, this.#directSearch.nextDelayMs()));
   }
 
   /**
@@ -422,7 +464,7 @@ export class Link {
     this.#publish();
     this.#timers.stop("exchange-refuse");
     this.#timers.setIfStopped("upkeep", after(now, upkeepMs(this.index)));
-    if (this.path.isRelayed) this.#lookForDirect(now);
+    if (this.path.isRelayed) this.#follower.lookForDirect(now);
     this.#flush(now);
   }
 
@@ -437,19 +479,10 @@ export class Link {
     }
   }
 
-  #lookForDirect(now: Instant): void {
-    this.#directSearch.restart();
-    this.#timers.set("direct-retry", now);
-  }
-
-  #probeDirect(endpoint: Endpoint, now: Instant): void {
-    this.path.candidates.tried(endpoint, now);
-    this.#context.emit({ kind: "direct-proof-wanted", link: this, endpoint });
-  }
-
   #giveUp(now: Instant): void {
     this.#probes = 0;
     this.#dozes = false;
+    this.#rekeying.reset();
     this.#timers.stopAll();
     this.#sessions.wipe();
     this.#sessions.renew();
@@ -463,25 +496,29 @@ export class Link {
     // Without a request flag we cannot tell a lost state from a repeated frame: answer only while nothing proves life.
     const alive = this.#lastReceivedAt !== undefined && after(this.#lastReceivedAt, timing.ALIVE_MS) > now;
     if (flags !== PILA_FLAG.REQUEST && alive) return;
-    if (this.#exchangeSentAt !== undefined && after(this.#exchangeSentAt, timing.SAME_KEY_ANSWER_MS) > now) return;
-    this.#transmitExchange(PILA_FLAG.ANSWER, source, relayed, now);
+    if (this.#exchanges.wasJustSent(now)) return;
+    this.#exchanges.send(PILA_FLAG.ANSWER, source, relayed, now);
     if (flags === PILA_FLAG.REQUEST) this.#context.emit({ kind: "forgotten", link: this });
   }
 
+  #install(session: Session, flags: number, source: Endpoint, relayed: boolean, now: Instant): void {
+    const isAnswer = flags === PILA_FLAG.ANSWER;
+    if (this.#context.mustAgree(this.node)) return this.#rekeying.carry(session, isAnswer, source, relayed, now);
+    if (this.#sessions.isCarrier(session)) this.#sessions.releaseCarrier(session);
+    this.#isHeld = !isAnswer && !this.isUp;
+    this.#adopt(session, source, relayed, now);
+  }
+
   #adopt(session: Session, source: Endpoint, relayed: boolean, now: Instant): void {
-    const currentAlive =
-      this.#sessions.current?.lastOpenedAt !== undefined &&
-      after(this.#sessions.current.lastOpenedAt, timing.ALIVE_MS) > now;
-    if (this.#sessions.current !== undefined && currentAlive) {
-      if (this.#sessions.next !== undefined) this.#sessions.remove(this.#sessions.next);
-      this.#sessions.next = session;
+    if (this.#sessions.isAlive(now)) {
+      this.#sessions.replaceNext(session);
       this.#timers.set("next-expires", after(now, timing.NEXT_LIFETIME_MS));
       this.#context.emit({ kind: "proof-wanted", link: this, keySlot: session.sendSlot });
       return;
     }
     // Nothing works now: where the exchange came from is the best guess there is, until a frame proves it.
     this.path.guess(source, relayed, now);
-    this.#applyPath();
+    this.#follower.apply();
     this.#makeCurrent(session, now);
   }
 
@@ -493,11 +530,15 @@ export class Link {
   }
 
   #makeCurrent(session: Session, now: Instant): void {
-    this.#sessions.retirePrevious();
-    this.#sessions.previous = this.#sessions.current;
-    if (this.#sessions.previous !== undefined)
-      this.#timers.set("previous-expires", after(now, timing.PREVIOUS_LIFETIME_MS));
-    this.#sessions.current = session;
+    const before = this.#sessions.makeCurrent(session);
+    if (before !== undefined) this.#timers.set("previous-expires", after(now, timing.PREVIOUS_LIFETIME_MS));
+    this.#rekeying.inUse();
+    const goesOn = before !== undefined && equalBytes(before.peerExchangeKey, session.peerExchangeKey);
+    if (session.level === "noise") {
+      this.#timers.set("carriers-expire", after(now, timing.PREVIOUS_LIFETIME_MS));
+      this.#context.emit({ kind: "agreed", link: this });
+    }
+    if (goesOn) return this.#publish(); // other keys for the same conversation
     this.#establishedAt = now;
     this.#attempts = 0;
     this.#dozes = false;
@@ -506,62 +547,10 @@ export class Link {
     this.#timers.setIfStopped("upkeep", after(now, upkeepMs(this.index)));
     this.#publish();
     this.#context.emit({ kind: "up", link: this });
-    if (this.path.isRelayed) this.#lookForDirect(now);
-    else for (const endpoint of this.path.betterTargets()) this.#probeDirect(endpoint, now);
+    if (this.path.isRelayed) this.#follower.lookForDirect(now);
+    else for (const endpoint of this.path.betterTargets()) this.#follower.probe(endpoint, now);
     if (this.#isHeld) this.#timers.set("held", after(now, timing.HELD_MS));
     else this.#flush(now);
-  }
-
-  #learnPath(relayed: boolean, carriesData: boolean, now: Instant): void {
-    if (relayed) this.#follow(this.path.heardRelay(now), now);
-    else if (this.#cameFrom !== undefined) {
-      this.#follow(this.path.heardDirect(this.#cameFrom, carriesData, now), now);
-    }
-  }
-
-  #follow(effect: PathEffect, now: Instant): void {
-    if (effect === "none") return;
-    if (effect === "probe") {
-      if (this.#confirmedAt !== undefined && after(this.#confirmedAt, timing.CONFIRM_GAP_MS) > now) return;
-      this.#confirmedAt = now;
-      if (this.#cameFrom !== undefined) this.#probeDirect(this.#cameFrom, now);
-      return;
-    }
-    this.#applyPath();
-    this.#context.emit({ kind: "moved", link: this });
-    if (this.path.isRelayed) this.#lookForDirect(now);
-    else this.#timers.stop("direct-retry");
-  }
-
-  #applyPath(): void {
-    const relay = this.#context.relay();
-    if (this.path.isRelayed && relay !== undefined) {
-      const prefix = encodeRelayPrefix(this.#context.local.node, this.node);
-      this.#context.dataPlane.setEndpoint(this.#endpointSlot, relay, prefix);
-      return;
-    }
-    if (this.path.direct !== undefined) {
-      this.#context.dataPlane.setEndpoint(this.#endpointSlot, this.path.direct, NO_PREFIX);
-    }
-  }
-
-  #sendExchange(flag: PilaFlag, now: Instant): void {
-    const targets = this.path.targets();
-    for (const endpoint of targets) this.#tryExchange(flag, endpoint, now);
-    const relay = this.#context.relay();
-    // The reference hears of us through the beacon too when the direct way is closed (§14.3).
-    const isDue = this.#attempts >= timing.RELAY_ATTEMPT || this.#probes > 0 || this.path.isRelayed;
-    if (relay !== undefined && isDue && !this.#sparesRelay) this.#transmitExchange(flag, relay, true, now);
-  }
-
-  #tryExchange(flag: PilaFlag, endpoint: Endpoint, now: Instant): void {
-    this.path.candidates.tried(endpoint, now);
-    this.#transmitExchange(flag, endpoint, false, now);
-  }
-
-  #transmitExchange(flag: PilaFlag, to: Endpoint, relayed: boolean, now: Instant): void {
-    this.#exchangeSentAt = now;
-    this.#sender.send(this.#sessions.exchange.frame(flag), to, relayed);
   }
 
   /** Seals under one particular key, to see whether the peer holds it. */
@@ -579,15 +568,25 @@ export class Link {
     this.#sender.sendProof(this.#sessions.current, packet, undefined, true);
   }
 
+  #sendExchange(now: Instant): void {
+    const isDue = this.#attempts >= timing.RELAY_ATTEMPT || this.#probes > 0 || this.path.isRelayed;
+    this.#exchanges.sendEverywhere(PILA_FLAG.REQUEST, isDue && !this.#sparesRelay, now);
+  }
+
+  #askEverybody(now: Instant): void {
+    this.#askThroughRelay();
+    this.#follower.probeAll(now);
+  }
+
+  #askThroughRelay(): void {
+    if (!this.#sparesRelay) this.#context.emit({ kind: "relay-proof-wanted", link: this });
+  }
+
   /** A daemon of the older generation that hears us through the relay once never sends straight again (§3.12). */
   get #sparesRelay(): boolean {
     const session = this.#sessions.current;
     const isOlder = session !== undefined && session.sendSlot === session.legacySlot;
     return isOlder && !this.path.isRelayed && this.#probes <= 1;
-  }
-
-  #askThroughRelay(): void {
-    if (!this.#sparesRelay) this.#context.emit({ kind: "relay-proof-wanted", link: this });
   }
 
   /** Writes what the packet path reads: the slots to seal with, or none. */
@@ -596,5 +595,3 @@ export class Link {
     this.#context.sendEndpoint[this.index] = this.#endpointSlot;
   }
 }
-
-const NO_PREFIX = new Uint8Array(0);

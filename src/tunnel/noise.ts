@@ -214,5 +214,3 @@ const TAG_BYTES = 16;
 const NOTHING = new Uint8Array(0);
 /** 28 letters: shorter than a hash, so filled with zeros (§5.2). */
 const PROTOCOL_NAME = concatBytes(utf8("Noise_KK_25519_AESGCM_SHA256"), new Uint8Array(4));
-/** Bytes of each of the two messages beyond its payload. */
-export const NOISE_MESSAGE_BYTES = DH_BYTES + TAG_BYTES;

@@ -1,16 +1,26 @@
 /**
- * One agreed key with a peer. The key itself, its send counter and its replay windows live in the data plane's key slot;
- * a session knows which slot, and what it has proved.
+ * What was agreed on with a peer. The keys themselves, the send counter and the replay windows live in the data plane's key
+ * slot; a session knows which slot, and what it has proved.
  */
 
 import { toHex } from "../base/bytes.ts";
-import type { Crypto } from "../base/crypto.ts";
+import type { Crypto, KeyPair } from "../base/crypto.ts";
 import type { Instant } from "../base/instant.ts";
 import type { DataPlane, KeySpec } from "./data-plane.ts";
 
+/** `base`: of PILA alone, as any agent has it. `noise`: agreed on inside such a session, or one of its own kind. */
+export type SessionLevel = "base" | "noise";
+
 export interface Session {
-  /** The peer's X25519 key; ours is the process's. */
+  readonly level: SessionLevel;
+  /** The peer's X25519 key in the exchange that this goes back to; ours is the link's. */
   readonly peerExchangeKey: Uint8Array;
+  /** What an agreement inside this session is bound to, 32 bytes: both ends know them, and no other session has them. */
+  readonly binding: Uint8Array;
+  /** What we are to the peer in this session: our identity as it was when the exchange was made. */
+  readonly own: OwnHalf;
+  /** This side began the agreement. */
+  readonly isOurs: boolean;
   readonly keySlot: number;
   /** Slot of the older key generation, only while the option allows it. */
   readonly legacySlot: number | undefined;
@@ -19,6 +29,13 @@ export interface Session {
   sendSlot: number;
   /** When a frame last opened under this key; undefined: the key is not proved. */
   lastOpenedAt: Instant | undefined;
+}
+
+export interface OwnHalf {
+  /** The X25519 half of the identity key. */
+  readonly keys: KeyPair;
+  /** Ed25519. */
+  readonly identityKey: Uint8Array;
 }
 
 /**
@@ -74,7 +91,7 @@ export class NoncePrefixes {
 /** `legacy`: G1, of the same exchange (§3.4). */
 export type Generation = "current" | "legacy";
 
-interface Nonce {
+export interface Nonce {
   readonly prefix: Uint8Array;
   /** Of the next frame. */
   readonly counter: number;

@@ -1,21 +1,27 @@
 /**
  * The keys agreed with one peer, and our half of the exchange they come from. `current` seals; `next` and `previous` only
- * open; see link.ts for when one becomes the other. Invariant: every session here has its key in a slot of the data plane
+ * open; see link.ts for when one becomes the other. A carrier is a base session with a peer that agrees on stronger ones: it
+ * carries that agreement and nothing else. Invariant: every session here has its key in a slot of the data plane
  * that names this link, and a peer key that a newer one replaced is never installed again under the same half of ours,
  * or frames recorded under it could be replayed.
  */
 import { equalBytes, toHex } from "../base/bytes.ts";
-import type { Instant } from "../base/instant.ts";
+import { after, type Instant } from "../base/instant.ts";
+import { bridgeHeader } from "../wire/bridge.ts";
 import type { NodeId } from "../wire/ids.ts";
-import { KEY_STAT_COUNT } from "./data-plane.ts";
+import type { AgreedKeys } from "./agreement.ts";
+import { KEY_STAT_COUNT, type KeySpec } from "./data-plane.ts";
 import { KeyExchange } from "./key-exchange.ts";
 import type { LinkContext } from "./link-context.ts";
-import { type Generation, installKey, NoncePrefixes, type Session } from "./session.ts";
+import { ALIVE_MS } from "./link-timing.ts";
+import { type Generation, installKey, type Nonce, NoncePrefixes, type Session } from "./session.ts";
 
 export class Sessions {
   current: Session | undefined;
   next: Session | undefined;
   previous: Session | undefined;
+  /** Newest first. Bound: MAX_CARRIERS; those that opened nothing go first, for a replayed exchange makes one of them. */
+  readonly carriers: Session[] = [];
   readonly #context: LinkContext;
   readonly #node: NodeId;
   readonly #linkIndex: number;
@@ -55,10 +61,19 @@ export class Sessions {
   }
 
   ofSlot(slot: number): Session | undefined {
-    for (const session of [this.current, this.next, this.previous]) {
-      if (session !== undefined && (session.keySlot === slot || session.legacySlot === slot)) return session;
-    }
-    return undefined;
+    const isOf = (session: Session | undefined) => session?.keySlot === slot || session?.legacySlot === slot;
+    if (isOf(this.current)) return this.current;
+    if (isOf(this.next)) return this.next;
+    return isOf(this.previous) ? this.previous : this.carriers.find(isOf);
+  }
+
+  /** What sealed until now goes on opening for a while. A base session that waits would be a step back from a stronger one. */
+  makeCurrent(session: Session): Session | undefined {
+    this.retirePrevious();
+    this.previous = this.current;
+    this.current = session;
+    if (session.level === "noise" && this.next?.level === "base") this.dropNext();
+    return this.previous;
   }
 
   /** A frame opened under the session. True when it is the first under a key other than the one that the peer had before. */
@@ -79,15 +94,19 @@ export class Sessions {
   install(peerExchangeKey: Uint8Array, now: Instant): Session | undefined {
     const keys = this.#exchange.deriveKeys(peerExchangeKey);
     if (keys === undefined) return undefined;
-    const keySlot = this.#installOne("current", peerExchangeKey, keys.current);
+    const keySlot = this.#installBase("current", peerExchangeKey, keys.current);
     const legacySlot = this.#context.allowLegacyKeys
-      ? this.#installOne("legacy", peerExchangeKey, keys.legacy)
+      ? this.#installBase("legacy", peerExchangeKey, keys.legacy)
       : undefined;
     keys.current.fill(0);
     keys.legacy.fill(0);
     if (keySlot === undefined) return undefined;
     return {
+      level: "base",
       peerExchangeKey: peerExchangeKey.slice(),
+      binding: keys.binding,
+      own: this.#exchange.ownHalf(),
+      isOurs: false,
       keySlot,
       legacySlot,
       installedAt: now,
@@ -96,15 +115,75 @@ export class Sessions {
     };
   }
 
+  /** What was agreed on inside `over`; wipes the keys given. Undefined when there is no room. */
+  installAgreed(keys: AgreedKeys, over: Session, now: Instant): Session | undefined {
+    const { send, receive, sendPrefix, receivePrefix, binding, isOurs } = keys;
+    const nonce = { prefix: sendPrefix, counter: 1 };
+    const keySlot = this.#installKey(send, nonce, true, { key: receive, prefix: receivePrefix });
+    send.fill(0);
+    receive.fill(0);
+    if (keySlot === undefined) return undefined;
+    const { identityKey, keys: own } = over.own;
+    return {
+      level: "noise",
+      peerExchangeKey: over.peerExchangeKey,
+      binding,
+      own: { identityKey, keys: { ...own, privateKey: own.privateKey.slice() } },
+      isOurs,
+      keySlot,
+      legacySlot: undefined,
+      installedAt: now,
+      sendSlot: keySlot,
+      lastOpenedAt: undefined,
+    };
+  }
+
+  addCarrier(session: Session): void {
+    if (this.isCarrier(session)) return;
+    this.carriers.unshift(session);
+    for (const slot of slotsOf(session)) this.#context.onlyAgrees[slot] = 1;
+    if (this.carriers.length <= MAX_CARRIERS) return;
+    const unproved = this.carriers.findLast((carrier) => carrier !== session && carrier.lastOpenedAt === undefined);
+    this.remove(this.releaseCarrier(unproved ?? this.carriers.at(-1)!));
+  }
+
+  /** What seals has opened something lately. */
+  isAlive(now: Instant): boolean {
+    const openedAt = this.current?.lastOpenedAt;
+    return openedAt !== undefined && after(openedAt, ALIVE_MS) > now;
+  }
+
+  isCarrier(session: Session): boolean {
+    return this.carriers.includes(session);
+  }
+
+  /** It may carry anything from now on, or is about to be removed. */
+  releaseCarrier(session: Session): Session {
+    this.carriers.splice(this.carriers.indexOf(session), 1);
+    for (const slot of slotsOf(session)) this.#context.onlyAgrees[slot] = 0;
+    return session;
+  }
+
+  dropCarriers(): void {
+    for (const carrier of [...this.carriers]) this.remove(this.releaseCarrier(carrier));
+  }
+
   remove(session: Session): void {
     this.#addTraffic(this.#retiredTraffic, session);
+    session.own.keys.privateKey.fill(0);
+    session.binding.fill(0);
     for (const slot of slotsOf(session)) {
       const generation = slot === session.legacySlot ? "legacy" : "current";
       const nextCounter = this.#context.dataPlane.removeKey(slot);
-      this.#prefixes.release(generation, session.peerExchangeKey, nextCounter);
+      if (session.level === "base") this.#prefixes.release(generation, session.peerExchangeKey, nextCounter);
       this.#context.linkOfKey[slot] = -1;
       this.#context.keySlots.give(slot);
     }
+  }
+
+  replaceNext(session: Session): void {
+    this.dropNext();
+    this.next = session;
   }
 
   dropNext(): void {
@@ -114,14 +193,17 @@ export class Sessions {
 
   retirePrevious(): void {
     if (this.previous === undefined) return;
+    const { peerExchangeKey } = this.previous;
     this.remove(this.previous);
-    this.#retiredPeerKeys.push(toHex(this.previous.peerExchangeKey));
-    if (this.#retiredPeerKeys.length > MAX_RETIRED) this.#retiredPeerKeys.shift();
     this.previous = undefined;
+    if (this.with(peerExchangeKey) !== undefined) return; // what was agreed on under it goes on
+    this.#retiredPeerKeys.push(toHex(peerExchangeKey));
+    if (this.#retiredPeerKeys.length > MAX_RETIRED) this.#retiredPeerKeys.shift();
   }
 
   /** Wipes all keys and our half with them. */
   wipe(): void {
+    this.dropCarriers();
     for (const session of this.#all()) this.remove(session);
     this.current = undefined;
     this.next = undefined;
@@ -137,22 +219,26 @@ export class Sessions {
   }
 
   #all(): Session[] {
-    return [this.current, this.next, this.previous].filter((session) => session !== undefined);
+    return [this.current, this.next, this.previous, ...this.carriers].filter((session) => session !== undefined);
   }
 
-  #installOne(generation: Generation, peerExchangeKey: Uint8Array, key: Uint8Array): number | undefined {
+  #installBase(generation: Generation, peerExchangeKey: Uint8Array, key: Uint8Array): number | undefined {
+    const nonce = this.#prefixes.claim(generation, peerExchangeKey, this.#context.local.node > this.#node);
+    return nonce && this.#installKey(key, nonce, generation === "current");
+  }
+
+  #installKey(key: Uint8Array, nonce: Nonce, bindSender: boolean, receive?: KeySpec["receive"]): number | undefined {
     const { dataPlane, local, keySlots } = this.#context;
-    const nonce = this.#prefixes.claim(generation, peerExchangeKey, local.node > this.#node);
-    if (nonce === undefined) return undefined;
     const slot = installKey(dataPlane, keySlots, {
       key,
+      receive,
       sendPrefix: nonce.prefix,
       firstCounter: nonce.counter,
       localNode: local.node,
       peerNode: this.#node,
-      sendHeader: this.#context.bridgeHeader(local.node, this.#node),
-      receiveHeader: this.#context.bridgeHeader(this.#node, local.node),
-      bindSender: generation === "current",
+      sendHeader: bridgeHeader(local.node, this.#node),
+      receiveHeader: bridgeHeader(this.#node, local.node),
+      bindSender,
     });
     if (slot === undefined) return undefined;
     dataPlane.bindKey(slot, this.#endpointSlot);
@@ -173,3 +259,5 @@ function slotsOf(session: Session): number[] {
 }
 
 const MAX_RETIRED = 64;
+/** The one that the peer has, and one more in case the newest is a replay. */
+const MAX_CARRIERS = 2;

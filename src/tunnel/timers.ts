@@ -23,6 +23,12 @@ export const LINK_TIMERS = [
   "direct-retry",
   /** The peer should have the key by now, though nothing was heard under it. */
   "held",
+  /** Agree on keys: our turn, or a message of ours was not answered. */
+  "agree",
+  /** The keys in use have been for long enough, or have sealed enough. */
+  "rekey",
+  /** Sessions that only carried an agreement are of no more use. */
+  "carriers-expire",
   /** Look whether the link is in use: keep its NAT mappings open, or let it doze. */
   "upkeep",
   /** Repeat a revocation notice that was not acknowledged. */

@@ -1,12 +1,13 @@
 /**
  * What two pilot-tun nodes say to each other on virtual port 41, beside IPv6 packets: hello, revoked, path-MTU
- * probe, fragments, why. Byte layouts and rules stand in docs/bridge-protocol.md, which this file implements.
+ * probe, fragments, why, keys of the session. Byte layouts and rules stand in docs/bridge-protocol.md, which this file implements.
  * The first half-byte of the payload tells them apart: 6 is an IPv6 packet, 0 a message whose type is the first byte.
  * Bytes after the known fields are ignored, so that later versions can append.
  */
 import { readU16, readU32, writeU16, writeU32 } from "../base/bytes.ts";
+import { type NodeId, networkId } from "./ids.ts";
 import { encodeLeaseField, type LeaseField, parseLeaseField } from "./lease-field.ts";
-import { PORT } from "./virtual-packet.ts";
+import { encodeVirtualHeader, encodeVirtualPacket, PORT, PROTOCOL } from "./virtual-packet.ts";
 
 /** 41 is the IP protocol number of "IPv6 inside something" (RFC 4213). */
 export const BRIDGE_PORT = PORT.BRIDGE;
@@ -19,7 +20,14 @@ export const INSTANCE_BYTES = 8;
 /** What a fragment costs beyond its bytes. */
 export const FRAGMENT_HEADER_BYTES = 8;
 
-export type BridgeMessage = Hello | Revocation | MtuMessage | FragmentMessage | WhyQuestion | WhyAnswer;
+export type BridgeMessage =
+  | Hello
+  | Revocation
+  | MtuMessage
+  | FragmentMessage
+  | WhyQuestion
+  | WhyAnswer
+  | AgreementMessage;
 
 /** Bits of a hello's `features`. */
 export const FEATURE = {
@@ -29,6 +37,8 @@ export const FEATURE = {
   LEASES: 0x00000002,
   /** The sender answers questions why. */
   ANSWERS: 0x00000004,
+  /** The sender agrees on keys of the session, and takes both messages of that at any time. */
+  AGREES: 0x00000008,
 } as const;
 
 export interface Hello {
@@ -97,6 +107,13 @@ export interface WhyAnswer {
   readonly hasListener: boolean | undefined;
 }
 
+/** One of the two messages by which both sides agree on keys inside the session. */
+export interface AgreementMessage {
+  readonly kind: "agree" | "agreed";
+  /** NOISE_BYTES of a Noise handshake; parsed: borrowed from the payload. */
+  readonly noise: Uint8Array;
+}
+
 /** A type this version does not know: counted and ignored. */
 export interface UnknownBridgeMessage {
   readonly kind: "unknown";
@@ -128,6 +145,9 @@ export function encodeBridgeMessage(message: BridgeMessage): Uint8Array {
       return encodeQuestion(message);
     case "why-answer":
       return encodeAnswer(message);
+    case "agree":
+    case "agreed":
+      return encodeAgreement(message);
   }
 }
 
@@ -154,6 +174,10 @@ export function parseBridgeMessage(payload: Uint8Array): BridgeMessage | Unknown
       return parseQuestion(payload);
     case TYPE.WHY_ANSWER:
       return parseAnswer(payload);
+    case TYPE.AGREE:
+      return parseAgreement(payload, "agree");
+    case TYPE.AGREED:
+      return parseAgreement(payload, "agreed");
     default:
       return { kind: "unknown", type };
   }
@@ -277,6 +301,48 @@ function parseAnswer(bytes: Uint8Array): WhyAnswer | undefined {
   return { kind: "why-answer", id: readU32(bytes, 4), isAllowed: bytes[1] === 1, hasListener };
 }
 
+function encodeAgreement({ kind, noise }: AgreementMessage): Uint8Array {
+  const bytes = new Uint8Array(AGREEMENT_BYTES);
+  bytes[0] = kind === "agree" ? TYPE.AGREE : TYPE.AGREED;
+  bytes[1] = AGREEMENT_VERSION;
+  bytes.set(noise.subarray(0, NOISE_BYTES), AGREEMENT_HEADER_BYTES);
+  return bytes;
+}
+
+/** Another version is another handshake. */
+function parseAgreement(
+  bytes: Uint8Array,
+  kind: AgreementMessage["kind"],
+): AgreementMessage | UnknownBridgeMessage | undefined {
+  if (bytes.length < AGREEMENT_BYTES) return undefined;
+  if (bytes[1] !== AGREEMENT_VERSION) return { kind: "unknown", type: bytes[0]! };
+  return { kind, noise: bytes.subarray(AGREEMENT_HEADER_BYTES, AGREEMENT_BYTES) };
+}
+
+/** A bridge message as a whole virtual packet between two nodes. */
+export function bridgePacket(source: NodeId, destination: NodeId, message: BridgeMessage): Uint8Array {
+  return encodeVirtualPacket({ ...bridgeFields(source, destination), payload: encodeBridgeMessage(message) });
+}
+
+/** The 34-byte virtual header of bridge data between two nodes. */
+export function bridgeHeader(source: NodeId, destination: NodeId): Uint8Array {
+  return encodeVirtualHeader(bridgeFields(source, destination));
+}
+
+function bridgeFields(source: NodeId, destination: NodeId) {
+  return {
+    flags: 0,
+    protocol: PROTOCOL.DATAGRAM,
+    source: { network: networkId(0), node: source },
+    destination: { network: networkId(0), node: destination },
+    sourcePort: BRIDGE_PORT,
+    destinationPort: BRIDGE_PORT,
+    sequence: 0,
+    acknowledgement: 0,
+    window: 0,
+  };
+}
+
 const TYPE = {
   HELLO: 1,
   HELLO_ACK: 2,
@@ -287,6 +353,8 @@ const TYPE = {
   FRAGMENT: 8,
   WHY_QUESTION: 9,
   WHY_ANSWER: 10,
+  AGREE: 11,
+  AGREED: 12,
 } as const;
 
 const VERSION = 1;
@@ -298,3 +366,8 @@ const MORE_FRAGMENTS = 0x01;
 const QUESTION_BYTES = 9;
 const ANSWER_BYTES = 8;
 const RECEIVER_BEGINS = 0x01;
+const AGREEMENT_VERSION = 1;
+const AGREEMENT_HEADER_BYTES = 4;
+/** An ephemeral key and the tag of an empty payload. */
+export const NOISE_BYTES = 48;
+const AGREEMENT_BYTES = AGREEMENT_HEADER_BYTES + NOISE_BYTES;

@@ -22,6 +22,8 @@ import { Conversation } from "../../src/rendezvous/request-context.ts";
 import type { LeaseTime } from "../../src/trust/lease.ts";
 import { TrustBook } from "../../src/trust/trust-book.ts";
 import type { StagedPacket } from "../../src/tunnel/data-plane.ts";
+
+import type { RekeyLimits } from "../../src/tunnel/link-context.ts";
 import { PortableCrypto } from "../../src/tunnel/portable-crypto.ts";
 import { PortableDataPlane } from "../../src/tunnel/portable-data-plane.ts";
 import { DEFAULT_OVERLAY_PREFIX } from "../../src/wire/address.ts";
@@ -216,6 +218,10 @@ export class SimNode {
   #kinds: ReadonlyMap<NodeId, PeerKind> = new Map();
   /** From the next start on: be a plain agent to every peer. */
   plainOnly = false;
+  /** From the next start on: false is a pilot-tun that does not agree on keys. */
+  agreesOnKeys = true;
+  /** From the next start on: when keys of sessions are replaced. */
+  rekey: Partial<RekeyLimits> = {};
   /** From the next start on: reach peers through the beacon alone. */
   relayOnly = false;
   /** From the next start on: where what happens is written down. */
@@ -266,6 +272,8 @@ export class SimNode {
         allowLegacyKeys: this.olderKeys === "allowed",
         kinds: this.#kinds,
         plainOnly: this.plainOnly,
+        agreesOnKeys: this.agreesOnKeys,
+        rekey: this.rekey,
         relayOnly: this.relayOnly,
         beaconEndpoint: BEACON,
         endpoints: this.#endpoints,

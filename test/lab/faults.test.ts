@@ -2,6 +2,7 @@
 import { readdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { LAUNCHER, Lab, type Reply, waitUntil } from "../helpers/lab.ts";
+import { datagramsOf } from "../helpers/pcap.ts";
 import { seededBytes } from "../helpers/seeded-bytes.ts";
 
 let lab: Lab;
@@ -282,18 +283,4 @@ async function errorOf([program, ...args]: readonly string[]): Promise<Reply> {
 async function peerOf(host: string, peer: string): Promise<Reply> {
   const { peers } = await lab.pilot(host, "peers");
   return peers.find((entry: Reply) => entry.node === lab.node(peer).node);
-}
-
-/** UDP payloads of a pcap file of Ethernet frames with IPv4 or IPv6. */
-function datagramsOf(pcap: Buffer): Buffer[] {
-  const datagrams: Buffer[] = [];
-  for (let at = 24; at + 16 <= pcap.length; ) {
-    const length = pcap.readUInt32LE(at + 8);
-    const frame = pcap.subarray(at + 16, at + 16 + length);
-    at += 16 + length;
-    const type = frame.readUInt16BE(12);
-    if (type === 0x0800 && frame[23] === 17) datagrams.push(frame.subarray(14 + 20 + 8));
-    if (type === 0x86dd && frame[20] === 17) datagrams.push(frame.subarray(14 + 40 + 8));
-  }
-  return datagrams;
 }

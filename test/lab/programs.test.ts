@@ -107,6 +107,7 @@ describe("between two trusted hosts", () => {
       trust: "mutual",
       path: "direct",
       kind: "pilot-tun",
+      session: "noise",
       address: lab.overlay("b"),
     });
     expect(peer.rxBytes).toBeGreaterThan(20_000_000);

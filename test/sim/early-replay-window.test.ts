@@ -1,7 +1,7 @@
 /** Peers whose replay window believes counters before it tests tags, as daemons of the reference do. */
 import { describe, expect, it } from "vitest";
 import { EarlyReplayWindow } from "../helpers/early-replay-window.ts";
-import { datagram } from "../helpers/plain-pair.ts";
+import { datagram, restartAsPlain } from "../helpers/plain-pair.ts";
 import { befriend, SimNetwork } from "../helpers/sim-network.ts";
 
 describe("a peer that restarts amid much traffic, and remembers counters of frames that it cannot open", () => {
@@ -9,12 +9,10 @@ describe("a peer that restarts amid much traffic, and remembers counters of fram
     const network = new SimNetwork(seed);
     network.conditions.jitterMs = 5;
     const [a, b] = [network.addNode("a"), network.addNode("b")];
+    b.makePlane = (): EarlyReplayWindow => new EarlyReplayWindow();
+    restartAsPlain(b);
     network.run(200);
     befriend(network, a, b);
-    b.kill();
-    b.plainOnly = true;
-    b.makePlane = (): EarlyReplayWindow => new EarlyReplayWindow();
-    b.start();
     network.runUntil(() => a.engine.linkFacts(b.node)?.kind === "plain", 20_000);
     const talk = (): number => {
       a.sendPacket(datagram(a, b, "there"));

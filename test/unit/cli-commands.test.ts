@@ -140,7 +140,7 @@ describe("peers", () => {
     const out = await answerOf(["peers"]);
     expect(out.split("\n")).toHaveLength(4);
     expect(out).toContain(
-      "pilot-tun  direct  198.51.100.7:4000  4.1 ms  1.2 MiB (1000)  512 B (4)  1 min ago  12 s ago\n",
+      "pilot-tun  direct  198.51.100.7:4000  4.1 ms  1.2 MiB (1000)  512 B (4)  noise    1 min ago  12 s ago\n",
     );
     expect(out).toContain("0:0000.0000.0009  asked   -          -       -  ");
   });

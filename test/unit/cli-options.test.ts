@@ -186,6 +186,7 @@ const DEFAULTS = {
   tun: "pilot0",
   prefix: "fd50:494c:4f54::/48",
   mtu: "1360",
+  rekeyEvery: "120s",
   auditKeep: "8x16M",
 };
 const WHERE = { registry: "registry.example:9000", beacon: "registry.example:9001" };
@@ -227,6 +228,7 @@ describe("up", () => {
       listen: { address: "::", port: 4000 },
       prefix: { text: "fd50:494c:4f54::/48", bytes: Uint8Array.from([0xfd, 0x50, 0x49, 0x4c, 0x4f, 0x54]) },
       mtu: 1360,
+      rekeyEveryMs: 120_000,
       public: true,
       dns: true,
       allowLegacyKeys: true,

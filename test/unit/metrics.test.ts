@@ -9,7 +9,7 @@ import { formatDaemonMetrics, Metrics } from "../../src/daemon/metrics.ts";
 import { fakeBackend } from "../helpers/control-fixture.ts";
 
 const status = await fakeBackend().status({}, AbortSignal.timeout(1000));
-const ENGINE = { sessions: 3, flows: 7, staged: 2, allowed: 11, denied: 5 };
+const ENGINE = { sessions: 3, agreements: 5, flows: 7, staged: 2, allowed: 11, denied: 5 };
 const folder = mkdtempSync(join(tmpdir(), "metrics-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 

@@ -21,6 +21,8 @@ const HELLO_BODY = {
 const LAYOUTS: readonly (readonly [BridgeMessage, string])[] = [
   [{ kind: "hello", ...HELLO_BODY }, "01 01 0001 01020304 0550 a0a1a2a3a4a5a6a7 00000009"],
   [{ kind: "hello-ack", ...HELLO_BODY, consents: false }, "02 01 0000 01020304 0550 a0a1a2a3a4a5a6a7 00000009"],
+  [{ kind: "agree", noise: new Uint8Array(48).fill(0xab) }, `0b 01 0000 ${"ab".repeat(48)}`],
+  [{ kind: "agreed", noise: new Uint8Array(48).fill(0xcd) }, `0c 01 0000 ${"cd".repeat(48)}`],
   [{ kind: "revoked", epoch: 0xfffffffe, reason: "revoked" }, "03 00 0000 fffffffe"],
   [{ kind: "revoked", epoch: 2, reason: "lease-time" }, "03 01 0000 00000002"],
   [{ kind: "revoked", epoch: 2, reason: "lease-bytes" }, "03 02 0000 00000002"],
@@ -73,7 +75,7 @@ describe("bridge messages", () => {
     expect(parseBridgeMessage(hex(layout))).toEqual(message);
   });
 
-  it.each(["00", "0b", "0f0102"])("type of %s is unknown, not malformed", (payload) => {
+  it.each(["00", "0d", "0f0102"])("type of %s is unknown, not malformed", (payload) => {
     expect(parseBridgeMessage(hex(payload))).toEqual({ kind: "unknown", type: hex(payload)[0] });
   });
 
@@ -108,6 +110,13 @@ describe("bridge messages", () => {
     expect(probe.length).toBe(1360);
     expect(parseBridgeMessage(probe)).toEqual({ kind: "mtu-probe", size: 1360, id: 1 });
     expect(parseBridgeMessage(probe.subarray(0, 1359))).toBeUndefined();
+  });
+
+  it("an agreement of another version is of an unknown type, and one that is cut short is malformed", () => {
+    const message = encodeBridgeMessage({ kind: "agree", noise: new Uint8Array(48) });
+    expect(parseBridgeMessage(message.subarray(0, 51))).toBeUndefined();
+    message[1] = 2;
+    expect(parseBridgeMessage(message)).toEqual({ kind: "unknown", type: 11 });
   });
 
   it("a fragment of nothing, or of more than the longest packet, is malformed", () => {
