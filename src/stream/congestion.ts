@@ -30,7 +30,7 @@ export class RenoCongestion {
     this.#windowBytes = Math.min(this.#windowBytes + growth, MAX_WINDOW_BYTES);
   }
 
-  /** RFC 5681 §3.2 step 2: half of what was in flight. The window does not inflate: the sender counts what left the net. */
+  /** RFC 5681 §3.2 step 2: half of what was in flight; of which what was reported as received is no part. The window does not inflate: the sender counts what left the net. */
   handleFastLoss(flightBytes: number): void {
     this.#thresholdBytes = this.#halfOf(flightBytes);
     this.#windowBytes = this.#thresholdBytes;
@@ -54,7 +54,7 @@ export class RenoCongestion {
   }
 
   #halfOf(flightBytes: number): number {
-    return Math.max(flightBytes / 2, 2 * this.#segmentBytes);
+    return Math.max(Math.min(flightBytes, this.#windowBytes) / 2, 2 * this.#segmentBytes);
   }
 }
 

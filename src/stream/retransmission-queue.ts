@@ -2,12 +2,13 @@
  * Segments sent and not yet acknowledged, in order of sequence, with what is known of each: the scoreboard of RFC 6675.
  * A segment keeps its boundaries for life, because a reference receiver stores by exact sequence number and never trims
  * (pilot protocol §4.2). Each transmission has a number that only rises, so that a lost retransmission shows as well: what
- * was transmitted three or more transmissions before something that arrived is lost (the rule of RFC 9002 §6.1.1). When an
- * original arrives after all, the path reorders, and the three grow to what was seen.
+ * was transmitted three or more transmissions before something that arrived is lost (the rule of RFC 9002 §6.1.1), and so is
+ * what was transmitted before it and is late by a quarter of a round trip (RFC 8985): a small flight has no three. When an
+ * original arrives after all, the path reorders, and both tolerances grow to what was seen.
  * Invariant: `pipeBytes`, `pipeSegments` and `sackedSegments` are sums over the segments held.
  */
 import type { BlockPool } from "../base/block-pool.ts";
-import type { Instant } from "../base/instant.ts";
+import { after, type Instant } from "../base/instant.ts";
 import { sequenceAdd, sequenceAfter, sequenceBefore } from "./sequence.ts";
 
 export class SentSegment {
@@ -53,6 +54,13 @@ export interface AcknowledgedRange {
   readonly timedSince: Instant | undefined;
 }
 
+export interface LossReport {
+  /** How many segments are lost that were not known to be. */
+  readonly news: number;
+  /** When others will be, if nothing is heard of them. */
+  readonly lookAgainAt: Instant | undefined;
+}
+
 export class RetransmissionQueue {
   readonly #blocks: BlockPool;
   #segments: SentSegment[] = NO_SEGMENTS;
@@ -65,10 +73,14 @@ export class RetransmissionQueue {
   #resentSegments = 0;
   #nextTransmission = 1;
   #newestDelivered = 0;
+  /** How long the newest transmission that arrived took. */
+  #newestRttMs = 0;
   /** Of any report, also of those that are too rough for the estimator: a SACK comes without the delay of an ACK. */
   #leastRttMs = Number.POSITIVE_INFINITY;
   #reordering = LEAST_REORDERING;
   #needlessResends = 0;
+  /** One, and one more for each needless resend. */
+  #needlessRounds = 1;
 
   constructor(blocks: BlockPool) {
     this.#blocks = blocks;
@@ -108,6 +120,14 @@ export class RetransmissionQueue {
 
   first(): SentSegment | undefined {
     return this.#segments[this.#head];
+  }
+
+  /** The last segment that is not known to have arrived. */
+  last(): SentSegment | undefined {
+    for (let i = this.#segments.length - 1; i >= this.#head; i--) {
+      if (!this.#segments[i]!.sacked) return this.#segments[i];
+    }
+    return undefined;
   }
 
   /** Enters segments that are being sent for the first time: of `segmentBytes` each but the last. */
@@ -182,18 +202,25 @@ export class RetransmissionQueue {
     return timedSince;
   }
 
-  /** Marks as lost what was transmitted well before something that arrived. Returns how many were news. */
-  markLostByOrder(): number {
-    if (this.#sackedSegments === 0 && this.#resentSegments === 0) return 0;
+  /** Marks as lost what was transmitted well before something that arrived. */
+  markLost(smoothedRttMs: number, now: Instant): LossReport {
+    if (this.#sackedSegments === 0 && this.#resentSegments === 0) return NO_LOSS;
     const lostUpTo = this.#newestDelivered - this.reorderingThreshold;
+    const toleranceMs = Math.min(this.#needlessRounds * this.#leastRttMs * REORDERING_SHARE, smoothedRttMs);
+    const lostSentBy = now - this.#newestRttMs - Math.max(toleranceMs, LEAST_TOLERANCE_MS);
     let news = 0;
+    let lookAgainMs = Number.POSITIVE_INFINITY;
     for (let i = this.#head; i < this.#segments.length; i++) {
       const segment = this.#segments[i]!;
-      if (segment.sacked || segment.lost || segment.transmission > lostUpTo) continue;
+      if (segment.sacked || segment.lost || segment.transmission >= this.#newestDelivered) continue;
+      if (segment.transmission > lostUpTo && segment.sentAt > lostSentBy) {
+        lookAgainMs = Math.min(lookAgainMs, Math.max(segment.sentAt - lostSentBy, CLOCK_STEP_MS));
+        continue;
+      }
       this.#markLost(segment);
       news += 1;
     }
-    return news;
+    return { news, lookAgainAt: lookAgainMs === Number.POSITIVE_INFINITY ? undefined : after(now, lookAgainMs) };
   }
 
   /** Marks the first segment as lost, unless it is already, or has arrived, or (by default) was sent again. */
@@ -205,10 +232,14 @@ export class RetransmissionQueue {
     return true;
   }
 
-  /** After a timeout nothing is believed to be on its way, and reports may have been withdrawn (RFC 2018 §8). */
-  markAllLost(): void {
+  /**
+   * After a timeout nothing is believed to be on its way. `forgetReports`: those of what was received, too, which may have
+   * been withdrawn (RFC 2018 §8).
+   */
+  markAllLost(forgetReports: boolean): void {
     for (let i = this.#head; i < this.#segments.length; i++) {
       const segment = this.#segments[i]!;
+      if (segment.sacked && !forgetReports) continue;
       if (segment.sacked) {
         segment.sacked = false;
         this.#sackedSegments -= 1;
@@ -261,11 +292,14 @@ export class RetransmissionQueue {
       this.#noteNeedlessResend(segment);
       return;
     }
-    this.#newestDelivered = Math.max(this.#newestDelivered, segment.transmission);
+    if (segment.transmission <= this.#newestDelivered) return;
+    this.#newestDelivered = segment.transmission;
+    this.#newestRttMs = sinceMs;
   }
 
   #noteNeedlessResend(segment: SentSegment): void {
     this.#needlessResends += 1;
+    this.#needlessRounds = Math.min(this.#needlessRounds + 1, MOST_NEEDLESS_ROUNDS);
     const distance = this.#newestDelivered - segment.earlierTransmission + 1;
     this.#reordering = Math.min(Math.max(this.#reordering, distance), MOST_REORDERING);
   }
@@ -314,4 +348,10 @@ const NO_SEGMENTS: SentSegment[] = [];
 const LEAST_REORDERING = 3;
 const MOST_REORDERING = 100;
 const SHORTER_THAN_ANY = 0.8;
+const REORDERING_SHARE = 1 / 4;
+const LEAST_TOLERANCE_MS = 2;
+/** No look is due at once, or it would be due for ever. */
+const CLOCK_STEP_MS = 0.5;
+const MOST_NEEDLESS_ROUNDS = 64;
+const NO_LOSS: LossReport = { news: 0, lookAgainAt: undefined };
 const COMPACT_AT = 256;

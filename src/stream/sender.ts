@@ -1,5 +1,5 @@
 /**
- * The sending half of an open stream: what goes out next, what is sent again, and when (RFC 5681, 6298, 6675).
+ * The sending half of an open stream: what goes out next, what is sent again, and when (RFC 5681, 6298, 6675, 8985).
  * The far side's window counts segments of any size. Zero does not stop the stream for good: several packets of the
  * reference carry a zero that means nothing, so one segment is sent after a while, and its ACK tells (pilot protocol §4.4).
  * FIN goes only when everything is acknowledged, because the reference delivers nothing that comes after it.
@@ -9,7 +9,7 @@ import { after, type Deadline, earlier, type Instant } from "../base/instant.ts"
 import { encodeSack, type SackBlock } from "../wire/stream-sack.ts";
 import { RenoCongestion } from "./congestion.ts";
 import { maxInFlightToReference, type PeerTraits } from "./peer-traits.ts";
-import { RetransmissionQueue } from "./retransmission-queue.ts";
+import { RetransmissionQueue, type SentSegment } from "./retransmission-queue.ts";
 import { RttEstimator } from "./rtt-estimator.ts";
 import { SendBuffer } from "./send-buffer.ts";
 import { sequenceAdd, sequenceAfter, sequenceBefore, sequenceDistance } from "./sequence.ts";
@@ -22,6 +22,20 @@ type Recovery =
   | { readonly kind: "none" }
   | { readonly kind: "fast"; readonly until: number }
   | { readonly kind: "timeout"; readonly until: number };
+
+/** Transitions: none ⇄ armed → due → sent → none; a loss that is known, or a timeout, ends it. */
+type TailProbe =
+  | { readonly kind: "none" | "due"; readonly at: undefined }
+  | { readonly kind: "armed"; readonly at: Instant }
+  | {
+      readonly kind: "sent";
+      readonly at: undefined;
+      readonly until: number;
+      /** How many resends had been needless before it. */
+      readonly needless: number;
+      /** Nothing else was out. */
+      readonly isAlone: boolean;
+    };
 
 /** Transitions: none → allowed → sent → acknowledged. */
 type OwnEnd = "none" | "allowed" | "sent" | "acknowledged";
@@ -64,6 +78,9 @@ export class Sender {
   /** A retransmission that goes out whatever the congestion window says (RFC 6675 §5 step 4.3). */
   #mustRetransmit = false;
   #heldByCongestion = false;
+  /** When the next look for late segments is due. */
+  #lateAt: Instant | undefined;
+  #tailProbe: TailProbe = NO_PROBE;
   #consecutiveTimeouts = 0;
   #retransmitAt: Instant | undefined;
   #probeAt: Instant | undefined;
@@ -152,6 +169,8 @@ export class Sender {
     this.#buffer.clear();
     this.#queue.clear();
     this.#retransmitAt = undefined;
+    this.#lateAt = undefined;
+    this.#tailProbe = NO_PROBE;
     this.#probeAt = undefined;
     this.#nagleAt = undefined;
     this.#shares.flight.stopWaiting(this.#wake);
@@ -193,14 +212,14 @@ export class Sender {
     for (const { left, right } of blocks) timedSince = this.#queue.markSacked(left, right, now) ?? timedSince;
     if (timedSince !== undefined) this.rtt.sample(now - timedSince);
     this.#undoIfNeedless();
-    this.#detectLoss();
+    this.#detectLoss(now);
     this.#tellShares();
   }
 
   /** The next segment or run of new segments to send, entered as sent. Call until it returns undefined. */
   nextTransmission(now: Instant): Transmission | undefined {
     this.#heldByCongestion = false;
-    const lost = this.#nextLost(now);
+    const lost = this.#nextLost(now) ?? this.#nextTailProbe(now);
     if (lost !== undefined || this.#heldByCongestion) return lost;
     return this.#nextNew(now);
   }
@@ -215,6 +234,8 @@ export class Sender {
       this.#nagleAt = undefined;
       this.#nagleOver = true;
     }
+    if (this.#lateAt !== undefined && this.#lateAt <= now) this.#detectLoss(now);
+    if (this.#tailProbe.kind === "armed" && this.#tailProbe.at <= now) this.#tailProbe = DUE_PROBE;
     if (this.#retransmitAt === undefined || this.#retransmitAt > now) return undefined;
     return this.#handleRetransmissionTimeout();
   }
@@ -223,7 +244,10 @@ export class Sender {
     const retransmit = this.#retransmitAt === undefined ? undefined : { at: this.#retransmitAt, reason: "retransmit" };
     const probe = this.#probeAt === undefined ? undefined : { at: this.#probeAt, reason: "zero-window-probe" };
     const nagle = this.#nagleAt === undefined ? undefined : { at: this.#nagleAt, reason: "nagle" };
-    return earlier(retransmit, earlier(probe, nagle));
+    const late = this.#lateAt === undefined ? undefined : { at: this.#lateAt, reason: "late-segments" };
+    const { at } = this.#tailProbe;
+    const tail = at === undefined ? undefined : { at, reason: "tail-probe" };
+    return earlier(earlier(retransmit, late), earlier(tail, earlier(probe, nagle)));
   }
 
   #handleNewAck(acknowledgement: number, now: Instant): void {
@@ -235,10 +259,12 @@ export class Sender {
     this.#probeBackoff = 0;
     if (range.timedSince !== undefined) this.rtt.sample(now - range.timedSince);
     if (this.#end === "sent" && this.#queue.length === 0) this.#end = "acknowledged";
+    this.#concludeTailProbe(acknowledgement);
     this.#undoIfNeedless();
     this.#advanceRecovery(acknowledgement, range.bytes);
-    this.#detectLoss();
+    this.#detectLoss(now);
     this.#retransmitAt = this.#queue.length === 0 ? undefined : after(now, this.rtt.timeoutMs);
+    this.#armTailProbe(now);
     if (this.#queue.length === 0) this.#nagleAt = undefined;
   }
 
@@ -262,12 +288,15 @@ export class Sender {
     if (this.#queue.markFirstLost()) this.#enterFastRecovery();
   }
 
-  #detectLoss(): void {
-    if (this.#queue.markLostByOrder() > 0 && this.#recovery.kind === "none") this.#enterFastRecovery();
+  #detectLoss(now: Instant): void {
+    const { news, lookAgainAt } = this.#queue.markLost(this.rtt.smoothedMs ?? 0, now);
+    this.#lateAt = lookAgainAt;
+    if (news > 0 && this.#recovery.kind === "none") this.#enterFastRecovery();
   }
 
   #enterFastRecovery(): void {
     this.#recovery = { kind: "fast", until: this.#next };
+    this.#tailProbe = NO_PROBE;
     const { windowBytes, thresholdBytes } = this.#congestion;
     this.#undo = { windowBytes, thresholdBytes, resends: 0 };
     this.#congestion.handleFastLoss(this.#queue.outstandingBytes);
@@ -310,15 +339,57 @@ export class Sender {
       return undefined;
     }
     this.#mustRetransmit = false;
-    this.#queue.handleResent(segment, now);
-    if (this.#undo !== undefined) this.#undo.resends += 1;
-    this.#retransmissions += 1;
     if (segment === this.#queue.first() || this.#retransmitAt === undefined) {
       this.#retransmitAt = after(now, this.rtt.timeoutMs);
     }
+    const transmission = this.#sendAgain(segment, now);
+    this.#armTailProbe(now); // it may be lost as well
+    return transmission;
+  }
+
+  #sendAgain(segment: SentSegment, now: Instant): Transmission {
+    this.#queue.handleResent(segment, now);
+    if (this.#undo !== undefined) this.#undo.resends += 1;
+    this.#retransmissions += 1;
     this.#lastSentAt = now;
     this.#tellShares();
     return { sequence: segment.sequence, payload: segment.payload, isFin: segment.isFin, segmentBytes: undefined };
+  }
+
+  /**
+   * Nothing shows a loss at the end of what was sent, or of all of it, but the timeout, which is far longer than a round trip.
+   * So the last segment goes again after two of them; what its answer tells starts a fast recovery (RFC 8985 §7).
+   */
+  #armTailProbe(now: Instant): void {
+    const { smoothedMs } = this.rtt;
+    if (this.#tailProbe.kind === "sent" && this.#recovery.kind === "none") return;
+    this.#tailProbe = NO_PROBE;
+    if (smoothedMs === undefined || this.#recovery.kind === "timeout" || this.#queue.length === 0) return;
+    const answerMs = this.#traits.isReference ? REFERENCE_ACK_DELAY_MS : OWN_ACK_DELAY_MS;
+    const at = after(now, Math.max(2 * smoothedMs, LEAST_PROBE_MS) + answerMs);
+    if (this.#retransmitAt === undefined || at < this.#retransmitAt) this.#tailProbe = { kind: "armed", at };
+  }
+
+  #nextTailProbe(now: Instant): Transmission | undefined {
+    const segment = this.#tailProbe.kind === "due" ? this.#queue.last() : undefined;
+    if (segment === undefined) return undefined;
+    const needless = this.#queue.needlessResends;
+    const isAlone = this.#queue.length === 1;
+    this.#tailProbe = { kind: "sent", at: undefined, until: this.#next, needless, isAlone };
+    this.#retransmitAt = after(now, this.rtt.timeoutMs);
+    return this.#sendAgain(segment, now);
+  }
+
+  /**
+   * A probe that mended a loss by itself hides it from the congestion control (RFC 8985 §7.4). Where more was out, and its answer
+   * acknowledges all, that had arrived: only the acknowledgements were late.
+   */
+  #concludeTailProbe(acknowledgement: number): void {
+    const probe = this.#tailProbe;
+    if (probe.kind !== "sent" || sequenceBefore(acknowledgement, probe.until)) return;
+    this.#tailProbe = NO_PROBE;
+    const wasNeeded = probe.isAlone && this.#queue.needlessResends === probe.needless;
+    if (wasNeeded && this.#recovery.kind === "none") this.#congestion.handleFastLoss(this.#congestion.windowBytes);
   }
 
   #nextNew(now: Instant): Transmission | undefined {
@@ -359,6 +430,7 @@ export class Sender {
     this.#next = sequenceAdd(this.#next, isFin ? 1 : payload.length);
     this.#retransmitAt ??= after(now, this.rtt.timeoutMs);
     this.#lastSentAt = now;
+    this.#armTailProbe(now);
     this.#tellShares();
     return { sequence, payload, isFin, segmentBytes: payload.length > segmentBytes ? segmentBytes : undefined };
   }
@@ -424,7 +496,9 @@ export class Sender {
     this.#congestion.handleTimeout(this.#queue.outstandingBytes, this.#recovery.kind !== "timeout");
     this.#recovery = { kind: "timeout", until: this.#next };
     this.#undo = undefined;
-    this.#queue.markAllLost();
+    this.#lateAt = undefined;
+    this.#tailProbe = NO_PROBE;
+    this.#queue.markAllLost(this.#consecutiveTimeouts > 1);
     this.#duplicateAcks = 0;
     this.#mustRetransmit = true;
     this.#tellShares();
@@ -443,6 +517,12 @@ export interface SenderStatistics {
 }
 
 const NO_RECOVERY: Recovery = { kind: "none" };
+const NO_PROBE: TailProbe = { kind: "none", at: undefined };
+const DUE_PROBE: TailProbe = { kind: "due", at: undefined };
+const LEAST_PROBE_MS = 20;
+/** How long the far side may keep an acknowledgement back. */
+const REFERENCE_ACK_DELAY_MS = 40;
+const OWN_ACK_DELAY_MS = 5;
 const LEAST_ROOM_BYTES = 65_536;
 const MAX_CONSECUTIVE_TIMEOUTS = 8;
 const NAGLE_LIMIT_MS = 40;

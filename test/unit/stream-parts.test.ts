@@ -69,6 +69,7 @@ describe("the congestion window", () => {
 
   it("grows by one segment per round trip in congestion avoidance", () => {
     const congestion = new RenoCongestion(MSS);
+    congestion.handleAcknowledged(10 * MSS);
     congestion.handleFastLoss(20 * MSS);
     for (let i = 0; i < 10; i++) congestion.handleAcknowledged(MSS);
     expect(congestion.windowBytes / MSS).toBeCloseTo(11, 0);
@@ -83,12 +84,19 @@ describe("the congestion window", () => {
 
   it("falls to half of what was in flight at a loss, and to one segment at a timeout", () => {
     const congestion = new RenoCongestion(MSS);
+    congestion.handleAcknowledged(20 * MSS);
     congestion.handleFastLoss(30 * MSS);
     expect(congestion.windowBytes).toBe(15 * MSS);
     congestion.handleTimeout(12 * MSS, true);
     expect([congestion.windowBytes, congestion.thresholdBytes]).toEqual([MSS, 6 * MSS]);
     congestion.handleTimeout(MSS, false);
     expect(congestion.thresholdBytes).toBe(6 * MSS);
+  });
+
+  it("falls by half also when what was reported as received makes the flight look twice as large", () => {
+    const congestion = new RenoCongestion(MSS);
+    congestion.handleFastLoss(20 * MSS);
+    expect(congestion.windowBytes).toBe(5 * MSS);
   });
 
   it("never falls below two segments at a loss", () => {
@@ -208,19 +216,37 @@ describe("the retransmission queue", () => {
   it("finds a lost retransmission by what was sent three transmissions after it", () => {
     const queue = queueOf(5);
     queue.markSacked(100, 400, later(NOW, 20));
-    expect(queue.markLostByOrder()).toBe(1);
+    expect(queue.markLost(20, later(NOW, 20)).news).toBe(1);
     queue.handleResent(queue.firstLost()!, later(NOW, 20));
     for (let i = 5; i < 8; i++) queue.append(i * 100, pattern(100), 100, false, later(NOW, 21));
-    expect(queue.markLostByOrder()).toBe(0);
+    expect(queue.markLost(20, later(NOW, 21)).news).toBe(0);
     queue.markSacked(500, 800, later(NOW, 41));
-    queue.markLostByOrder();
+    queue.markLost(20, later(NOW, 41));
     expect(queue.firstLost()!.sequence).toBe(0);
+  });
+
+  it("finds by time what no three later arrivals show, a quarter of a round trip after it should have come", () => {
+    const queue = queueOf(2);
+    queue.markSacked(100, 200, later(NOW, 20));
+    expect(queue.markLost(20, later(NOW, 20))).toEqual({ news: 0, lookAgainAt: later(NOW, 25) });
+    expect(queue.markLost(20, later(NOW, 24.9)).news).toBe(0);
+    expect(queue.markLost(20, later(NOW, 25))).toEqual({ news: 1, lookAgainAt: undefined });
+    expect(queue.firstLost()!.sequence).toBe(0);
+  });
+
+  it("keeps what was reported as received at a first timeout, and believes no report at the next", () => {
+    const queue = queueOf(4);
+    queue.markSacked(100, 200, later(NOW, 20));
+    queue.markAllLost(false);
+    expect([queue.sackedSegments, queue.pipeBytes]).toEqual([1, 0]);
+    queue.markAllLost(true);
+    expect(queue.sackedSegments).toBe(0);
   });
 
   it("learns from originals that arrive after all how far the path reorders", () => {
     const queue = queueOf(40);
     queue.markSacked(100, 1_000, later(NOW, 20));
-    expect([queue.markLostByOrder(), queue.reorderingThreshold]).toEqual([1, 3]);
+    expect([queue.markLost(20, later(NOW, 20)).news, queue.reorderingThreshold]).toEqual([1, 3]);
     queue.handleResent(queue.firstLost()!, later(NOW, 20));
     queue.acknowledge(1_000, later(NOW, 24));
     expect([queue.needlessResends, queue.reorderingThreshold]).toEqual([1, 10]);
@@ -247,8 +273,8 @@ describe("the retransmission queue", () => {
             acknowledged = Math.min(next, acknowledged + 10 * (a % 4));
             queue.acknowledge(acknowledged, now);
           } else if (kind === "sack") queue.markSacked(acknowledged + 10 * a, acknowledged + 10 * (a + b), now);
-          else if (kind === "lose") queue.markLostByOrder();
-          else if (kind === "timeout") queue.markAllLost();
+          else if (kind === "lose") queue.markLost(a, now);
+          else if (kind === "timeout") queue.markAllLost(b % 2 === 0);
           else {
             const lost = queue.firstLost();
             if (lost !== undefined) queue.handleResent(lost, now);
