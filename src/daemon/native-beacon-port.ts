@@ -1,8 +1,9 @@
 /**
  * The beacon's socket by the C shim: relayed frames are judged by the run, not one by one, and never copied. What was
  * received waits in its slot of the arena, in the fair queue, until it is sent or dropped; when slots run out, the
- * longest queue gives up its oldest. Receiving goes before sending, so that what must be dropped is dropped here, by
- * rule, and not by the system's buffer, where the loudest wins.
+ * longest queue gives up its oldest. Each turn takes one batch from the next of the system's buffers, of which every source
+ * has its own, and sends what it can: a batch of one source is less than its queue holds, so that nothing is dropped while
+ * there is room on the way out.
  */
 import type { Endpoint } from "../base/endpoint.ts";
 import { now } from "../io/clock.ts";
@@ -84,12 +85,9 @@ export class NativeBeaconPort implements BeaconPort {
   /** One turn: what the system holds goes into the queues, then some of the queues goes out. */
   #pump(): void {
     this.#isPumpDue = false;
-    for (let batch = 0; batch < RECEIVE_BATCHES; batch++) {
-      this.#makeRoom();
-      const rows = this.#relay.receive();
-      for (let row = 0; row < rows; row++) this.#handleRow(row * RELAY_ROW_WORDS);
-      if (rows === 0) break;
-    }
+    this.#makeRoom();
+    const rows = this.#relay.receive();
+    for (let row = 0; row < rows; row++) this.#handleRow(row * RELAY_ROW_WORDS);
     const isMore = this.#sendSome();
     if (isMore) this.#pumpSoon();
   }
@@ -204,7 +202,5 @@ export class NativeBeaconPort implements BeaconPort {
   }
 }
 
-/** Batches before what was received is sent on: enough to empty the system's buffer when senders are fast. */
-const RECEIVE_BATCHES = 4;
 const SEND_BATCHES = 4;
 const MAX_URGENT = 128;

@@ -12,8 +12,8 @@ export interface RelayQueueLimits {
 }
 
 export const DEFAULT_RELAY_QUEUE_LIMITS: RelayQueueLimits = {
-  maxBytes: 8 * 1024 * 1024,
-  maxFlowBytes: 2 * 1024 * 1024,
+  maxBytes: 12 * 1024 * 1024,
+  maxFlowBytes: 4 * 1024 * 1024,
 };
 
 export class RelayQueue<Item> {
