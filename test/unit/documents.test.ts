@@ -169,6 +169,12 @@ describe("documents", () => {
   });
 });
 
+it.each(["ARCHITECTURE.md", "CONTRIBUTING.md"])("%s names every folder of the sources", (file) => {
+  const folders = new Set(listFiles(`${ROOT}src`).map((path) => path.split("/")[0]!));
+  const named = new Set([...TEXTS.get(file)!.matchAll(/`([a-z]+)\/?`/g)].map((match) => match[1]));
+  expect([...folders].filter((folder) => !folder.includes(".") && !named.has(folder))).toEqual([]);
+});
+
 describe("the README", () => {
   it("begins with the demo and the tests", () => {
     const first = /```sh\n([\s\S]*?)```/.exec(TEXTS.get("README.md")!)?.[1];
