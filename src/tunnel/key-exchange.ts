@@ -5,7 +5,7 @@
  * The signature covers the sender and its X25519 key only, neither receiver nor time: a PILA can be replayed by anybody.
  * So a PILA alone never moves an endpoint and never ends a working session (§11.2); see `link.ts`.
  */
-import { concatBytes, equalBytes, utf8 } from "../base/bytes.ts";
+import { concatBytes, equalBytes, readU32, utf8, writeU32 } from "../base/bytes.ts";
 import type { Crypto, KeyPair } from "../base/crypto.ts";
 import type { DropReason } from "../base/drop-reason.ts";
 import { encodePila, type Pila, pilaSignatureInput } from "../wire/frame.ts";
@@ -20,8 +20,11 @@ export interface LocalIdentity {
 }
 
 /**
- * Trailer after the 136 bytes: uvarint capabilities (none), uvarint flags. Receivers that do not know it ignore it.
- * Without it two nodes that hold the same keys could answer each other for ever.
+ * Trailer after the 136 bytes: uvarint capabilities (none), uvarint flags, the number of the node it is for (4 bytes).
+ * Receivers that do not know it ignore it. Without flags two nodes that hold the same keys could answer each other for
+ * ever. Without the receiver a peer takes the exchange of another link of ours for its own, when we look for that other
+ * node where the peer is, and puts keys to use that nobody answers under. None of it is signed, and nothing that is
+ * received counts for more because of it: taken away, or wrong, it leaves what there is without it.
  */
 export const PILA_FLAG = { REQUEST: 1, ANSWER: 2 } as const;
 export type PilaFlag = (typeof PILA_FLAG)[keyof typeof PILA_FLAG];
@@ -34,15 +37,17 @@ export type PilaFlag = (typeof PILA_FLAG)[keyof typeof PILA_FLAG];
 export class KeyExchange {
   readonly #crypto: Crypto;
   readonly #local: LocalIdentity;
+  readonly #peer: NodeId;
   readonly #keys: KeyPair;
   /** Without its trailer. */
   #signed: Uint8Array;
   /** The identity key that signed it. */
   #signedBy: Uint8Array;
 
-  constructor(crypto: Crypto, local: LocalIdentity) {
+  constructor(crypto: Crypto, local: LocalIdentity, peer: NodeId) {
     this.#crypto = crypto;
     this.#local = local;
+    this.#peer = peer;
     this.#keys = crypto.x25519KeyPair();
     this.#signedBy = local.publicKey;
     this.#signed = this.#sign();
@@ -53,7 +58,10 @@ export class KeyExchange {
       this.#signedBy = this.#local.publicKey;
       this.#signed = this.#sign();
     }
-    return concatBytes(this.#signed, new Uint8Array([0, flag]));
+    const trailer = new Uint8Array(TRAILER_BYTES);
+    trailer[1] = flag;
+    writeU32(trailer, RECEIVER, this.#peer);
+    return concatBytes(this.#signed, trailer);
   }
 
   #sign(): Uint8Array {
@@ -75,8 +83,9 @@ export class KeyExchange {
     this.#keys.privateKey.fill(0);
   }
 
-  /** The cheap test first: the key must be the pinned one before a signature is looked at (§11.21). */
+  /** The cheap tests first: for us, and by the pinned key, before a signature is looked at (§11.21). */
   checkIdentity(pila: Pila, pinnedKey: Uint8Array): DropReason | undefined {
+    if ((pilaReceiver(pila.trailer) ?? this.#local.node) !== this.#local.node) return "wrong-destination";
     return equalBytes(pila.identityKey, pinnedKey) ? undefined : "wrong-key";
   }
 
@@ -116,11 +125,20 @@ export function pilaFlags(trailer: Uint8Array): number {
   return flags < 0x80 ? flags : 0;
 }
 
+/** The node that a PILA says it is for; undefined when its trailer does not say. */
+function pilaReceiver(trailer: Uint8Array): number | undefined {
+  const afterCapabilities = skipUvarint(trailer, 0);
+  const at = afterCapabilities && skipUvarint(trailer, afterCapabilities);
+  return at === undefined || at + 4 > trailer.length ? undefined : readU32(trailer, at);
+}
+
 function skipUvarint(bytes: Uint8Array, offset: number): number | undefined {
   for (let i = offset; i < bytes.length && i < offset + 10; i++) if (bytes[i]! < 0x80) return i + 1;
   return undefined;
 }
 
 const BINDING_INFO = utf8("pilot-tun/agreement");
+const RECEIVER = 2;
+const TRAILER_BYTES = 6;
 const HKDF_INFO = utf8("pilot-tunnel-v1");
 const LEGACY_LABEL = utf8("pilot-tunnel-v1:");

@@ -41,7 +41,7 @@ export class Sessions {
     this.#node = node;
     this.#linkIndex = linkIndex;
     this.#endpointSlot = endpointSlot;
-    this.#exchange = new KeyExchange(context.crypto, context.local);
+    this.#exchange = new KeyExchange(context.crypto, context.local, node);
     this.#prefixes = new NoncePrefixes(context.crypto);
   }
 
@@ -213,7 +213,7 @@ export class Sessions {
 
   /** A new half of ours, after `wipe`. */
   renew(): void {
-    this.#exchange = new KeyExchange(this.#context.crypto, this.#context.local);
+    this.#exchange = new KeyExchange(this.#context.crypto, this.#context.local, this.#node);
     this.#prefixes = new NoncePrefixes(this.#context.crypto);
     this.#retiredPeerKeys.length = 0;
   }
