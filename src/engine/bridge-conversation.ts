@@ -13,6 +13,7 @@ import {
   FEATURE,
   type Hello,
   parseBridgeMessage,
+  type Revocation,
   type RevocationReason,
 } from "../wire/bridge.ts";
 import type { NodeId } from "../wire/ids.ts";
@@ -30,7 +31,7 @@ export interface BridgeParts {
   consentTo(node: NodeId, now: Instant): Pick<Hello, "consents" | "epoch" | "lease">;
   /** The peer, authenticated, said whether it consents, and within which limits; undefined: it knows of none. */
   heardConsent(node: NodeId, consents: boolean, lease: LeaseField | undefined, now: Instant): void;
-  heardRevoked(node: NodeId, reason: RevocationReason, now: Instant): void;
+  heardRevoked(node: NodeId, revocation: Revocation, now: Instant): void;
   heardRevokedAck(node: NodeId, now: Instant): void;
   /** The peer said something about the length of packets, or sent a part of one. */
   heardSize(link: Link, message: SizeMessage, now: Instant): DropReason | undefined;
@@ -150,7 +151,7 @@ export class BridgeConversation {
         return undefined;
       case "revoked":
         this.send(link, { ...message, kind: "revoked-ack" });
-        this.#parts.heardRevoked(link.node, message.reason, now);
+        this.#parts.heardRevoked(link.node, message, now);
         return undefined;
       case "revoked-ack":
         this.#parts.heardRevokedAck(link.node, now);

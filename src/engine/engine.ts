@@ -503,7 +503,7 @@ export class Engine {
       instance,
       consentTo: (node, now) => this.introductions.consentTo(node, now),
       heardConsent: (node, consented, lease, now) => this.introductions.heardConsent(node, consented, lease, now),
-      heardRevoked: (node, reason, now) => this.introductions.heardTakenBack(node, reason, now),
+      heardRevoked: (node, revocation, now) => this.introductions.heardTakenBack(node, revocation, now),
       heardRevokedAck: (node, now) => this.#revocationHeard(node, now),
       heardSize: (link, message, now) => this.sizes.handleMessage(link, message, now),
       explanations: () => this.gate.explanations,

@@ -17,7 +17,7 @@ import type { TrustBook } from "../trust/trust-book.ts";
 import type { TrustRecord, TrustState } from "../trust/trust-record.ts";
 import * as statement from "../trust/trust-record.ts";
 import { NO_TERMS, parseAskText, type Terms } from "../wire/ask-text.ts";
-import type { RevocationReason } from "../wire/bridge.ts";
+import type { Revocation } from "../wire/bridge.ts";
 import type { NetworkId, NodeId } from "../wire/ids.ts";
 import type { LeaseField } from "../wire/lease-field.ts";
 import type { Leases } from "./leases.ts";
@@ -182,9 +182,9 @@ export class Introductions {
     if (record) this.#apply(record, statement.heardReject(record, this.#parts.wall(now)), now);
   }
 
-  heardRevoke(node: NodeId, now: Instant): void {
+  heardRevoke(node: NodeId, now: Instant, epoch?: number): void {
     const record = this.#parts.book.get(node);
-    if (record) this.#apply(record, statement.heardRevoke(record, this.#parts.wall(now)), now);
+    if (record) this.#apply(record, statement.heardRevoke(record, this.#parts.wall(now), epoch), now);
   }
 
   /** The registry knows of no trust between us, and the peer behaves accordingly. It may not know yet of one just made. */
@@ -195,8 +195,8 @@ export class Introductions {
   }
 
   /** In the session the peer says that it consents no longer, and why. */
-  heardTakenBack(node: NodeId, reason: RevocationReason, now: Instant): void {
-    if (reason === "revoked") return this.heardRevoke(node, now);
+  heardTakenBack(node: NodeId, { reason, epoch }: Pick<Revocation, "reason" | "epoch">, now: Instant): void {
+    if (reason === "revoked") return this.heardRevoke(node, now, epoch);
     this.#parts.leases.release(node);
     const record = this.#parts.book.get(node);
     if (record === undefined) return;

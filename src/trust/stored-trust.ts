@@ -37,6 +37,7 @@ export function recordToJson(record: TrustRecord): object {
     ask_reason: record.askReason,
     request: request === undefined ? null : requestToJson(request),
     revocation_untold: record.revocationUntold,
+    ...(record.revocationHeard === undefined ? {} : { revocation_heard: record.revocationHeard }),
     ...(record.consentNetwork === undefined ? {} : { consent_network: record.consentNetwork }),
     ...(ask === undefined ? {} : { ask: { ...termsToJson(ask.terms), serial: ask.serial, answered: ask.isAnswered } }),
     ...(lease === undefined
@@ -61,6 +62,7 @@ export function parseRecord(entry: unknown): TrustRecord | undefined {
     askReason: fields.demand("ask_reason", isText),
     request: fields.part("request", readRequest),
     revocationUntold: fields.optional("revocation_untold", isBoolean) ?? false,
+    revocationHeard: fields.optional("revocation_heard", isNumber),
     consentNetwork: fields.optional("consent_network", isNetwork) as NetworkId | undefined,
     ask: fields.part("ask", readAsk),
     lease: fields.part("lease", readLease),

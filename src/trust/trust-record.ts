@@ -66,6 +66,8 @@ export interface TrustRecord {
   readonly request: TrustRequest | undefined;
   /** The peer has not acknowledged our revocation yet. */
   readonly revocationUntold: boolean;
+  /** Number of the peer's last revocation that was heard in the session; absent: none. */
+  readonly revocationHeard?: number | undefined;
   /**
    * The consent of this side came with joining this network, not from a word about the peer: it ends with the shared
    * membership. Absent when an operator consented to this very peer.
@@ -311,8 +313,18 @@ export function heardReject(record: TrustRecord, now: WallClock): TrustRecord {
   return record.state === "asked" ? { ...record, state: "none", since: now } : record;
 }
 
-/** The peer revokes; needs no more proof than that the peer said it, for it only narrows. */
-export function heardRevoke(record: TrustRecord, now: WallClock): TrustRecord {
+/**
+ * The peer revokes; needs no more proof than that the peer said it, for it only narrows. `epoch`: of its tombstone, where it
+ * said so. It is repeated until we are heard to have heard it, so it may come again after we asked anew: then it is news of
+ * the past, and would end an ask that it knew nothing of.
+ */
+export function heardRevoke(record: TrustRecord, now: WallClock, epoch?: number): TrustRecord {
+  if (record.state === "asked" && epoch !== undefined && epoch === record.revocationHeard) return record;
+  const revoked = revokedByPeer(record, now);
+  return epoch === undefined || epoch === record.revocationHeard ? revoked : { ...revoked, revocationHeard: epoch };
+}
+
+function revokedByPeer(record: TrustRecord, now: WallClock): TrustRecord {
   switch (record.state) {
     case "asked":
     case "pending":

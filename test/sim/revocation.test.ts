@@ -66,6 +66,24 @@ describe("a revocation", () => {
 });
 
 describe("trust that was revoked", () => {
+  it("can be asked for anew while the revocation is still repeated, and then holds on both sides", () => {
+    const { network, a, b } = friends(); // found by simulation, seed 69
+    const fromA = (bytes: Uint8Array, from: string) => from === a.endpoint.address && bytes[3] === 0x53;
+    let isDeaf = false;
+    network.tap = (flight) => (isDeaf && fromA(flight.bytes, flight.from.address) ? undefined : flight);
+    isDeaf = true; // the acknowledgement is lost
+    b.command((engine, now) => engine.introductions.revoke(a.node, now));
+    network.runUntil(() => a.book.stateOf(b.node) === "revoked-by-peer", 1_000);
+    network.run(1_500); // the registry tells when a request was made in whole seconds
+    a.command((engine, now) => engine.introductions.ask(b.node, "again", now));
+    network.runUntil(() => b.book.get(a.node)?.request !== undefined, 40_000);
+    network.run(20_000);
+    isDeaf = false;
+    b.command((engine, now) => engine.introductions.approve(a.node, now));
+    network.run(10_000);
+    expect([a.book.stateOf(b.node), b.book.stateOf(a.node)]).toEqual(["mutual", "mutual"]);
+  });
+
   it("stays so through replays of all that was ever sent, a lying registry, restarts of both and 120 seconds", () => {
     const { network, a, b } = friends();
     const datagrams = [...network.captured];

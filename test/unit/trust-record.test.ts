@@ -77,6 +77,17 @@ describe("trust record", () => {
     expect(trust.heardRequest(ended, request(5), at(5)).state).toBe("pending");
   });
 
+  it("keeps an ask open when a revocation that was heard before it comes again", () => {
+    const mutual = trust.heardAccept(trust.ask(fresh(), "", at(1)), at(2), at(2));
+    const asked = trust.ask(trust.heardRevoke(mutual, at(3), 7), "again", at(4));
+    expect(trust.heardRevoke(asked, at(5), 7)).toBe(asked);
+    // Another one, or one whose number is not known, is news.
+    expect(trust.heardRevoke(asked, at(5), 8).state).toBe("revoked-by-peer");
+    expect(trust.heardRevoke(asked, at(5)).state).toBe("revoked-by-peer");
+    // And with trust mutual nothing that narrows is passed over.
+    expect(trust.heardRevoke(trust.heardAccept(asked, at(6), at(6)), at(7), 7).state).toBe("revoked-by-peer");
+  });
+
   it("falls back to asked when the peer itself says that it never consented", () => {
     const mutual = trust.heardAccept(trust.ask(fresh(), "", at(1)), at(2), at(2));
     expect(trust.heardNoConsent(mutual, at(3)).state).toBe("asked");
