@@ -4,8 +4,9 @@
  */
 import type { AuditSink } from "../../src/audit/record.ts";
 import { utf8 } from "../../src/base/bytes.ts";
+import type { Crypto } from "../../src/base/crypto.ts";
 import type { Endpoint } from "../../src/base/endpoint.ts";
-import { formatEndpoint } from "../../src/base/endpoint.ts";
+import { sameEndpoint } from "../../src/base/endpoint.ts";
 import { type Instant, instant, type WallClock } from "../../src/base/instant.ts";
 import { BeaconClient } from "../../src/beacon/client.ts";
 import { OwnIdentity } from "../../src/daemon/own-identity.ts";
@@ -42,6 +43,8 @@ export interface Conditions {
   latencyMs: number;
   jitterMs: number;
   loss: number;
+  /** Share of datagrams that arrive twice, the copy up to a second later. */
+  duplication: number;
 }
 
 /** A datagram as the network sees it; a tap may change it, or return undefined to drop it. */
@@ -49,13 +52,20 @@ export interface Flight {
   readonly from: Endpoint;
   readonly to: Endpoint;
   readonly bytes: Uint8Array;
+  /** What a test knows of it; copies keep it. */
+  readonly tag?: number | undefined;
 }
 
 export class SimNetwork {
-  readonly conditions: Conditions = { latencyMs: 5, jitterMs: 0, loss: 0 };
+  readonly conditions: Conditions = { latencyMs: 5, jitterMs: 0, loss: 0, duplication: 0 };
   readonly nodes: SimNode[] = [];
-  /** Every datagram that was sent, for replays. */
-  readonly captured: Flight[] = [];
+  /** Every datagram that was sent, for replays; a long run may set it to undefined. */
+  captured: Flight[] = [];
+  keepsCaptured = true;
+  /** Put on every datagram that is sent meanwhile. */
+  tag: number | undefined;
+  /** Told what happens to each datagram that reaches a node. */
+  onArrival: (flight: Flight, node: SimNode, receive: () => void) => void = (_flight, _node, receive) => receive();
   tap: (flight: Flight) => Flight | undefined = (flight) => flight;
   registryIsUp = true;
   /** On top of the latency. */
@@ -64,30 +74,49 @@ export class SimNetwork {
   readonly requests: string[] = [];
   /** A registry that lies: what it answers in place of the truth. */
   registryTap: (request: string, reply: string) => string = (_request, reply) => reply;
-  readonly crypto: PortableCrypto;
+  readonly crypto: Crypto;
   readonly #random: (length: number) => Uint8Array;
   readonly store = new MemoryStore();
-  readonly #registry: RegistryServer;
-  readonly #beacon: BeaconServer;
-  #queue: { at: number; order: number; act: () => void }[] = [];
+  #registry: RegistryServer;
+  #beacon: BeaconServer;
+  beaconIsUp = true;
+  readonly #queue = new EventQueue();
   #order = 0;
   #nowMs = 0;
   wallOffsetMs = WALL_START;
 
-  constructor(seed: number) {
+  constructor(seed: number, makeCrypto: (random: (length: number) => Uint8Array) => Crypto = portableCrypto) {
     this.#random = seededBytes(seed);
-    this.crypto = new PortableCrypto(this.#random);
-    const rendezvous = "00112233445566778899aabbccddeeff";
-    this.#beacon = new BeaconServer({
-      proofs: { crypto: this.crypto, rendezvous, keyOf: (node) => this.store.keyOf(node) },
+    this.crypto = makeCrypto(this.#random);
+    this.#beacon = this.#newBeacon();
+    this.#registry = this.#newRegistry();
+  }
+
+  /** As after a restart of that process: what it did not write down is forgotten, and connections to it end. */
+  restartRegistry(): void {
+    this.#registry = this.#newRegistry();
+    for (const node of this.nodes) node.loseRegistry();
+  }
+
+  restartBeacon(): void {
+    this.#beacon = this.#newBeacon();
+  }
+
+  #newBeacon(): BeaconServer {
+    const keyOf = (node: NodeId) => this.store.keyOf(node);
+    return new BeaconServer({
+      proofs: { crypto: this.crypto, rendezvous: RENDEZVOUS, keyOf },
       hides: (node) => this.store.nodeById(node)?.relayOnly === true,
     });
-    this.#registry = new RegistryServer({
+  }
+
+  #newRegistry(): RegistryServer {
+    return new RegistryServer({
       store: this.store,
       crypto: this.crypto,
       startedAt: this.now,
       startedAtWall: this.wall,
-      rendezvousId: rendezvous,
+      rendezvousId: RENDEZVOUS,
       adminToken: ADMIN_TOKEN,
     });
   }
@@ -116,6 +145,7 @@ export class SimNetwork {
   /** Lets `ms` of time pass, jumping from one thing that happens to the next. */
   run(ms: number): void {
     const end = this.#nowMs + ms;
+    for (const node of this.nodes) node.forgetDeadline(); // a test may have done anything meanwhile
     for (let steps = 0; steps < 2_000_000; steps++) {
       const next = this.#nextAt();
       if (next === undefined || next > end) break;
@@ -145,11 +175,13 @@ export class SimNetwork {
   }
 
   send(from: Endpoint, to: Endpoint, bytes: Uint8Array): void {
-    const sent: Flight = { from, to, bytes: bytes.slice() };
-    this.captured.push(sent);
+    const sent: Flight = { from, to, bytes: bytes.slice(), tag: this.tag };
+    if (this.keepsCaptured) this.captured.push(sent);
     const flight = this.tap(sent);
     if (flight === undefined || this.fraction() < this.conditions.loss) return;
-    this.inject(flight, this.conditions.latencyMs + this.fraction() * this.conditions.jitterMs);
+    const { latencyMs, jitterMs, duplication } = this.conditions;
+    this.inject(flight, latencyMs + this.fraction() * jitterMs);
+    if (duplication > 0 && this.fraction() < duplication) this.inject(flight, latencyMs + this.fraction() * 1_000);
   }
 
   inject(flight: Flight, delayMs = 0): void {
@@ -173,28 +205,90 @@ export class SimNetwork {
   }
 
   #deliver(flight: Flight): void {
-    if (formatEndpoint(flight.to) === formatEndpoint(BEACON)) {
+    if (sameEndpoint(flight.to, BEACON)) {
+      if (!this.beaconIsUp) return;
+      this.tag = flight.tag; // a relayed frame is the same frame
       const answers = this.#beacon.handleDatagram(flight.bytes.slice(), flight.from, this.now);
       for (const answer of answers) this.send(BEACON, answer.to, answer.bytes);
+      this.tag = undefined;
       return;
     }
-    const to = this.nodes.find((node) => node.isUp && formatEndpoint(node.endpoint) === formatEndpoint(flight.to));
-    to?.receive(flight.from, flight.bytes);
+    const to = this.nodes.find((node) => node.isUp && sameEndpoint(node.endpoint, flight.to));
+    if (to !== undefined) this.onArrival(flight, to, () => to.receive(flight.from, flight.bytes));
   }
 
   #nextAt(): number | undefined {
-    const times = [...this.#queue.map((entry) => entry.at), ...this.nodes.flatMap((node) => node.deadlines())];
-    return times.length === 0 ? undefined : Math.min(...times);
+    let next = this.#queue.first?.at ?? Number.POSITIVE_INFINITY;
+    for (const node of this.nodes) next = Math.min(next, node.deadline());
+    return next === Number.POSITIVE_INFINITY ? undefined : next;
   }
 
+  /** What is due now; what that puts off for no time at all comes after the nodes were woken. */
   #runDue(): void {
-    const due = this.#queue.filter((entry) => entry.at <= this.#nowMs);
-    this.#queue = this.#queue.filter((entry) => entry.at > this.#nowMs);
-    due.sort((a, b) => a.at - b.at || a.order - b.order);
-    for (const entry of due) entry.act();
+    const last = this.#order;
+    const now = this.#nowMs;
+    for (let entry = this.#queue.first; entry !== undefined && isDue(entry); entry = this.#queue.first) {
+      this.#queue.shift();
+      entry.act();
+    }
     for (const node of this.nodes) node.wakeIfDue();
+
+    function isDue({ at, order }: QueuedEvent): boolean {
+      return at <= now && order < last;
+    }
   }
 }
+
+interface QueuedEvent {
+  readonly at: number;
+  readonly order: number;
+  readonly act: () => void;
+}
+
+/** By time, and at one time in the order in which they were put in: a binary heap. */
+class EventQueue {
+  readonly #events: QueuedEvent[] = [];
+
+  get first(): QueuedEvent | undefined {
+    return this.#events[0];
+  }
+
+  push(event: QueuedEvent): void {
+    const events = this.#events;
+    let at = events.push(event) - 1;
+    for (let up = (at - 1) >> 1; at > 0 && isBefore(event, events[up]!); up = (at - 1) >> 1) {
+      events[at] = events[up]!;
+      at = up;
+    }
+    events[at] = event;
+  }
+
+  shift(): void {
+    const events = this.#events;
+    const moved = events.pop();
+    if (moved === undefined || events.length === 0) return;
+    let at = 0;
+    for (;;) {
+      let child = 2 * at + 1;
+      if (child >= events.length) break;
+      if (child + 1 < events.length && isBefore(events[child + 1]!, events[child]!)) child++;
+      if (!isBefore(events[child]!, moved)) break;
+      events[at] = events[child]!;
+      at = child;
+    }
+    events[at] = moved;
+  }
+}
+
+function isBefore(a: QueuedEvent, b: QueuedEvent): boolean {
+  return a.at - b.at < 0 || (a.at === b.at && a.order < b.order);
+}
+
+function portableCrypto(random: (length: number) => Uint8Array): Crypto {
+  return new PortableCrypto(random);
+}
+
+const RENDEZVOUS = "00112233445566778899aabbccddeeff";
 
 export class SimNode {
   readonly name: string;
@@ -228,7 +322,13 @@ export class SimNode {
   audit: AuditSink | undefined;
   /** From the next start on: `allowed` beside the newer ones, or `only`, as a daemon of February 2026. */
   olderKeys: "refused" | "allowed" | "only" = "refused";
+  /** Where packets for programs go. */
+  onTunPacket = (packet: Uint8Array): void => void this.#tunPackets.push(packet);
   makePlane = (): PortableDataPlane => new PortableDataPlane();
+  /** What this machine's wall clock shows beyond that of others. */
+  wallSkewMs = 0;
+  /** When it wants to be woken; undefined: ask it. */
+  #deadline: number | undefined;
   /** Bumped at each start, so that what was under way for an earlier life is not delivered to the next. */
   #life = 0;
 
@@ -242,6 +342,10 @@ export class SimNode {
 
   get node(): NodeId {
     return this.engine.node;
+  }
+
+  get wall(): WallClock {
+    return (this.#network.wall + this.wallSkewMs) as WallClock;
   }
 
   start(): void {
@@ -296,38 +400,61 @@ export class SimNode {
         audit: this.audit,
       },
       this.#network.now,
-      this.#network.wall,
+      this.wall,
     );
     this.isUp = true;
     this.connectRegistry();
     this.drain();
   }
 
-  /** Ends it as kill -9 does: nothing is said to anybody; what was on disk stays. */
-  kill(): void {
+  /**
+   * Ends it as kill -9 does: nothing is said to anybody; what was on disk stays. `learned`: what it knew of peers without
+   * anybody's word for it (endpoints, kinds, networks, tags) had been written, too, and not only trust.
+   */
+  kill(learned: "kept" | "lost" = "kept"): void {
     this.isUp = false;
-    this.#endpoints = this.engine.knownEndpoints();
-    this.#kinds = this.engine.knownKinds();
-    this.networks = JSON.parse(JSON.stringify(this.engine.networks.toStored()));
-    this.#tags = JSON.parse(JSON.stringify(this.engine.gate.tags.toStored()));
+    if (learned === "kept") {
+      this.#endpoints = this.engine.knownEndpoints();
+      this.#kinds = this.engine.knownKinds();
+      this.networks = JSON.parse(JSON.stringify(this.engine.networks.toStored()));
+      this.#tags = JSON.parse(JSON.stringify(this.engine.gate.tags.toStored()));
+    }
     this.book = TrustBook.fromJson(JSON.parse(JSON.stringify(this.book.toJson())))!;
   }
 
   connectRegistry(): void {
     const life = this.#life;
     this.client.handleConnecting(this.#network.now);
+    this.#deadline = undefined;
     if (!this.reachesRegistry || !this.#network.registryIsUp) {
       this.client.handleDisconnected(this.#network.now, "refused");
-      this.#network.after(1_000, () => life === this.#life && this.isUp && this.connectRegistry());
+      this.#connectLater(life);
       return;
     }
     this.client.handleConnected(this.#network.now);
+  }
+
+  #connectLater(life: number): void {
+    this.#network.after(1_000, () => {
+      if (life !== this.#life || !this.isUp) return;
+      this.connectRegistry();
+      this.drain();
+    });
   }
 
   disconnectRegistry(): void {
     this.reachesRegistry = false;
     this.client.handleDisconnected(this.#network.now, "gone");
     this.drain();
+  }
+
+  /** The connection ends from the other side; a new one is tried a second later, and each second after that. */
+  loseRegistry(): void {
+    if (!this.isUp) return;
+    this.#conversation = new Conversation(this.endpoint.address);
+    this.client.handleDisconnected(this.#network.now, "gone");
+    this.drain();
+    this.#connectLater(++this.#life);
   }
 
   command<T>(act: (engine: Engine, now: Instant) => T): T {
@@ -377,31 +504,40 @@ export class SimNode {
     return packets;
   }
 
-  deadlines(): number[] {
-    if (!this.isUp) return [];
-    return [this.engine.pollTimeout()?.at, this.client.pollTimeout()?.at].flatMap((at) =>
-      at === undefined ? [] : [at],
+  /** Infinity: never. Asked anew after each input; whoever goes around them must `forgetDeadline`. */
+  deadline(): number {
+    if (!this.isUp) return Number.POSITIVE_INFINITY;
+    this.#deadline ??= Math.min(
+      this.engine.pollTimeout()?.at ?? Number.POSITIVE_INFINITY,
+      this.client.pollTimeout()?.at ?? Number.POSITIVE_INFINITY,
     );
+    return this.#deadline;
+  }
+
+  forgetDeadline(): void {
+    this.#deadline = undefined;
   }
 
   wakeIfDue(): void {
-    if (!this.isUp || !this.deadlines().some((at) => at <= this.#network.now)) return;
+    if (this.deadline() > this.#network.now) return;
     this.#clock();
     this.client.handleTimeout(this.#network.now);
     this.engine.handleTimeout(this.#network.now);
     this.drain();
+    if (this.client.wantsDisconnect) this.loseRegistry();
   }
 
   drain(): void {
+    this.#deadline = undefined;
     for (let out = this.engine.pollTransmit(); out !== undefined; out = this.engine.pollTransmit()) {
       this.#network.send(this.endpoint, out.to, out.datagram);
     }
     this.engine.sendReleased();
     for (const { to, bytes } of this.plane.takeDatagrams()) this.#network.send(this.endpoint, to, bytes);
     for (let packet = this.engine.pollTunPacket(); packet !== undefined; packet = this.engine.pollTunPacket()) {
-      this.#tunPackets.push(packet);
+      this.onTunPacket(packet);
     }
-    this.#tunPackets.push(...this.plane.takeTunPackets());
+    for (const packet of this.plane.takeTunPackets()) this.onTunPacket(packet);
     for (let event = this.engine.pollEvent(); event !== undefined; event = this.engine.pollEvent()) {
       this.events.push(event);
     }
@@ -449,7 +585,7 @@ export class SimNode {
   }
 
   #clock(): void {
-    this.engine.handleClock(this.#network.now, this.#network.wall);
+    this.engine.handleClock(this.#network.now, this.wall);
   }
 }
 
