@@ -27,10 +27,9 @@ export class RevocationNotices {
     const record = this.#book.get(link.node);
     if (record === undefined || !mustBeTold(record) || !link.isUp) return;
     const sent = this.#sent.get(link.node) ?? 0;
-    if (sent >= MAX_NOTICES) return; // the next session starts over
     this.#sent.set(link.node, sent + 1);
     this.#bridge.sendRevoked(link, reasonOf(record), now);
-    link.schedule("notice-retry", after(now, FIRST_PAUSE_MS * 2 ** sent));
+    link.schedule("notice-retry", after(now, Math.min(FIRST_PAUSE_MS * 2 ** sent, LONGEST_PAUSE_MS)));
   }
 
   /** A session begins, or nothing is left to say. */
@@ -45,4 +44,5 @@ function reasonOf({ state, leaseEnd }: TrustRecord): RevocationReason {
 }
 
 const FIRST_PAUSE_MS = 200;
-const MAX_NOTICES = 8;
+/** A peer that went for good is worth no more; one that only heard nothing must not believe for ever. */
+const LONGEST_PAUSE_MS = 3_600_000;

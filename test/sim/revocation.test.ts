@@ -63,6 +63,18 @@ describe("a revocation", () => {
     expect(revoked?.cut).toHaveLength(1);
     expect(b.takeTunPackets().map((packet) => packet[53]! & TCP.RST)).toEqual([TCP.RST]);
   });
+
+  it("is told also to a peer that heard nothing for a minute and says nothing by itself", () => {
+    const { network, a, b } = friends(); // found by simulation, seed 9 with 3 nodes
+    let isDeaf = true;
+    network.tap = (flight) => (isDeaf && flight.to.address === a.endpoint.address ? undefined : flight);
+    b.command((engine, now) => engine.introductions.revoke(a.node, now));
+    network.run(60_000);
+    expect(a.book.stateOf(b.node)).toBe("mutual");
+    isDeaf = false;
+    network.run(60_000);
+    expect([b.book.stateOf(a.node), a.book.stateOf(b.node)]).toEqual(["revoked", "revoked-by-peer"]);
+  });
 });
 
 describe("trust that was revoked", () => {
