@@ -443,10 +443,15 @@ class World {
   // What must hold in the end.
 
   #checkAgreement(): void {
+    // A peer that was away, and wants nothing, may not have heard of a revocation; it must hear of it when it wants something.
+    for (const [a, b] of this.#pairs()) {
+      if (this.#isHalf(a, b)) this.#send(...(this.#stateOf(a, b) === "mutual" ? ([a, b] as const) : ([b, a] as const)));
+    }
+    this.#pass(NEWS_MS);
     for (const [a, b] of this.#pairs()) {
       const states = [this.#stateOf(a, b), this.#stateOf(b, a)];
-      const isHalf = states.filter((state) => state === "mutual").length === 1;
-      if (isHalf) throw new Violated("both sides agree in the end", `n${a} ${states[0]}, n${b} ${states[1]}`);
+      if (this.#isHalf(a, b))
+        throw new Violated("both sides agree in the end", `n${a} ${states[0]}, n${b} ${states[1]}`);
       const isPlain = this.#consents.mayTalk(a, b) && !this.#troubled.has(pairName(a, b));
       if (isPlain && states[0] !== "mutual") {
         throw new Violated("two that consent find each other", `n${a} ${states[0]}, n${b} ${states[1]}`);
@@ -483,6 +488,10 @@ class World {
     return this.#nodes.flatMap((_, a) => this.#nodes.slice(a + 1).map((__, i): [number, number] => [a, a + 1 + i]));
   }
 
+  #isHalf(a: number, b: number): boolean {
+    return (this.#stateOf(a, b) === "mutual") !== (this.#stateOf(b, a) === "mutual");
+  }
+
   #areMutual(a: number, b: number): boolean {
     return this.#stateOf(a, b) === "mutual" && this.#stateOf(b, a) === "mutual";
   }
@@ -512,3 +521,4 @@ function seconds(ms: number): string {
 const MAX_STAGED = 64;
 const MAX_RECORDED = 400;
 const REACH_TRIES = 6;
+const NEWS_MS = 30_000;
