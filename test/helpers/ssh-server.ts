@@ -1,12 +1,25 @@
 /**
- * An ssh server with keys of its own in the lab's folder, and a client that knows only those. The server believes that root
- * lives in the lab's folder, by a password file that only its own mount namespace has: nothing of the machine is touched.
+ * OpenSSH's server with keys of its own in the lab's folder, and a client that knows only those. The server believes that root
+ * lives in the lab's folder, by files of passwords that only its own mount namespace has: nothing of the machine is touched.
  */
-import { chmodSync, copyFileSync, mkdirSync, writeFileSync } from "node:fs";
+import { chmodSync, copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 import type { ExecResult, Lab } from "./lab.ts";
 import type { LabProcess } from "./lab-process.ts";
 
 const PORT = "22";
+/** The machine's own, or what scripts/setup unpacked. */
+const SSHD = [
+  "/usr/sbin/sshd",
+  fileURLToPath(new URL("../../node_modules/.lab-programs/usr/sbin/sshd", import.meta.url)),
+].find((path) => existsSync(path));
+/** Keys alone, and none of the machine's own ways to let people in. */
+const OPTIONS = [
+  ...["UsePAM=no", "PasswordAuthentication=no", "KbdInteractiveAuthentication=no", "StrictModes=no", "PidFile=none"],
+  ...["AuthorizedKeysFile=.ssh/authorized_keys", "Subsystem=sftp internal-sftp"],
+]
+  .map((option) => `-o '${option}'`)
+  .join(" ");
 
 export class SshServer {
   readonly #lab: Lab;
@@ -21,13 +34,18 @@ export class SshServer {
     await run(lab, host, "ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-f", `${folder}/key`]);
     copyFileSync(`${folder}/key.pub`, `${folder}/home/.ssh/authorized_keys`);
     chmodSync(`${folder}/home/.ssh/authorized_keys`, 0o600);
-    const { stdout } = await run(lab, host, "dropbearkey", ["-t", "ed25519", "-f", `${folder}/host-key`]);
-    writeFileSync(`${folder}/known_hosts`, `${address} ${/^ssh-ed25519 \S+/m.exec(stdout)![0]}\n`);
-    writeFileSync(`${folder}/passwd`, `root:x:0:0:root:${folder}/home:/bin/sh\n`);
-    const dropbear = `dropbear -F -E -s -r ${folder}/host-key -P ${folder}/pid -p [${address}]:${PORT}`;
-    const script = `mount --bind ${folder}/passwd /etc/passwd && exec ${dropbear}`;
+    await run(lab, host, "ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-f", `${folder}/host-key`]);
+    writeFileSync(`${folder}/known_hosts`, `${address} ${readFileSync(`${folder}/host-key.pub`, "utf8")}`);
+    const root = `root:x:0:0:root:${folder}/home:/bin/sh`;
+    writeFileSync(`${folder}/passwd`, `${root}\nsshd:x:65534:65534::/run/sshd:/usr/sbin/nologin\n`);
+    writeFileSync(`${folder}/shadow`, "root:*:19000:0:99999:7:::\n", { mode: 0o600 });
+    const script = [
+      ...["passwd", "shadow"].map((name) => `mount --bind ${folder}/${name} /etc/${name}`),
+      ...["mount -t tmpfs none /run", "mkdir -m 755 /run/sshd"],
+      `exec ${SSHD} -D -e -f /dev/null -h ${folder}/host-key ${OPTIONS} -o ListenAddress=[${address}]:${PORT}`,
+    ].join(" && ");
     const server = lab.spawn(host, "unshare", ["-m", "sh", "-c", script]);
-    await server.waitForLine(/Not backgrounding/);
+    await server.waitForLine(/Server listening/);
     return new SshServer(lab, address, folder, server);
   }
 
@@ -45,15 +63,7 @@ export class SshServer {
 
   /** Copies a file there. */
   copy(from: string, file: string, to: string): Promise<ExecResult> {
-    return this.#lab.exec(from, "scp", [
-      "-q",
-      "-O",
-      ...this.#options,
-      "-P",
-      PORT,
-      file,
-      `root@[${this.#address}]:${to}`,
-    ]);
+    return this.#lab.exec(from, "scp", ["-q", ...this.#options, "-P", PORT, file, `root@[${this.#address}]:${to}`]);
   }
 
   async stop(): Promise<void> {
