@@ -7,7 +7,6 @@
  * key is put in place, and what belongs to it follows; the same restore again finishes it.
  */
 import {
-  chownSync,
   closeSync,
   existsSync,
   fsyncSync,
@@ -113,7 +112,6 @@ export async function restoreIdentity(
   }
   const restored = names.filter((name) => !kept.includes(name));
   for (const name of restored) state.save(name, files[name]);
-  giveToOwner(stateDir, [IDENTITY, "lock", ...restored]);
   return { ...facts, made, restored: isSame ? restored : [IDENTITY, ...restored], kept, putAside };
 }
 
@@ -201,13 +199,6 @@ function writeWhole(file: string, text: string): void {
     const hint = "Choose a folder with room that this user may write to.";
     throw new PilotError("backup_failed", `Cannot write the backup: ${reason}`, hint, cause);
   }
-}
-
-/** The service runs as a user of its own, and root restores for it. */
-function giveToOwner(stateDir: string, names: readonly string[]): void {
-  if (process.getuid?.() !== 0) return;
-  const { uid, gid } = statSync(stateDir);
-  for (const name of names) chownSync(join(stateDir, name), uid, gid);
 }
 
 const IDENTITY = "identity.json";

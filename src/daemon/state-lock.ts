@@ -1,10 +1,12 @@
 /** Two programs on one identity would take each other's packets or keys. The lock goes with the process, however it ends. */
 import { join } from "node:path";
 import { PilotError } from "../base/pilot-error.ts";
+import { giveToFolderOwner } from "../io/folder-owner.ts";
 import { lockFile } from "../io/native.ts";
 
 export function lockState(directory: string): void {
-  if (lockFile(join(directory, "lock")) !== undefined) return;
+  const lock = lockFile(join(directory, "lock"));
+  if (lock !== undefined) return giveToFolderOwner(lock, directory);
   throw new PilotError(
     "state_locked",
     `Another daemon uses ${directory}`,

@@ -1,6 +1,7 @@
 /**
  * The daemon's files: identity, trust, and what it learned (node number, endpoints, names). Written atomically (new file,
- * fsync, rename, fsync of the directory) with mode 0600. A file that does not read back is set aside under another name
+ * fsync, rename, fsync of the directory) with mode 0600, for the folder's owner also when root writes. A file that does not
+ * read back is set aside under another name
  * and reported; a damaged identity is never replaced by a new one.
  */
 import {
@@ -21,6 +22,7 @@ import { equalBytes, fromBase64, toBase64 } from "../base/bytes.ts";
 import type { Crypto } from "../base/crypto.ts";
 import type { Problem } from "../base/error-code.ts";
 import { PilotError } from "../base/pilot-error.ts";
+import { createOwnedFile } from "./folder-owner.ts";
 
 export interface Identity {
   readonly seed: Uint8Array;
@@ -162,7 +164,7 @@ export class StateDirectory {
     const file = join(this.path, name);
     const fresh = `${file}.new`;
     try {
-      const fd = openSync(fresh, "w", 0o600);
+      const fd = createOwnedFile(fresh);
       try {
         writeSync(fd, text);
         fsyncSync(fd);

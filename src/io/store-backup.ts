@@ -9,14 +9,15 @@
 import { execFile } from "node:child_process";
 import {
   closeSync,
-  copyFileSync,
   existsSync,
   fsyncSync,
   linkSync,
   mkdirSync,
   openSync,
+  readSync,
   renameSync,
   rmSync,
+  writeFileSync,
 } from "node:fs";
 import { chmod, open, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
@@ -24,6 +25,7 @@ import { DatabaseSync } from "node:sqlite";
 import { setImmediate } from "node:timers/promises";
 import { promisify } from "node:util";
 import { PilotError } from "../base/pilot-error.ts";
+import { createOwnedFile } from "./folder-owner.ts";
 import { DATABASE_FILE, SCHEMA_VERSION, SqliteStore } from "./sqlite-store.ts";
 
 export interface BackupFacts {
@@ -107,8 +109,7 @@ export function restoreStore(file: string, stateDir: string, label: string): Res
   try {
     mkdirSync(stateDir, { recursive: true, mode: 0o700 });
     const settled = settleOld(stateDir, database);
-    copyFileSync(file, part);
-    flushSync(part);
+    copyOwned(file, part);
     const replaced = keepAside(database, `${database}.replaced-${label}`, settled);
     renameSync(part, database);
     flushSync(stateDir);
@@ -170,6 +171,25 @@ function keepAside(database: string, aside: string, settled: boolean): string | 
   return aside;
 }
 
+/** For the folder's owner, who may be another user than the one who restores; whatever the rights of the backup are. */
+function copyOwned(file: string, part: string): void {
+  const from = openSync(file, "r");
+  try {
+    const to = createOwnedFile(part);
+    try {
+      const block = Buffer.allocUnsafe(COPY_BYTES);
+      for (let bytes = readSync(from, block); bytes > 0; bytes = readSync(from, block)) {
+        writeFileSync(to, block.subarray(0, bytes));
+      }
+      fsyncSync(to);
+    } finally {
+      closeSync(to);
+    }
+  } finally {
+    closeSync(from);
+  }
+}
+
 function flushSync(path: string): void {
   const fd = openSync(path, "r");
   try {
@@ -191,4 +211,5 @@ function backupError(file: string, cause: unknown): PilotError {
   return new PilotError("backup_failed", `Cannot write the backup ${file}: ${reason}`, hint, cause);
 }
 
+const COPY_BYTES = 1024 * 1024;
 const STATE_HINT = "Choose another folder with --state, or give this user the right to write there.";

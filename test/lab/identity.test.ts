@@ -1,5 +1,5 @@
 /** A node that moves to another host with its backup, and is the same node there. */
-import { chownSync, mkdirSync, statSync, writeFileSync } from "node:fs";
+import { chownSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { afterEach, beforeEach, expect, it } from "vitest";
 import { Lab } from "../helpers/lab.ts";
 
@@ -37,4 +37,19 @@ it("keeps address and trust on another host; a running daemon is not restored ov
   await lab.waitForTrust("c", "b", "mutual");
   const { code, stdout } = await lab.exec("c", "ping", ["-6", "-c", "3", "-i", "0.2", lab.overlay("b")]);
   expect([code, stdout]).toEqual([0, expect.stringContaining("3 received")]);
+
+  // So it is with every other command that works without the daemon, and root is not led elsewhere.
+  await lab.stopNode("c");
+  const victim = `${lab.folder}/of-root`;
+  writeFileSync(victim, "as it was", { mode: 0o600 });
+  symlinkSync(victim, `${moved}/identity-next.json.new`);
+  const access = ["--state", moved, "--registry", lab.registry, "--insecure"];
+  const { fingerprint } = await lab.pilot("c", "id", "rotate", ...access);
+  expect((await lab.pilot("c", "id", "show", "--state", moved)).fingerprint).toBe(fingerprint);
+  await lab.pilot("c", "deregister", ...access);
+  for (const name of ["identity.json", "lock"]) {
+    const { uid, gid, mode } = statSync(`${moved}/${name}`);
+    expect([name, uid, gid, mode & 0o777]).toEqual([name, 12_345, 12_345, 0o600]);
+  }
+  expect([readFileSync(victim, "utf8"), statSync(victim).uid]).toEqual(["as it was", 0]);
 });

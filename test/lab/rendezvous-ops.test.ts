@@ -1,5 +1,5 @@
 /** A rendezvous in operation: what it proves, measures and keeps while real nodes relay through it. */
-import { readFileSync } from "node:fs";
+import { chmodSync, chownSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, expect, it } from "vitest";
@@ -104,7 +104,12 @@ it("a backup taken while it runs brings everything back", async () => {
   );
   await lab.rendezvous.stop();
   expect((await operate("health")).code).toBe(3);
+  // The service's own user has the folder, and root restores.
+  chownSync(state(), 12_345, 12_345);
+  chmodSync(file, 0o644);
   expect(JSON.parse((await operate("restore", file)).stdout)).toMatchObject({ nodes: 2 });
+  const { uid, mode } = statSync(join(state(), "rendezvous.db"));
+  expect([uid, mode & 0o777]).toEqual([12_345, 0o600]);
   await lab.startRendezvous();
   await waitUntil("both nodes", async () => (await metric(/beacon_nodes\{number="proven"\} (\d+)/)) === 2, 60_000);
   expect((await lab.pilot("a", "addr", "b")).address).toBe(lab.overlay("b"));
