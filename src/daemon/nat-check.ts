@@ -4,7 +4,7 @@
  * which names the next; with only one of them less can be told, and that is what is said.
  */
 import { networkInterfaces } from "node:os";
-import { equalBytes } from "../base/bytes.ts";
+import { equalBytes, equalSecrets } from "../base/bytes.ts";
 import type { Crypto } from "../base/crypto.ts";
 import { type Endpoint, sameEndpoint } from "../base/endpoint.ts";
 import type { NatBehaviour, NetcheckReply } from "../control/api.ts";
@@ -120,7 +120,7 @@ async function askProbe(
 ): Promise<ProbeAnswer | undefined> {
   const isAnswer = (datagram: Uint8Array): boolean => {
     const answer = parseProbeAnswer(datagram);
-    return answer?.fromOther === request.fromOther && equalBytes(answer.token, request.token);
+    return answer?.fromOther === request.fromOther && equalSecrets(answer.token, request.token);
   };
   const heard = await probe.ask(beacon, encodeProbe(request), isAnswer, signal);
   return heard === undefined ? undefined : parseProbeAnswer(heard.datagram);

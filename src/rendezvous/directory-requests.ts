@@ -16,6 +16,7 @@ import {
   textField,
 } from "../wire/registry.ts";
 import { parseEndpoint } from "../wire/underlay-address.ts";
+import { isAdmin } from "./admin-token.ts";
 import { mayLocate, mayName } from "./consent.ts";
 import {
   backboneAddress,
@@ -151,8 +152,7 @@ function beaconRegister(message: RegistryMessage, context: RequestContext): Repl
   const addr = textField(message, "addr", 64);
   const endpoint = addr === undefined ? undefined : parseEndpoint(addr);
   if (id === undefined || id < 0 || id > 0xffffffff || endpoint === undefined) return refusal(REQUEST_FAILED);
-  const isAdmin = context.adminToken !== undefined && message["admin_token"] === context.adminToken;
-  if (!isAdmin && endpoint.address !== context.conversation.sourceIp) return refusal(REQUEST_FAILED);
+  if (!isAdmin(message, context) && endpoint.address !== context.conversation.sourceIp) return refusal(REQUEST_FAILED);
   context.beacons.announce(id, formatEndpoint(endpoint), context.now);
   return { type: "beacon_register_ok", beacon_id: id };
 }

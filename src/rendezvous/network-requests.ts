@@ -8,7 +8,7 @@
  * but that a network exists is (list_networks), as in the reference: programs must be able to tell "no such network"
  * from "not for you".
  */
-import { equalBytes, utf8 } from "../base/bytes.ts";
+import { equalSecrets, utf8 } from "../base/bytes.ts";
 import { formatPilotAddress } from "../wire/address.ts";
 import type { NetworkId, NodeId } from "../wire/ids.ts";
 import {
@@ -22,6 +22,7 @@ import {
   signedText,
   textField,
 } from "../wire/registry.ts";
+import { isAdmin } from "./admin-token.ts";
 import { located, named } from "./directory-requests.ts";
 import {
   nodeNotFound,
@@ -93,7 +94,7 @@ function mayJoin(message: RegistryMessage, network: NetworkRecord, node: NodeId,
   const token = tokenIn(message);
   if (network.joinRule !== "token" || network.tokenHash === undefined || token === undefined) return false;
   if (!context.tokenAttempts.take(context.conversation.sourceKey, context.now)) return false;
-  return equalBytes(context.crypto.sha256(utf8(token)), network.tokenHash);
+  return equalSecrets(context.crypto.sha256(utf8(token)), network.tokenHash);
 }
 
 /** Leaving a network that one is not in is no error: a repeated request must succeed. */
@@ -233,14 +234,6 @@ function addMember(network: NetworkId, node: NodeId, context: RequestContext): b
 
 function joined(network: NetworkId, node: NodeId): Reply {
   return { type: "join_network_ok", network_id: network, address: formatPilotAddress({ network, node }) };
-}
-
-/** Hashes are compared, so that the time it takes says nothing about the token. */
-function isAdmin(message: RegistryMessage, context: RequestContext): boolean {
-  const given = textField(message, "admin_token", MAX_TOKEN_CHARS);
-  if (given === undefined || given === "" || context.adminToken === undefined) return false;
-  if (!context.tokenAttempts.take(context.conversation.sourceKey, context.now)) return false;
-  return equalBytes(context.crypto.sha256(utf8(given)), context.crypto.sha256(utf8(context.adminToken)));
 }
 
 function tokenIn(message: RegistryMessage): string | undefined {

@@ -4,7 +4,7 @@
  * worth nothing from another source; the beacon keeps no state for it. The cheap tests come first: only a source that
  * received a cookie of ours costs the check of a signature.
  */
-import { equalBytes, utf8 } from "../base/bytes.ts";
+import { equalBytes, equalSecrets, utf8 } from "../base/bytes.ts";
 import type { Crypto } from "../base/crypto.ts";
 import { type Endpoint, formatEndpoint } from "../base/endpoint.ts";
 import type { Instant } from "../base/instant.ts";
@@ -35,7 +35,7 @@ export class NodeProofs {
     if (registered === undefined || !equalBytes(registered, claim.publicKey)) return "wrong-key";
     if (claim.signature === undefined) return "unsigned";
     const period = periodOf(now);
-    const isOurs = [period, period - 1].some((at) => equalBytes(this.#cookie(node, source, at), claim.cookie));
+    const isOurs = [period, period - 1].some((at) => equalSecrets(this.#cookie(node, source, at), claim.cookie));
     if (!isOurs) return "stale-cookie";
     const text = utf8(beaconProofText(node, this.#parts.rendezvous, claim.cookie));
     return this.#parts.crypto.ed25519Verify(registered, text, claim.signature) ? "proven" : "bad-signature";

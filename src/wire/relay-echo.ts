@@ -6,7 +6,7 @@
  *
  * `size` is what the whole datagram towards the beacon is on the underlay, with the IP header.
  */
-import { concatBytes, equalBytes, readU16, writeU16 } from "../base/bytes.ts";
+import { concatBytes, equalSecrets, readU16, writeU16 } from "../base/bytes.ts";
 import { encodeRelayPrefix, RELAY_PREFIX_BYTES } from "./beacon.ts";
 import { encodePilp } from "./frame.ts";
 import type { NodeId } from "./ids.ts";
@@ -24,7 +24,7 @@ export function encodeRelayEcho(local: NodeId, token: Uint8Array, size: number, 
 
 /** The size of an echo of this token that came back; undefined for any other frame. */
 export function parseRelayEcho(frame: Uint8Array, token: Uint8Array): number | undefined {
-  if (frame.length < FRAME_BYTES || !equalBytes(frame.subarray(TOKEN, SIZE), token)) return undefined;
+  if (frame.length < FRAME_BYTES || !equalSecrets(frame.subarray(TOKEN, SIZE), token)) return undefined;
   return readU16(frame, SIZE);
 }
 
