@@ -12,6 +12,7 @@ export const BRIEF_COLUMNS: readonly Column[] = [
   ["ADDRESS", (peer) => peer.address],
   ["TRUST", (peer) => trustCell(peer.trust)],
   ["PATH", (peer) => pathWord(peer.path)],
+  ["SESSION", (peer) => sessionWord(peer)],
   ["RTT", (peer) => roundTrip(peer.rttMs)],
   ["RX", (peer) => bytes(peer.rxBytes)],
   ["TX", (peer) => bytes(peer.txBytes)],
@@ -29,7 +30,7 @@ export const FULL_COLUMNS: readonly Column[] = [
   ["RTT", (peer) => roundTrip(peer.rttMs)],
   ["RX", (peer) => `${bytes(peer.rxBytes)} (${peer.rxPackets})`],
   ["TX", (peer) => `${bytes(peer.txBytes)} (${peer.txPackets})`],
-  ["SESSION", (peer) => (peer.session === "none" ? UNKNOWN : peer.session)],
+  ["SESSION", (peer) => sessionWord(peer)],
   ["KEYS", (peer) => ago(peer.lastHandshakeAgoS)],
   ...BRIEF_COLUMNS.slice(-2),
 ];
@@ -51,6 +52,10 @@ export function trustCell(trust: PeerTrust): Cell {
 
 export function pathWord(path: PeerPath): string {
   return path === "none" ? UNKNOWN : path;
+}
+
+function sessionWord({ session }: PeerStatus): string {
+  return session === "none" ? UNKNOWN : session;
 }
 
 const TRUST_COLOURS: Partial<Record<PeerTrust, Colour>> = {

@@ -63,6 +63,7 @@ export const WHY_CODES = {
   flows_spent: "budget",
   udp_blocked: "path",
   offline: "path",
+  session_downgraded: "path",
   peer_silent: "path",
   wrong_path: "path",
   mtu_too_small: "mtu",

@@ -40,7 +40,11 @@ function wayOf(asked: Case, { engine }: WhyParts): Outcome {
   return ok(`${facts.path}${rtt}`);
 }
 
-function noPath({ name }: Case, { engine, connection }: WhyParts): Failure {
+function noPath({ name, node }: Case, { engine, connection }: WhyParts): Failure {
+  const weaker = engine.problems.get(`session_downgraded ${node}`);
+  if (weaker !== undefined) {
+    return { side: "remote", code: "session_downgraded", detail: weaker.message, fix: weaker.hint };
+  }
   const beacon = engine.beaconFacts(now()).state;
   const isBlocked = engine.beaconWay.isUdpBlocked(now()) && engine.beaconWay.transport === "udp";
   if (isBlocked && connection.state === "ok") {

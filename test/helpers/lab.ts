@@ -219,6 +219,21 @@ export class Lab {
     await this.waitForTrust(b, a, "mutual");
   }
 
+  /** What the operator of `a` has to do before it takes `b`, once a pilot-tun, for an agent; b approves if it is asked. */
+  async trustAnew(a: string, b: string): Promise<void> {
+    const asker = String(this.node(a).node);
+    for (const word of ["revoke", "ask"]) await this.pilot(a, "trust", word, String(this.node(b).node));
+    await waitUntil(
+      `${a} and ${b} to trust each other again`,
+      async () => {
+        const { requests } = await this.pilot(b, "trust", "pending");
+        if (requests.some(({ node }: Reply) => String(node) === asker)) await this.pilot(b, "trust", "approve", asker);
+        return (await this.trustOf(a, b)) === "mutual" && (await this.trustOf(b, a)) === "mutual";
+      },
+      30_000,
+    );
+  }
+
   /** Until `a` says this of its trust with `b`. */
   async waitForTrust(a: string, b: string, trust: string, timeoutMs?: number): Promise<void> {
     await waitUntil(

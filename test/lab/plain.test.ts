@@ -139,6 +139,7 @@ describe("a plain agent, seen from a pilot-tun", () => {
     await first.stop();
     await lab.stopNode("b");
     await lab.startNode("b", PLAIN);
+    await lab.trustAnew("a", "b"); // for this is less than it was
     const second = await startProgram("b", COUNTING_SERVER);
     await waitUntil("a to see the old kind", async () => (await peerOf("a", "b")).kind === "plain", 20_000);
     const again = await lab.exec("a", "nc", ["-6", "-N", "-w", "10", lab.overlay("b"), "7000"], {

@@ -109,6 +109,7 @@ describe("a plain agent", () => {
   it("is judged like any other peer: streams and datagrams only to the ports allowed, and their answers pass", async () => {
     await lab.stopNode("b");
     await lab.startNode("b", { extraArgs: ["--plain-only"] });
+    await lab.trustAnew("a", "b");
     setPolicy("allow in tcp 7001 from b\nallow in udp 7003 from b\n");
     await lab.pilot("a", "policy", "reload");
     await serve("a", 7001);

@@ -33,6 +33,10 @@ it("two nodes have sessions with keys of their own, and every list of peers says
   expect(stdout).toMatch(/noise/);
   const shown = await lab.exec("a", LAUNCHER, ["--control", lab.node("a").control, "show"]);
   expect(shown.stdout).toContain("session: noise, forward secret");
+  for (const host of ["a", "b"]) {
+    const { records } = JSON.parse(readFileSync(`${lab.node(host).stateDir}/trust.json`, "utf8"));
+    expect(records).toMatchObject([{ agrees_on_keys: true }]);
+  }
 });
 
 it("a transfer of 12 s goes on while keys are replaced, byte for byte, in frames of which only the prefix changes", async () => {

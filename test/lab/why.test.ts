@@ -204,6 +204,15 @@ describe("why", () => {
   it("says what cannot be known of a plain agent", async () => {
     await startNode("b", "--plain-only");
     await waitUntil(
+      "a to see that b is less than it was",
+      async () => {
+        await lab.tryPilot("a", "ping", "b", "-c", "1");
+        return (await why("a", tcp("b", 7004))).found === "path remote session_downgraded";
+      },
+      40_000,
+    );
+    await lab.trustAnew("a", "b");
+    await waitUntil(
       "a to know what b is",
       async () => {
         await lab.tryPilot("a", "ping", "b", "-c", "1");
