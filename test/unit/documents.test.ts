@@ -37,7 +37,7 @@ const FOREIGN_OPTIONS = new Set(
   "--transport --message --unix-socket --device --project --now --name --bind".split(" "),
 );
 /** What reads the options of our scripts: one that a document names must be in there. */
-const SCRIPTS = ["scripts", "test/bench", "test/fuzz"]
+const SCRIPTS = ["scripts", "test/bench", "test/fuzz", "test/scenarios"]
   .flatMap((folder) => listFiles(ROOT + folder, (name) => name === "corpus").map((file) => `${ROOT}${folder}/${file}`))
   .map((file) => readFileSync(file, "utf8"))
   .join("\n");
