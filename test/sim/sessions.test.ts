@@ -4,6 +4,7 @@ import { toHex } from "../../src/base/bytes.ts";
 import type { KeySpec } from "../../src/tunnel/data-plane.ts";
 import { PortableDataPlane } from "../../src/tunnel/portable-data-plane.ts";
 import { isSealedFrame } from "../../src/tunnel/portable-frame.ts";
+import { bridgePacket } from "../../src/wire/bridge.ts";
 import { udpPacket } from "../helpers/inner-packets.ts";
 import { befriend, type Flight, SimNetwork, type SimNode } from "../helpers/sim-network.ts";
 
@@ -132,6 +133,21 @@ describe("two nodes that meet", () => {
       expect(talk({ network, a, b }, 20)).toEqual({ atA: upTo(20), atB: upTo(20) });
     },
   );
+
+  it("agree through the relay when there is no other way, and again when one was started anew", () => {
+    const network = new SimNetwork(17);
+    const all = { network, a: network.addNode("a", true), b: network.addNode("b", true) };
+    network.run(200);
+    befriend(network, all.a, all.b);
+    network.runUntil(() => areSecure(all), 2_000);
+    expect(talk(all, 20)).toEqual({ atA: upTo(20), atB: upTo(20) });
+    all.b.kill();
+    all.b.start();
+    all.b.sendPacket(numbered(all.b, all.a, 1));
+    network.runUntil(() => areSecure(all), 3_000);
+    expect(talk(all, 20)).toEqual({ atA: upTo(20), atB: upTo(20) });
+    expect(all.a.engine.linkFacts(all.b.node)?.path).toBe("relay");
+  });
 
   it("do without where one of them is of an older build", () => {
     const { network, a, b } = friends(3);
@@ -284,6 +300,20 @@ describe("keys in use", () => {
       expect(talk(all, 100)).toEqual({ atA: upTo(100), atB: upTo(100) });
     }
   });
+});
+
+it("a trusted peer that begins an agreement again and again costs eight handshakes and two a second, and its session goes on", () => {
+  const all = secureFriends(18);
+  const { network, a, b } = all;
+  for (let i = 0; i < 300; i++) {
+    const noise = network.crypto.randomBytes(48);
+    b.command((engine) => engine.link(a.node)?.sendVirtual(bridgePacket(b.node, a.node, { kind: "agree", noise })));
+    network.run(10);
+  }
+  const { "bad-key-exchange": looked = 0, "key-exchange-limited": limited = 0 } = a.engine.drops();
+  expect(looked).toBeLessThan(16);
+  expect(looked + limited).toBe(300);
+  expect(talk(all, 20)).toEqual({ atA: upTo(20), atB: upTo(20) });
 });
 
 describe("who plays the peer with less", () => {
