@@ -8,8 +8,8 @@
  * first frame that opens under it; we provoke that frame with a ping. When `current` is silent, a new key takes over at
  * once. An endpoint moves only by a frame that opened (pilot protocol §11.2).
  *
- * A link in use keeps its NAT mappings open (`upkeep`). One that nobody used for long costs nothing: it dozes, and the
- * next packet waits for one round trip in which every way to the peer is tried at once.
+ * A link in use keeps its NAT mappings open (`upkeep`). One that nobody used for long, or that no way answers, dozes: it
+ * costs nothing, and packets wait for the round trip in which every way to the peer is tried at once.
  */
 import { equalBytes } from "../base/bytes.ts";
 import type { DropReason } from "../base/drop-reason.ts";
