@@ -168,11 +168,17 @@ export class NameService implements Directory {
     return own.some((network) => formatOverlayAddress(prefix, { network, node: engine.node }) === address);
   }
 
+  /** Refused while it was starting, it takes our word a moment later; forbidden, perhaps when somebody has allowed it. */
+  #mayBeMended(): boolean {
+    if (typeof this.#resolved === "string") return false;
+    this.#looks++;
+    return this.#looks <= LOOKS_AT_START || this.#looks % LOOKS_PER_RETRY === 0;
+  }
+
   async #tellResolved(): Promise<void> {
     const instance = resolvedInstance();
-    const isRefused = typeof this.#resolved === "object" && instance !== undefined;
-    // What was not ready when this host started, or was forbidden, may be mended by now.
-    if (instance === this.#told && !(isRefused && ++this.#looks % LOOKS_PER_RETRY === 0)) return;
+    if (instance === this.#told && !this.#mayBeMended()) return;
+    if (instance !== this.#told) this.#looks = 0;
     this.#told = instance;
     const domains = ["pilot", this.#zone.reverseApex];
     this.#resolved = await applyToResolved({ interface: this.#parts.tun, server: this.#address, domains });
@@ -189,5 +195,6 @@ const DNS_PORT = 53;
 /** The address ends in ::53, for people. */
 const DNS_PORT_AS_NODE = 0x53;
 const RESOLVED_WATCH_MS = 2_000;
+const LOOKS_AT_START = 5;
 const LOOKS_PER_RETRY = 15;
 const MEMBERS_REFRESH_MS = 600_000;

@@ -144,6 +144,7 @@ describe("the package", () => {
     install(join(folder, "one", readdirSync(join(folder, "one"))[0]!));
     expect(inside("pilot-tun", "version")).toMatch(/^pilot-tun \d/);
     expect(inside("getent", "group", "pilot-admin")).toMatch(/^pilot-admin:/);
+    expect(inside("stat", "-c", "%a", "/usr/lib/pilot-tun/dist/native/pilot-tun-run")).toBe("755\n");
     expect(inside("stat", "-c", "%U:%G %a", "/etc/pilot-tun")).toBe("root:pilot-tun 775\n");
     await runInstalled();
   }, 120_000);
@@ -158,6 +159,7 @@ describe("the package", () => {
   it("brings units, manual, completions, licences and the example, which is good", () => {
     for (const path of [
       "usr/lib/systemd/system/pilot-tun@.service",
+      "usr/share/polkit-1/rules.d/pilot-tun.rules",
       "usr/share/man/man8/pilot-tun.8.gz",
       "usr/share/doc/pilot-tun/README.md",
       "usr/share/doc/pilot-tun/docs/README.md",

@@ -81,6 +81,7 @@ async function restartResolved(): Promise<void> {
   const [pid, ...others] = stdout.trim().split("\n");
   expect(others).toEqual([]);
   await onHost("kill", pid!);
+  await waitUntil("it to have ended", async () => (await onHost("kill", "-0", pid!)).code !== 0);
 }
 
 describe("a host with systemd-resolved", () => {
@@ -100,7 +101,7 @@ describe("a host with systemd-resolved", () => {
         20_000,
       );
     }
-    expect(await wiring()).toBe("applied");
+    await waitUntil("the daemon to say so", async () => (await wiring()) === "applied", 20_000);
     expect((await onHost("resolvectl", "domain", "pilot0")).stdout).toMatch(/: ~pilot ~\S+ip6\.arpa\n/);
     expect((await onHost("resolvectl", "default-route", "pilot0")).stdout).toMatch(/: no\n/);
   });
@@ -121,6 +122,15 @@ describe("a host with systemd-resolved", () => {
     const askedSince = asked().slice(askedBefore);
     expect(askedSince).toContain("example.org");
     expect(askedSince).not.toContain("pilot");
+  });
+});
+
+describe("a daemon with no more rights than its unit gives", () => {
+  it("carries the packets of pilot-tun run, whose programs ask neither resolved nor the network for names", async () => {
+    const inside = (...command: string[]) =>
+      onHost(LAUNCHER, "--control", lab.node("a").control, "run", "--", ...command);
+    expect((await inside("ping", "-6", "-c", "1", "-W", "3", "b.pilot")).code).toBe(0);
+    expect((await inside("getent", "ahostsv4", "example.org")).code).toBe(2);
   });
 });
 

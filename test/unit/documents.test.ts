@@ -34,7 +34,10 @@ const PROGRAM_OPTIONS = new Set(commands.flatMap(({ options }) => options.map(({
 
 /** Of other programs, which the documents use. */
 const FOREIGN_OPTIONS = new Set(
-  "--transport --message --unix-socket --device --project --now --name --bind".split(" "),
+  [
+    "--transport --message --unix-socket --device --project --now --name --bind".split(" "),
+    "--cap-drop --cap-add --rm --network --dns --sysctl".split(" "),
+  ].flat(),
 );
 /** What reads the options of our scripts: one that a document names must be in there. */
 const SCRIPTS = ["scripts", "test/bench", "test/fuzz", "test/scenarios"]
