@@ -1,5 +1,12 @@
-/* What JavaScript sees of this machine beside packets: the lock of a state directory, unix sockets, and ports kept free. */
+/*
+ * What JavaScript sees of this machine beside packets: the lock of a state directory, unix sockets, ports kept free, and who
+ * may look into this process.
+ */
 #include "host.h"
+
+#include <errno.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 
 #include "call.h"
 #include "lock.h"
@@ -54,8 +61,17 @@ static napi_value reserve_ports(napi_env env, napi_callback_info info) {
   return integer(&call, ports_reserve(interface, first, (int)(length / 2), fds));
 }
 
+/* forbidDumps(): 0, or -errno. The limit is a second lock, for what this process starts; a sandbox may refuse it. */
+static napi_value forbid_dumps(napi_env env, napi_callback_info info) {
+  struct call call = call_of(env, info);
+  const struct rlimit none = {0, 0};
+  (void)setrlimit(RLIMIT_CORE, &none);
+  return integer(&call, prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0 ? 0 : -errno);
+}
+
 bool host_export(napi_env env, napi_value exports) {
   static const struct function functions[] = {
-    {"lockFile", lock_path}, {"unixSend", unix_send_text}, {"unixPeer", unix_peer_ids}, {"reservePorts", reserve_ports}};
+    {"lockFile", lock_path}, {"unixSend", unix_send_text}, {"unixPeer", unix_peer_ids}, {"reservePorts", reserve_ports},
+    {"forbidDumps", forbid_dumps}};
   return export_functions(env, exports, functions, sizeof functions / sizeof *functions);
 }

@@ -16,6 +16,7 @@ import { Engine } from "../engine/engine.ts";
 import { HIDDEN } from "../engine/paths.ts";
 import { now, wallNow } from "../io/clock.ts";
 import { localAddresses } from "../io/local-addresses.ts";
+import { forbidDumps } from "../io/native.ts";
 import { NativeDataPlane } from "../io/native-data-plane.ts";
 import { NodeCrypto } from "../io/node-crypto.ts";
 import { peerCredentials } from "../io/peer-credentials.ts";
@@ -57,6 +58,7 @@ export async function up(options: UpOptions): Promise<Running> {
 }
 
 async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
+  forbidDumps(); // before there is anything to keep
   const crypto = new NodeCrypto();
   const plane = new NativeDataPlane();
   const manager = new ServiceManager(process.env, process.pid);

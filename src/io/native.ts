@@ -108,6 +108,8 @@ export interface NativeShim {
   unixPeer(fd: number): number[] | Result;
   /** Sockets that hold as many ports, from `first` on, as `fds` has pairs of places. */
   reservePorts(interfaceName: string, first: number, fds: Int32Array): Result;
+  /** For the whole process. */
+  forbidDumps(): Result;
 
   // The relay of a beacon; `native-relay.ts` knows what the arrays hold.
   relayOpen(
@@ -255,6 +257,14 @@ export function reservePorts(interfaceName: string, first: number, count: number
   return () => {
     for (const fd of fds) closeSync(fd);
   };
+}
+
+/**
+ * From now on no crash writes the memory of this process to a file, and nobody without CAP_SYS_PTRACE, also not another
+ * program of the same user, may look into it or into what of /proc/PID is for its owner alone (prctl(2), PR_SET_DUMPABLE).
+ */
+export function forbidDumps(): void {
+  checked(nativeShim().forbidDumps(), "prctl");
 }
 
 let loaded: NativeShim | undefined;
