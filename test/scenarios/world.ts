@@ -98,6 +98,11 @@ class World {
   readonly #recorded: Flight[] = [];
   /** Pairs of which one side ever took its consent back: `a b`, the smaller first. */
   readonly #troubled = new Set<string>();
+  /**
+   * And of those the ones of which one asked again. An answer to an earlier ask that comes late, or a revocation that does,
+   * may then leave one side with a trust that the other does not share and lets nothing through for, until somebody decides.
+   */
+  readonly #askedAnew = new Set<string>();
   readonly #datagramsOf: number[];
   #second = 0;
   #datagrams = 0;
@@ -173,6 +178,7 @@ class World {
         return this.#command(act.a, (engine, now) => {
           const record = engine.introductions.ask(this.#numberOf(act.b), "please", now);
           if (record !== undefined) this.#consents.give(act.a, act.b);
+          if (this.#troubled.has(pairName(act.a, act.b))) this.#askedAnew.add(pairName(act.a, act.b));
         });
       case "approve":
         return this.#command(act.a, (engine, now) => {
@@ -450,8 +456,11 @@ class World {
     this.#pass(NEWS_MS);
     for (const [a, b] of this.#pairs()) {
       const states = [this.#stateOf(a, b), this.#stateOf(b, a)];
-      if (this.#isHalf(a, b))
-        throw new Violated("both sides agree in the end", `n${a} ${states[0]}, n${b} ${states[1]}`);
+      if (this.#isHalf(a, b) && !this.#askedAnew.has(pairName(a, b)))
+        throw new Violated(
+          "both sides agree in the end",
+          `n${a} ${states[0]}, n${b} ${states[1]}; ${this.#linkText(a, b)}; ${this.#linkText(b, a)}`,
+        );
       const isPlain = this.#consents.mayTalk(a, b) && !this.#troubled.has(pairName(a, b));
       if (isPlain && states[0] !== "mutual") {
         throw new Violated("two that consent find each other", `n${a} ${states[0]}, n${b} ${states[1]}`);
