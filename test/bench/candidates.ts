@@ -1,8 +1,8 @@
 /** What is measured: each brings up a way from host a to host b of a fresh lab, and says what to measure it by. */
 import { generateKeyPairSync } from "node:crypto";
-import { existsSync, rmSync } from "node:fs";
+import { existsSync, rmSync, writeFileSync } from "node:fs";
 import { createConnection } from "node:net";
-import { type Lab, waitUntil } from "../helpers/lab.ts";
+import { LAUNCHER, type Lab, waitUntil } from "../helpers/lab.ts";
 import type { LabProcess } from "../helpers/lab-process.ts";
 
 export interface Candidate {
@@ -42,32 +42,50 @@ export const raw: Candidate = {
 };
 
 /** This checkout, with a rendezvous of its own, and trust made the way an operator makes it. */
-export const pilotTun: Candidate = {
-  name: "pilot-tun",
-  missing: undefined,
-  start: async (lab) => {
-    await lab.startRendezvous();
-    await Promise.all(HOSTS.map((host) => lab.startNode(host)));
-    await lab.trust("a", "b");
-    return pilotBed(lab);
-  },
-};
+export const pilotTun = pilotTunBy("pilot-tun", () => LAUNCHER);
 
-function pilotBed(lab: Lab): Bed {
+/** The same, each daemon preferred to all ordinary programs, as docs/service.md has it. */
+export const pilotTunRealtime = pilotTunBy("pilot-tun-rr", realtimeLauncher);
+
+function pilotTunBy(name: string, launcherOf: (lab: Lab) => string): Candidate {
+  return {
+    name,
+    missing: undefined,
+    start: async (lab) => {
+      const launcher = launcherOf(lab);
+      await lab.startRendezvous();
+      await Promise.all(HOSTS.map((host) => lab.startNode(host, { launcher })));
+      await lab.trust("a", "b");
+      return pilotBed(lab, launcher);
+    },
+  };
+}
+
+function realtimeLauncher(lab: Lab): string {
+  const path = `${lab.folder}/pilot-tun-rr`;
+  writeFileSync(path, `#!/bin/sh\nexec chrt --rr --reset-on-fork 1 ${LAUNCHER} "$@"\n`, { mode: 0o755 });
+  return path;
+}
+
+function pilotBed(lab: Lab, launcher: string): Bed {
   return {
     lab,
     target: lab.overlay("b"),
     daemons: HOSTS.map((host) => lab.node(host).process),
-    restart: () => restartPilot(lab),
+    restart: () => restartPilot(lab, [], launcher),
     stop: async () => undefined,
   };
 }
 
 /** Both daemons anew; `extraArgsOfB` are further options of `pilot-tun up` on b. */
-export async function restartPilot(lab: Lab, extraArgsOfB: readonly string[] = []): Promise<Bed> {
+export async function restartPilot(
+  lab: Lab,
+  extraArgsOfB: readonly string[] = [],
+  launcher: string = LAUNCHER,
+): Promise<Bed> {
   await Promise.all(HOSTS.map((host) => lab.stopNode(host)));
-  await Promise.all([lab.startNode("a"), lab.startNode("b", { extraArgs: extraArgsOfB })]);
-  return pilotBed(lab);
+  await Promise.all([lab.startNode("a", { launcher }), lab.startNode("b", { launcher, extraArgs: extraArgsOfB })]);
+  return pilotBed(lab, launcher);
 }
 
 /** wireguard-go, the userspace tunnel to compare with; WGGO names another binary than the one on the PATH. */

@@ -5,14 +5,14 @@
 import { accessSync, constants } from "node:fs";
 import { parseArgs } from "node:util";
 import { Lab } from "../helpers/lab.ts";
-import { type Bed, type Candidate, HOSTS, pilotTun, raw, wireguardGo } from "./candidates.ts";
+import { type Bed, type Candidate, HOSTS, pilotTun, pilotTunRealtime, raw, wireguardGo } from "./candidates.ts";
 import { type Figures, measure } from "./measure.ts";
 import { type Round, summarise, tableOf } from "./report.ts";
 
 const USAGE = `usage: scripts/bench [--rounds N] [--seconds S] [--only NAME]... [--json]
   --rounds N    how often each candidate is measured (3)
   --seconds S   length of each TCP transfer (5)
-  --only NAME   pilot-tun, wireguard-go or raw; may be given again
+  --only NAME   pilot-tun, pilot-tun-rr (preferred to ordinary programs), wireguard-go or raw; may be given again
   --json        one JSON object on stdout in place of the table
 WGGO names the wireguard-go to compare with, if it is not on the PATH.`;
 
@@ -23,7 +23,7 @@ interface Plan {
   readonly json: boolean;
 }
 
-const candidates: readonly Candidate[] = [pilotTun, wireguardGo(findWireguard()), raw];
+const candidates: readonly Candidate[] = [pilotTun, wireguardGo(findWireguard()), raw, pilotTunRealtime];
 
 /** The lab of the moment, to be taken down when the run is broken off. */
 let current: Lab | undefined;
