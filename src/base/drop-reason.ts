@@ -21,6 +21,8 @@ export const DROP_REASONS = [
   /** The peer is known to agree on keys inside the session, and this came under those of the exchange alone. */
   "base-session",
   "beacon-spoofed",
+  /** In the beacon's name this node was said to be somewhere else, more often than that happens. */
+  "beacon-limited",
   /** Came straight to a node that is to be reached through the relay only. */
   "direct-refused",
   "unknown-bridge-message",

@@ -77,6 +77,11 @@ function beaconMetrics({ beacon, relay }: RendezvousMeasures): string[] {
     counter("beacon_unproven_moves_total", "Claims that would have moved a proven number.", [
       [{}, counters.unprovenMove],
     ]),
+    counter(
+      "beacon_unregistered_claims_total",
+      "Claims of unregistered numbers, refused while very many are claimed.",
+      [[{}, counters.claimsFull]],
+    ),
   ].flat();
 }
 

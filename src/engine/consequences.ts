@@ -222,8 +222,8 @@ export class Consequences {
         this.#parts.paths.handlePunch(event.endpoint, now);
         return;
       case "observed":
-        if (this.#parts.beaconWay.transport === "udp") this.#parts.paths.handleObserved(event.endpoint, now);
-        return;
+        if (this.#parts.beaconWay.transport !== "udp" || this.#parts.paths.handleObserved(event.endpoint, now)) return;
+        return this.#parts.drops.count("beacon-limited");
       case "accepted":
         return this.#parts.paths.handleAccepted(now);
     }

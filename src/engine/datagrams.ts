@@ -7,7 +7,7 @@ import { type Endpoint, sameEndpoint } from "../base/endpoint.ts";
 import type { Instant } from "../base/instant.ts";
 import type { BeaconClient } from "../beacon/client.ts";
 import type { LinkTable } from "../tunnel/link-table.ts";
-import { classifyDatagram, parsePila, parsePils } from "../wire/frame.ts";
+import { classifyDatagram, exchangeSender, parsePila, parsePils } from "../wire/frame.ts";
 import type { NodeId } from "../wire/ids.ts";
 
 export interface DatagramParts {
@@ -30,20 +30,20 @@ export class Datagrams {
     this.#parts = parts;
   }
 
-  /** `datagram` is borrowed; `relayed`: the beacon's wrapper was taken off. */
-  handle(datagram: Uint8Array, source: Endpoint, relayed: boolean, now: Instant): DropReason | undefined {
+  /**
+   * `datagram` is borrowed; `relayed`: the beacon's wrapper was taken off. `sourceOf` costs more than a look at what a
+   * stranger sent.
+   */
+  handle(datagram: Uint8Array, sourceOf: () => Endpoint, relayed: boolean, now: Instant): DropReason | undefined {
     const kind = classifyDatagram(datagram);
     if (kind !== "beacon" && !relayed && this.#parts.links.relayOnly) return "direct-refused";
     switch (kind) {
       case "beacon":
-        if (!relayed) this.#parts.heardBeacon(datagram, source, now);
-        if (relayed || !sameEndpoint(source, this.#parts.beaconEndpoint())) return "beacon-spoofed";
-        this.#parts.beacon?.handleDatagram(datagram.slice(), now);
-        return undefined;
+        return relayed ? "beacon-spoofed" : this.#handleBeacon(datagram, sourceOf(), now);
       case "pila":
-        return this.#handleExchange(datagram, source, relayed, now);
+        return this.#handleExchange(datagram, sourceOf, relayed, now);
       case "pils":
-        return this.#handleUnknownKey(datagram, source, relayed, now);
+        return this.#handleUnknownKey(datagram, sourceOf, relayed, now);
       case "pilk":
         return "anonymous-exchange-refused";
       case "pilt":
@@ -56,22 +56,35 @@ export class Datagrams {
     }
   }
 
-  #handleExchange(datagram: Uint8Array, source: Endpoint, relayed: boolean, now: Instant): DropReason | undefined {
-    const pila = parsePila(datagram);
-    if (pila === undefined) return "bad-key-exchange";
-    const link = this.#parts.links.get(pila.sender);
-    if (link === undefined) return "unknown-sender";
-    const refused = link.handleExchange(pila, source, relayed, now);
+  #handleBeacon(datagram: Uint8Array, source: Endpoint, now: Instant): DropReason | undefined {
+    this.#parts.heardBeacon(datagram, source, now);
+    if (!sameEndpoint(source, this.#parts.beaconEndpoint())) return "beacon-spoofed";
+    this.#parts.beacon?.handleDatagram(datagram.slice(), now);
+    return undefined;
+  }
+
+  #handleExchange(
+    datagram: Uint8Array,
+    sourceOf: () => Endpoint,
+    relayed: boolean,
+    now: Instant,
+  ): DropReason | undefined {
+    const sender = exchangeSender(datagram);
+    if (sender === undefined) return "bad-key-exchange";
+    const link = this.#parts.links.get(sender);
+    const pila = link && parsePila(datagram);
+    if (pila === undefined) return "unknown-sender";
+    const refused = link!.handleExchange(pila, sourceOf(), relayed, now);
     if (refused === "wrong-key") this.#parts.wrongKey(pila.sender, now);
     return refused;
   }
 
-  #handleUnknownKey(datagram: Uint8Array, source: Endpoint, relayed: boolean, now: Instant): DropReason {
+  #handleUnknownKey(datagram: Uint8Array, sourceOf: () => Endpoint, relayed: boolean, now: Instant): DropReason {
     const frame = parsePils(datagram);
     if (frame === undefined) return "datagram-too-short";
     const link = this.#parts.links.get(frame.sender);
     if (link === undefined) return "unknown-sender";
-    link.requestExchange(source, relayed, now); // it holds keys that we lost
+    link.requestExchange(sourceOf(), relayed, now); // it holds keys that we lost
     return "no-session";
   }
 }

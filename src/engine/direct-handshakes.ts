@@ -9,7 +9,9 @@
  */
 import { concatBytes, equalBytes, utf8 } from "../base/bytes.ts";
 import type { Crypto } from "../base/crypto.ts";
+import type { DropCounters } from "../base/drop-reason.ts";
 import { after, type Deadline, earlier, type Instant, type WallClock } from "../base/instant.ts";
+import { TokenBucket } from "../base/token-bucket.ts";
 import type { Stream } from "../stream/stream.ts";
 import type { StreamEvent } from "../stream/stream-event.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
@@ -27,6 +29,7 @@ export interface DirectHandshakeParts {
   readonly streams: NodeStreams;
   readonly introductions: Introductions;
   readonly book: TrustBook;
+  readonly drops: DropCounters;
   wall(now: Instant): WallClock;
   /** The peer has taken our revocation: it knows. */
   revocationHeard(node: NodeId, now: Instant): void;
@@ -40,6 +43,9 @@ export class DirectHandshakes implements StreamOwner {
   readonly #outgoing = new Map<Stream, Outgoing>();
   /** Streams of peers, with what arrived so far. Bound: the stream table's; an entry goes with its stream or deadline. */
   readonly #incoming = new Map<Stream, { node: NodeId; bytes: Uint8Array; giveUpAt: Instant }>();
+
+  /** Key: node. Bound: links; an entry outlives its link's session, so that nobody gets more by coming anew. */
+  readonly #looks = new Map<NodeId, TokenBucket>();
 
   constructor(parts: DirectHandshakeParts) {
     this.#parts = parts;
@@ -65,6 +71,7 @@ export class DirectHandshakes implements StreamOwner {
   /** The link is gone, and its streams: nothing more can be said to this peer, and nothing of it is listened to. */
   forget(node: NodeId): void {
     this.#owed.delete(node);
+    this.#looks.delete(node);
     for (const stream of this.#outgoing.keys()) if (stream.remote.node === node) this.#outgoing.delete(stream);
     for (const stream of this.#incoming.keys()) if (stream.remote.node === node) this.#incoming.delete(stream);
   }
@@ -165,6 +172,7 @@ export class DirectHandshakes implements StreamOwner {
   }
 
   #heard(node: NodeId, message: HandshakeMessage, now: Instant): void {
+    if (!this.#mayBeLookedAt(node, now)) return this.#parts.drops.count("questions-limited");
     if (!this.#isAuthentic(node, message)) return;
     const { introductions } = this.#parts;
     switch (message.type) {
@@ -177,6 +185,16 @@ export class DirectHandshakes implements StreamOwner {
       case "handshake_revoke":
         return introductions.heardRevoke(node, now);
     }
+  }
+
+  /** Each costs a signature check, and each request perhaps words to the registry. */
+  #mayBeLookedAt(node: NodeId, now: Instant): boolean {
+    let bucket = this.#looks.get(node);
+    if (bucket === undefined) {
+      bucket = new TokenBucket(LOOKS_PER_SECOND, LOOK_BURST, now);
+      this.#looks.set(node, bucket);
+    }
+    return bucket.take(now);
   }
 
   #isAuthentic(node: NodeId, message: HandshakeMessage): boolean {
@@ -218,4 +236,6 @@ interface Outgoing {
 /** The reference closes its side half a second after it wrote; what it reads is there by then. */
 const LINGER_MS = 500;
 const INCOMPLETE_MS = 10_000;
+const LOOKS_PER_SECOND = 2;
+const LOOK_BURST = 16;
 const MAX_MESSAGE_BYTES = 65_536;

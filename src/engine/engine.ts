@@ -175,6 +175,7 @@ export class Engine {
       streams: this.#streams,
       introductions: this.introductions,
       book: parts.trust,
+      drops: this.#drops,
       wall: (at) => this.#wall(at),
       revocationHeard: (node, at) => this.#revocationHeard(node, at),
     });
@@ -222,7 +223,7 @@ export class Engine {
       mtuBytes: options.mtuBytes,
       heardPacket: (link, at) => this.#bridge.heardPacket(link, at),
       handleVirtual: (...packet) => virtual.handle(...packet),
-      handleDatagram: (datagram, source, relayed, at) => datagrams.handle(datagram, source, relayed, at),
+      handleDatagram: (...datagram) => datagrams.handle(...datagram),
     });
     const ends = { links: this.#links, bridge: this.#bridge, pings: this.#pings, direct: this.#direct };
     const talk = { ...ends, notices: this.#notices, sizes: this.sizes, plain: this.plain, streams: this.#streams };

@@ -51,7 +51,12 @@ export interface InboundParts {
    */
   handleVirtual(link: Link, packet: Uint8Array, segmentBytes: number, now: Instant): DropReason | undefined;
   /** A datagram that is no opened frame; borrowed. `relayed`: the wrapper was taken off. */
-  handleDatagram(datagram: Uint8Array, source: Endpoint, relayed: boolean, now: Instant): DropReason | undefined;
+  handleDatagram(
+    datagram: Uint8Array,
+    sourceOf: () => Endpoint,
+    relayed: boolean,
+    now: Instant,
+  ): DropReason | undefined;
 }
 
 export class Inbound {
@@ -88,9 +93,9 @@ export class Inbound {
   #passOn(row: number, now: Instant): DropReason | undefined {
     const offset = this.#rows[row + IN.OFFSET]!;
     const datagram = this.#arena.subarray(offset, offset + this.#rows[row + IN.LENGTH]!);
-    const source = this.#parts.dataPlane.source(this.#rows[row + IN.SOURCE]!);
+    const slot = this.#rows[row + IN.SOURCE]!;
     const relayed = (this.#rows[row + IN.FLAGS]! & ROW_FLAG.RELAYED) !== 0;
-    return this.#parts.handleDatagram(datagram, source, relayed, now);
+    return this.#parts.handleDatagram(datagram, () => this.#parts.dataPlane.source(slot), relayed, now);
   }
 
   #decideOpened(row: number, now: Instant): DropReason | undefined {

@@ -37,6 +37,8 @@ export class Paths {
   #observed: Endpoint | undefined;
   #recheckedAt: Instant | undefined;
   readonly #punches: TokenBucket;
+  /** How often this node may be seen somewhere else. */
+  readonly #moves: TokenBucket;
   /** Key: target endpoint. Bound: MAX_TARGETS, oldest out; every target that is forgotten was limited by `#punches`. */
   readonly #targets = new BoundedMap<string, TokenBucket>(MAX_TARGETS);
   /** When a punch towards a node was asked for. Key: node. Bound: MAX_REQUESTS, oldest out. */
@@ -47,6 +49,7 @@ export class Paths {
     this.#parts = parts;
     this.#beaconEndpoint = beaconEndpoint;
     this.#punches = new TokenBucket(PUNCHES_PER_SECOND, PUNCH_BURST, now);
+    this.#moves = new TokenBucket(MOVES_PER_SECOND, MOVE_BURST, now);
     parts.dataPlane.setRelay(beaconEndpoint);
   }
 
@@ -104,15 +107,21 @@ export class Paths {
     }
   }
 
-  /** The beacon told how the tunnel socket looks from outside. */
-  handleObserved(endpoint: Endpoint, now: Instant): void {
+  /**
+   * The beacon told how the tunnel socket looks from outside. Each change has the registry told, the beacon asked and
+   * links looked at, and whoever can send in the beacon's name can say so at any rate: false when it is one too many; the
+   * next reply says it again.
+   */
+  handleObserved(endpoint: Endpoint, now: Instant): boolean {
     const before = this.#observed;
+    if (before !== undefined && !sameEndpoint(before, endpoint) && !this.#moves.take(now)) return false;
     this.#observed = endpoint;
     this.#tellRegistry();
-    if (before === undefined || sameEndpoint(before, endpoint)) return;
+    if (before === undefined || sameEndpoint(before, endpoint)) return true;
     // It may have been the answer to a probe that named no node: the beacon must learn where this one is now.
     this.#parts.beacon?.rediscover(now);
     this.#recheckLinks(now);
+    return true;
   }
 
   /** What was asked through the relay before the beacon knew our new place was not passed on. */
@@ -266,6 +275,8 @@ const PUNCHES_PER_SECOND = 4;
 const PUNCH_BURST = 24;
 const PUNCHES_PER_TARGET_SECOND = 0.2;
 const PUNCH_TARGET_BURST = 4;
+const MOVES_PER_SECOND = 0.2;
+const MOVE_BURST = 8;
 const MAX_TARGETS = 256;
 const MAX_REQUESTS = 64;
 /** Links that one punch command may concern. */

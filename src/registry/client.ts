@@ -14,6 +14,7 @@
 import type { Crypto } from "../base/crypto.ts";
 import { type Endpoint, formatEndpoint, sameEndpoint } from "../base/endpoint.ts";
 import { after, type Deadline, earlier, type Instant, instant } from "../base/instant.ts";
+import { TokenBucket } from "../base/token-bucket.ts";
 import type { NodeId } from "../wire/ids.ts";
 import { integerField, parseRegistryMessage, type RegistryMessage, signedText } from "../wire/registry.ts";
 import {
@@ -94,6 +95,7 @@ export class RegistryClient {
   #heartbeatFailures = 0;
   #serverTime: { readonly unixS: number | undefined; readonly at: Instant } | undefined;
   #pollAt: Instant = instant(0);
+  readonly #polls = new TokenBucket(1_000 / POLL_GAP_MS, POLL_BURST, instant(0));
   #expectUntil: Instant = instant(0);
   #queueResumesAt: Instant = instant(0);
   #saidVisibility = false;
@@ -280,9 +282,10 @@ export class RegistryClient {
     this.#heartbeatAt = this.#now;
   }
 
-  /** Asks for waiting handshakes now. */
+  /** Asks for waiting handshakes now, or soon: anybody can send the word that some wait in a beacon's name. */
   pollHandshakes(): void {
-    this.#pollAt = this.#now;
+    const at = this.#polls.take(this.#now) ? this.#now : after(this.#now, POLL_GAP_MS);
+    if (at < this.#pollAt) this.#pollAt = at;
   }
 
   /** An answer is awaited: until then handshakes are polled every two seconds. */
@@ -569,6 +572,9 @@ const HEARTBEAT_MS = 30_000;
 const MAX_HEARTBEAT_FAILURES = 3;
 const POLL_MS = 30_000;
 const EXPECTING_POLL_MS = 2000;
+/** Between polls that somebody's word leads to, when there were many. */
+const POLL_GAP_MS = 500;
+const POLL_BURST = 4;
 const FIRST_BACKOFF_MS = 1000;
 const MAX_BACKOFF_MS = 30_000;
 const MIN_REGISTER_GAP_MS = 5000;

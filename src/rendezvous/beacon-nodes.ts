@@ -19,11 +19,24 @@ export interface KnownNode {
   provenAt: Instant | undefined;
 }
 
+/** `full`: so many numbers are claimed that new ones must be known to the registry. */
+export type ClaimOutcome = "entered" | "proven-elsewhere" | "full";
+
 export class BeaconNodes {
-  /** By node number; bounded, the node heard of longest ago is evicted, and silence ends an entry's use. */
+  /**
+   * By node number; bounded, the node heard of longest ago is evicted, and silence ends an entry's use. Its second half is
+   * for registered numbers only: those can be made up, too, but not more of them than there are.
+   */
   readonly #claimed = new BoundedMap<NodeId, KnownNode>(MAX_CLAIMED);
   /** The same for proven numbers; only registered nodes can get in. */
   readonly #proven = new BoundedMap<NodeId, KnownNode>(MAX_PROVEN);
+
+  readonly #isRegistered: (node: NodeId) => boolean;
+
+  /** `isRegistered` is asked only while many numbers are claimed. */
+  constructor(isRegistered: (node: NodeId) => boolean) {
+    this.#isRegistered = isRegistered;
+  }
 
   get size(): number {
     return this.#claimed.size + this.#proven.size;
@@ -38,14 +51,18 @@ export class BeaconNodes {
     return this.#alive(this.#proven, node, now) ?? this.#alive(this.#claimed, node, now);
   }
 
-  /** False when the number is proven elsewhere. A node that once used the extended form keeps it at that endpoint. */
-  claim(node: NodeId, endpoint: Endpoint, extended: boolean, now: Instant): boolean {
+  /** A node that once used the extended form keeps it at that endpoint. */
+  claim(node: NodeId, endpoint: Endpoint, extended: boolean, now: Instant): ClaimOutcome {
     const known = this.find(node, now);
     const isSame = known !== undefined && sameEndpoint(known.endpoint, endpoint);
-    if (known?.provenAt !== undefined) return isSame && this.#refresh(known, extended, now);
+    if (known?.provenAt !== undefined) {
+      if (isSame) this.#refresh(known, extended, now);
+      return isSame ? "entered" : "proven-elsewhere";
+    }
+    if (known === undefined && this.#claimed.size >= MAX_CLAIMED / 2 && !this.#isRegistered(node)) return "full";
     const isExtended = extended || (isSame && known.extended);
     this.#claimed.set(node, { node, endpoint, extended: isExtended, heardAt: now, provenAt: undefined });
-    return true;
+    return "entered";
   }
 
   prove(node: NodeId, endpoint: Endpoint, extended: boolean, now: Instant): void {
@@ -58,11 +75,10 @@ export class BeaconNodes {
     this.#proven.delete(node);
   }
 
-  #refresh(known: KnownNode, extended: boolean, now: Instant): true {
+  #refresh(known: KnownNode, extended: boolean, now: Instant): void {
     known.heardAt = now;
     known.extended ||= extended;
     this.#proven.touch(known.node);
-    return true;
   }
 
   #alive(nodes: BoundedMap<NodeId, KnownNode>, node: NodeId, now: Instant): KnownNode | undefined {

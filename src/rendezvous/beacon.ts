@@ -7,7 +7,8 @@
  * Not spoken: sync between beacons (07). A datagram of that type from anybody could redirect relayed frames.
  */
 import { type Endpoint, sameEndpoint } from "../base/endpoint.ts";
-import type { Instant } from "../base/instant.ts";
+import { type Instant, instant } from "../base/instant.ts";
+import { TokenBucket } from "../base/token-bucket.ts";
 import {
   encodeDiscoverReply,
   encodeNotify,
@@ -21,7 +22,7 @@ import {
 } from "../wire/beacon.ts";
 import { type ProbeRequest, parseProbe } from "../wire/beacon-probe.ts";
 import type { NodeId } from "../wire/ids.ts";
-import { BeaconNodes, PROOF_LIFE_MS } from "./beacon-nodes.ts";
+import { BeaconNodes, type ClaimOutcome, PROOF_LIFE_MS } from "./beacon-nodes.ts";
 import { type NodeProofParts, NodeProofs } from "./node-proofs.ts";
 import { RelayLedger } from "./relay-ledger.ts";
 import { type RateLimit, SourceLimits, sourceKey } from "./source-limits.ts";
@@ -94,6 +95,8 @@ export interface BeaconCounters {
   forgedSender: number;
   /** Discoveries that would have moved a proven number. */
   unprovenMove: number;
+  /** Claims of numbers that nobody registered, while very many are claimed. */
+  claimsFull: number;
   /** Frames from or to an unproven number where the operator wants proofs. */
   proofMissing: number;
   /** Punches towards or of a node that wants to be reached through the relay only. */
@@ -109,20 +112,25 @@ export class BeaconServer {
   answerProbe: ((request: ProbeRequest, source: Endpoint) => Uint8Array | undefined) | undefined;
   readonly #provenLimits: RelayLimits;
   readonly #unprovenLimits: RelayLimits;
+  /** What all who proved nothing may have relayed together. */
+  readonly #strangers: { readonly frames: TokenBucket; readonly bytes: TokenBucket };
   readonly #controlLimits: SourceLimits;
   readonly #proofLimits: SourceLimits;
   readonly #proofs: NodeProofs | undefined;
   readonly #provenOnly: boolean;
   readonly #hides: (node: NodeId) => boolean;
-  readonly #nodes = new BeaconNodes();
+  readonly #nodes: BeaconNodes;
 
   constructor(options: BeaconOptions = {}) {
     const limits = { ...DEFAULT_BEACON_LIMITS, ...options.limits };
     this.#provenLimits = relayLimits(limits.relay, limits.relayBytes);
     this.#unprovenLimits = relayLimits(limits.unprovenRelay, limits.unprovenRelayBytes);
+    this.#strangers = { frames: bucketOfAll(limits.unprovenRelay), bytes: bucketOfAll(limits.unprovenRelayBytes) };
     this.#controlLimits = new SourceLimits(limits.control);
     this.#proofLimits = new SourceLimits(limits.proofs);
     this.#proofs = options.proofs === undefined ? undefined : new NodeProofs(options.proofs);
+    const { proofs } = options;
+    this.#nodes = new BeaconNodes((node) => proofs === undefined || proofs.keyOf(node) !== undefined);
     this.#hides = options.hides ?? (() => false);
     this.#provenOnly = options.provenOnly ?? false;
   }
@@ -165,6 +173,9 @@ export class BeaconServer {
     const limits = isProven ? this.#provenLimits : this.#unprovenLimits;
     if (!limits.frames.take(flow, now, frames)) return this.#overLimit("limitedFrames", frames);
     if (!limits.bytes.take(flow, now, bytes)) return this.#overLimit("limitedBytes", frames);
+    // Addresses can be made up, so that each has a limit of its own means nothing.
+    if (!isProven && !this.#strangers.frames.take(now, frames)) return this.#overLimit("limitedFrames", frames);
+    if (!isProven && !this.#strangers.bytes.take(now, bytes)) return this.#overLimit("limitedBytes", frames);
     const to = this.#nodes.find(destination, now);
     if (to === undefined) return this.#refused("unknownTarget", frames);
     if (this.#provenOnly && !(isProven && to.provenAt !== undefined)) return this.#refused("proofMissing", frames);
@@ -207,9 +218,13 @@ export class BeaconServer {
     const { node, claim } = message;
     if (node === 0) return datagrams([reply]);
     const answer = claim === undefined ? undefined : this.#answerClaim(node, claim, source, now);
-    const isKnownHere = this.#nodes.claim(node, source, message.extended, now);
-    if (!isKnownHere) this.counters.unprovenMove++;
+    this.#noteClaim(this.#nodes.claim(node, source, message.extended, now));
     return datagrams([reply, [source, answer]]);
+  }
+
+  #noteClaim(outcome: ClaimOutcome): void {
+    if (outcome === "proven-elsewhere") this.counters.unprovenMove++;
+    else if (outcome === "full") this.counters.claimsFull++;
   }
 
   /** What a node that would prove its number gets besides the reply; a proof that holds is entered. */
@@ -242,7 +257,9 @@ export class BeaconServer {
 
   /** The requester's endpoint is learned as in a discovery. Neither side is told when the target is not known. */
   #punch(requester: NodeId, target: NodeId, source: Endpoint, now: Instant): readonly BeaconDatagram[] {
-    if (requester !== 0 && !this.#nodes.claim(requester, source, false, now)) return this.#dropped("forgedSender");
+    const claimed = requester === 0 ? "entered" : this.#nodes.claim(requester, source, false, now);
+    if (claimed === "proven-elsewhere") return this.#dropped("forgedSender");
+    this.#noteClaim(claimed);
     const known = this.#nodes.find(target, now);
     if (known === undefined) return this.#dropped("unknownTarget");
     if (this.#hides(target) || this.#hides(requester)) return this.#dropped("relayOnly");
@@ -299,6 +316,10 @@ function relayLimits(frames: RateLimit, bytes: RateLimit): RelayLimits {
   return { frames: new SourceLimits(frames), bytes: new SourceLimits(bytes) };
 }
 
+function bucketOfAll({ perSecond, burst }: RateLimit): TokenBucket {
+  return new TokenBucket(STRANGERS_SHARES * perSecond, STRANGERS_SHARES * burst, instant(0));
+}
+
 type Relay = Extract<NodeToBeacon, { kind: "relay" }>;
 type Discover = Extract<NodeToBeacon, { kind: "discover" }>;
 type LimitReason = "limitedFrames" | "limitedBytes" | "limitedControl" | "limitedProofs";
@@ -310,6 +331,8 @@ function datagrams(parts: readonly (readonly [Endpoint, Uint8Array | undefined])
 
 const NOTHING: readonly BeaconDatagram[] = [];
 const MAX_PORT = 65_535;
+/** All who proved nothing have the limits of so many together. */
+const STRANGERS_SHARES = 4;
 const NO_COUNTS: BeaconCounters = {
   received: 0,
   malformed: 0,
@@ -323,6 +346,7 @@ const NO_COUNTS: BeaconCounters = {
   unknownTarget: 0,
   forgedSender: 0,
   unprovenMove: 0,
+  claimsFull: 0,
   proofMissing: 0,
   relayOnly: 0,
   proofs: 0,

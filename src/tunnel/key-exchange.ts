@@ -10,6 +10,7 @@ import type { Crypto, KeyPair } from "../base/crypto.ts";
 import type { DropReason } from "../base/drop-reason.ts";
 import { encodePila, type Pila, pilaSignatureInput } from "../wire/frame.ts";
 import type { NodeId } from "../wire/ids.ts";
+import { EXCHANGE_PROOF_BYTES } from "./exchange-proof.ts";
 import type { OwnHalf } from "./session.ts";
 
 /** Who we are. Read whenever it is used: a rotation replaces seed and key. */
@@ -20,11 +21,12 @@ export interface LocalIdentity {
 }
 
 /**
- * Trailer after the 136 bytes: uvarint capabilities (none), uvarint flags, the number of the node it is for (4 bytes).
- * Receivers that do not know it ignore it. Without flags two nodes that hold the same keys could answer each other for
- * ever. Without the receiver a peer takes the exchange of another link of ours for its own, when we look for that other
- * node where the peer is, and puts keys to use that nobody answers under. None of it is signed, and nothing that is
- * received counts for more because of it: taken away, or wrong, it leaves what there is without it.
+ * Trailer after the 136 bytes: uvarint capabilities (none), uvarint flags, the number of the node it is for (4 bytes), and
+ * a tag (12 bytes, exchange-proof.ts). Receivers that do not know it ignore it. Without flags two nodes that hold the same
+ * keys could answer each other for ever. Without the receiver a peer takes the exchange of another link of ours for its
+ * own, when we look for that other node where the peer is, and puts keys to use that nobody answers under. With the tag it
+ * is looked at before others. None of it is signed, and nothing that is received is believed because of it: taken away, or
+ * wrong, it leaves what there is without it.
  */
 export const PILA_FLAG = { REQUEST: 1, ANSWER: 2 } as const;
 export type PilaFlag = (typeof PILA_FLAG)[keyof typeof PILA_FLAG];
@@ -53,7 +55,13 @@ export class KeyExchange {
     this.#signed = this.#sign();
   }
 
-  frame(flag: PilaFlag): Uint8Array {
+  /** Our key in the exchange. */
+  get publicKey(): Uint8Array {
+    return this.#keys.publicKey;
+  }
+
+  /** `proof`: the tag for this key, if there can be one. */
+  frame(flag: PilaFlag, proof: Uint8Array = NO_PROOF): Uint8Array {
     if (this.#signedBy !== this.#local.publicKey) {
       this.#signedBy = this.#local.publicKey;
       this.#signed = this.#sign();
@@ -61,7 +69,7 @@ export class KeyExchange {
     const trailer = new Uint8Array(TRAILER_BYTES);
     trailer[1] = flag;
     writeU32(trailer, RECEIVER, this.#peer);
-    return concatBytes(this.#signed, trailer);
+    return concatBytes(this.#signed, trailer, proof);
   }
 
   #sign(): Uint8Array {
@@ -127,9 +135,20 @@ export function pilaFlags(trailer: Uint8Array): number {
 
 /** The node that a PILA says it is for; undefined when its trailer does not say. */
 function pilaReceiver(trailer: Uint8Array): number | undefined {
+  const at = receiverOffset(trailer);
+  return at === undefined || at + RECEIVER_BYTES > trailer.length ? undefined : readU32(trailer, at);
+}
+
+/** The tag at the end of a PILA's trailer, borrowed; undefined when there is none. */
+export function pilaProof(trailer: Uint8Array): Uint8Array | undefined {
+  const at = receiverOffset(trailer);
+  const from = at === undefined ? trailer.length : at + RECEIVER_BYTES;
+  return from + EXCHANGE_PROOF_BYTES > trailer.length ? undefined : trailer.subarray(from, from + EXCHANGE_PROOF_BYTES);
+}
+
+function receiverOffset(trailer: Uint8Array): number | undefined {
   const afterCapabilities = skipUvarint(trailer, 0);
-  const at = afterCapabilities && skipUvarint(trailer, afterCapabilities);
-  return at === undefined || at + 4 > trailer.length ? undefined : readU32(trailer, at);
+  return afterCapabilities && skipUvarint(trailer, afterCapabilities);
 }
 
 function skipUvarint(bytes: Uint8Array, offset: number): number | undefined {
@@ -138,7 +157,9 @@ function skipUvarint(bytes: Uint8Array, offset: number): number | undefined {
 }
 
 const BINDING_INFO = utf8("pilot-tun/agreement");
+const NO_PROOF = new Uint8Array(0);
 const RECEIVER = 2;
-const TRAILER_BYTES = 6;
+const RECEIVER_BYTES = 4;
+const TRAILER_BYTES = RECEIVER + RECEIVER_BYTES;
 const HKDF_INFO = utf8("pilot-tunnel-v1");
 const LEGACY_LABEL = utf8("pilot-tunnel-v1:");

@@ -6,6 +6,7 @@ import type { Crypto } from "../base/crypto.ts";
 import type { Endpoint } from "../base/endpoint.ts";
 import type { NodeId } from "../wire/ids.ts";
 import type { DataPlane, StagedPacket } from "./data-plane.ts";
+import type { ExchangeBudget } from "./exchange-screen.ts";
 import type { LocalIdentity } from "./key-exchange.ts";
 import type { Link } from "./link.ts";
 import type { RelayKind } from "./path.ts";
@@ -78,6 +79,7 @@ export interface LinkContext {
   /** Per key slot: 1 when what opens under it may agree on keys, and nothing else. */
   readonly onlyAgrees: Uint8Array;
   readonly rekey: RekeyLimits;
+  readonly exchangeBudget: ExchangeBudget;
   /** The peer has once agreed on keys: nothing else passes between the two from then on. */
   mustAgree(node: NodeId): boolean;
   /** The beacon that relays, if one is known. */

@@ -7,6 +7,7 @@ import type { Endpoint } from "../base/endpoint.ts";
 import { type Deadline, earlier, type Instant } from "../base/instant.ts";
 import type { NodeId } from "../wire/ids.ts";
 import { type DataPlane, MAX_ENDPOINT_SLOTS, MAX_KEY_SLOTS, MAX_LINKS, type StagedPacket } from "./data-plane.ts";
+import { ExchangeBudget } from "./exchange-screen.ts";
 import type { LocalIdentity } from "./key-exchange.ts";
 import { Link } from "./link.ts";
 import type { LinkContext, LinkEvent, RekeyLimits } from "./link-context.ts";
@@ -60,6 +61,7 @@ export class LinkTable {
       ...ports,
       keySlots: new SlotPool(MAX_KEY_SLOTS),
       endpointSlots: new SlotPool(MAX_ENDPOINT_SLOTS),
+      exchangeBudget: new ExchangeBudget(),
       sendKey: this.sendKey,
       sendEndpoint: this.sendEndpoint,
       linkOfKey: this.linkOfKey,

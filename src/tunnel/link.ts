@@ -15,12 +15,13 @@ import { equalBytes } from "../base/bytes.ts";
 import type { DropReason } from "../base/drop-reason.ts";
 import type { Endpoint } from "../base/endpoint.ts";
 import { after, type Deadline, type Instant, instant } from "../base/instant.ts";
-import { TokenBucket } from "../base/token-bucket.ts";
 import type { AgreementMessage } from "../wire/bridge.ts";
 import type { Pila } from "../wire/frame.ts";
 import type { NodeId } from "../wire/ids.ts";
 import type { CandidateOrigin } from "./candidates.ts";
 import type { StagedPacket, VirtualRun } from "./data-plane.ts";
+import { ExchangeProof } from "./exchange-proof.ts";
+import { ExchangeScreen } from "./exchange-screen.ts";
 import { ExchangeSender } from "./exchange-sender.ts";
 import { PILA_FLAG, pilaFlags } from "./key-exchange.ts";
 import { type LinkContext, TIMER_EVENTS } from "./link-context.ts";
@@ -49,7 +50,7 @@ export class Link {
   readonly #sender: LinkSender;
   readonly #timers: LinkTimers;
   readonly #staging = new Staging();
-  readonly #inboundExchanges: TokenBucket;
+  readonly #screen: ExchangeScreen;
   readonly #sessions: Sessions;
   readonly #rekeying: Rekeying;
   readonly #exchanges: ExchangeSender;
@@ -84,9 +85,10 @@ export class Link {
     this.path = new Path(context.local.node < node, context.relayOnly);
     this.path.relayKind = context.relayKind();
     this.#timers = new LinkTimers(() => context.timerSet(this));
-    this.#inboundExchanges = new TokenBucket(2, 8, now);
+    const proof = new ExchangeProof(context.crypto, context.local, node, identityKey);
+    this.#screen = new ExchangeScreen(context.exchangeBudget, proof, this.path, now);
     this.#sessions = new Sessions(context, node, index, endpointSlot);
-    this.#exchanges = new ExchangeSender(context, this.#sessions, this.path, this.#sender);
+    this.#exchanges = new ExchangeSender(context, this.#sessions, this.path, this.#sender, proof);
     this.#follower = new PathFollower(context, this, this.path, endpointSlot, this.#timers);
     this.#rekeying = new Rekeying(context, identityKey, now, {
       ...{ link: this, sessions: this.#sessions, timers: this.#timers, arrival: this.#arrival },
@@ -222,8 +224,8 @@ export class Link {
       if (this.#sessions.isCarrier(known)) this.#install(known, flags, source, relayed, now);
       return undefined;
     }
-    if (!this.#inboundExchanges.take(now)) return "key-exchange-limited";
     if (this.#sessions.isRetired(pila.exchangeKey)) return "stale-key-exchange";
+    if (!this.#screen.admits(pila, source, relayed, now)) return "key-exchange-limited";
     const badSignature = this.#sessions.exchange.checkSignature(pila);
     if (badSignature !== undefined) return badSignature;
     const session = this.#sessions.install(pila.exchangeKey, now);
@@ -235,9 +237,8 @@ export class Link {
 
   /** Asks for an exchange: the peer sent what no key here opens, or (`atOnce`) our own identity key is a new one. */
   requestExchange(to: Endpoint, relayed: boolean, now: Instant, atOnce = false): void {
-    // In this order: a flood of such frames must not use up what a key exchange needs.
-    if (!atOnce && (this.#exchanges.wasJustSent(now) || !this.#inboundExchanges.take(now))) return;
-    this.#exchanges.send(PILA_FLAG.REQUEST, to, relayed, now);
+    if (atOnce) this.#exchanges.send(PILA_FLAG.REQUEST, to, relayed, now);
+    else this.#exchanges.request(to, relayed, now);
   }
 
   /**
@@ -358,6 +359,7 @@ export class Link {
     this.#timers.stopAll();
     this.#rekeying.reset();
     this.#sessions.wipe();
+    this.#screen.wipe();
     this.#publish();
     this.#context.endpointSlots.give(this.#endpointSlot);
     this.#relaySlot.give();
@@ -486,6 +488,7 @@ export class Link {
     this.#timers.stopAll();
     this.#sessions.wipe();
     this.#sessions.renew();
+    this.#screen.reset();
     this.#publish();
     this.#context.emit({ kind: "down", link: this });
     this.#refuseStaged(now);
@@ -496,7 +499,7 @@ export class Link {
     // Without a request flag we cannot tell a lost state from a repeated frame: answer only while nothing proves life.
     const alive = this.#lastReceivedAt !== undefined && after(this.#lastReceivedAt, timing.ALIVE_MS) > now;
     if (flags !== PILA_FLAG.REQUEST && alive) return;
-    if (this.#exchanges.wasJustSent(now)) return;
+    if (this.#exchanges.wasJustSent(source, relayed, now)) return;
     this.#exchanges.send(PILA_FLAG.ANSWER, source, relayed, now);
     if (flags === PILA_FLAG.REQUEST) this.#context.emit({ kind: "forgotten", link: this });
   }

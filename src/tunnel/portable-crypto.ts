@@ -57,7 +57,12 @@ export class PortableCrypto implements Crypto {
   }
 
   x25519OfIdentity(identityKey: Uint8Array): Uint8Array | undefined {
-    return identityKey.length === 32 ? ed25519.utils.toMontgomery(identityKey) : undefined;
+    if (identityKey.length !== 32) return undefined;
+    try {
+      return ed25519.utils.toMontgomery(identityKey);
+    } catch {
+      return new Uint8Array(32); // y = 1, of which RFC 7748 says nothing: with what that maps to nobody shares anything
+    }
   }
 
   ed25519PublicKey(seed: Uint8Array): Uint8Array {

@@ -68,6 +68,11 @@ export function encodePila(pila: Omit<Pila, "trailer">): Uint8Array {
   return frame;
 }
 
+/** Who a PILA says it is of, without copying the rest. */
+export function exchangeSender(datagram: Uint8Array): NodeId | undefined {
+  return datagram.length < PILA_BYTES ? undefined : senderOf(datagram);
+}
+
 /** The fields are copies: keys outlive the buffer a datagram was received in. */
 export function parsePila(datagram: Uint8Array): Pila | undefined {
   if (datagram.length < PILA_BYTES || readU32(datagram, 0) !== MAGIC.PILA) return undefined;

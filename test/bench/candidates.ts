@@ -1,7 +1,8 @@
 /** What is measured: each brings up a way from host a to host b of a fresh lab, and says what to measure it by. */
 import { generateKeyPairSync } from "node:crypto";
-import { existsSync, rmSync, writeFileSync } from "node:fs";
+import { accessSync, constants, existsSync, rmSync, writeFileSync } from "node:fs";
 import { createConnection } from "node:net";
+import { fromHex } from "../../src/base/bytes.ts";
 import { LAUNCHER, type Lab, waitUntil } from "../helpers/lab.ts";
 import type { LabProcess } from "../helpers/lab-process.ts";
 
@@ -20,6 +21,8 @@ export interface Bed {
   readonly target: string;
   /** What does the work on both hosts; none when the kernel does it. */
   readonly daemons: readonly LabProcess[];
+  /** Where the daemon of b is on the underlay, and its public key; undefined when the kernel does the work. */
+  readonly farEnd?: { readonly port: number; readonly publicKey: Uint8Array };
   /** Ends the daemons and starts them again with what they know of each other; undefined without daemons. */
   readonly restart: (() => Promise<Bed>) | undefined;
   /** Takes away what lies outside the lab. */
@@ -100,6 +103,22 @@ export function wireguardGo(binary: string | undefined): Candidate {
   };
 }
 
+/** What WGGO names, or what is on the PATH. */
+export function findWireguard(): string | undefined {
+  const folders = (process.env.PATH ?? "").split(":");
+  const places = process.env.WGGO ? [process.env.WGGO] : folders.map((folder) => `${folder}/wireguard-go`);
+  return places.find(isExecutable);
+}
+
+function isExecutable(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 async function wireguardBed(lab: Lab, ends: readonly [WireguardEnd, WireguardEnd]): Promise<Bed> {
   await Promise.all(ends.map((end) => end.start()));
   await ends[0].join(ends[1]);
@@ -111,6 +130,7 @@ async function wireguardBed(lab: Lab, ends: readonly [WireguardEnd, WireguardEnd
     lab,
     target: ends[1].inner,
     daemons: ends.map((end) => end.process),
+    farEnd: { port: WIREGUARD_PORT, publicKey: fromHex(ends[1].publicKey)! },
     restart: async () => {
       await stop();
       return await wireguardBed(lab, ends);
@@ -140,6 +160,11 @@ class WireguardEnd {
 
   get process(): LabProcess {
     return this.#process!;
+  }
+
+  /** Hexadecimal. */
+  get publicKey(): string {
+    return this.#keys.publicKey;
   }
 
   get #socket(): string {

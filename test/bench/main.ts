@@ -2,10 +2,18 @@
  * `scripts/bench`: the candidates one after another in fresh namespaces, round by round, so that each ratio is taken
  * between runs of the same minutes. stdout carries the result alone: a table, or with --json one object.
  */
-import { accessSync, constants } from "node:fs";
 import { parseArgs } from "node:util";
 import { Lab } from "../helpers/lab.ts";
-import { type Bed, type Candidate, HOSTS, pilotTun, pilotTunRealtime, raw, wireguardGo } from "./candidates.ts";
+import {
+  type Bed,
+  type Candidate,
+  findWireguard,
+  HOSTS,
+  pilotTun,
+  pilotTunRealtime,
+  raw,
+  wireguardGo,
+} from "./candidates.ts";
 import { type Figures, measure } from "./measure.ts";
 import { type Round, summarise, tableOf } from "./report.ts";
 
@@ -75,21 +83,6 @@ function choose(plan: Plan): Candidate[] {
   const chosen = wanted.filter((candidate) => candidate.missing === undefined);
   if (chosen.length === 0) throw new Error("there is nothing to measure");
   return chosen;
-}
-
-function findWireguard(): string | undefined {
-  const folders = (process.env.PATH ?? "").split(":");
-  const places = process.env.WGGO ? [process.env.WGGO] : folders.map((folder) => `${folder}/wireguard-go`);
-  return places.find(isExecutable);
-}
-
-function isExecutable(path: string): boolean {
-  try {
-    accessSync(path, constants.X_OK);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 function parsePlan(): Plan {

@@ -67,7 +67,7 @@ describe("an agent that took its trust back without a word", () => {
 
 /** The peer asks again for the keys of this session: a PILA with the flag for that. */
 function replayRequest({ network, a, b }: Pair): void {
-  const isRequest = (bytes: Uint8Array): boolean => bytes[3] === 0x41 && bytes.length === 142 && bytes[137] === 1;
+  const isRequest = (bytes: Uint8Array): boolean => bytes[3] === 0x41 && bytes.length === 154 && bytes[137] === 1;
   const sent = network.captured.filter(({ from, bytes }) => from === b.endpoint && isRequest(bytes));
   expect(sent.length).toBeGreaterThan(0);
   network.inject({ ...sent.at(-1)!, to: a.endpoint });

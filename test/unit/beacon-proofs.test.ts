@@ -185,6 +185,30 @@ test("a number that never proved itself is served as everywhere, also with the n
   expect(lab.reach(2, 77, B)).toEqual([ELSEWHERE]);
 });
 
+test("of numbers that nobody registered no more than 50,000 are remembered, so that those of plain agents stay", () => {
+  const lab = new ProofLab({ limits: { control: { perSecond: 1e9, burst: 1e9 } } });
+  lab.send(HOME, encodeDiscover(nodeId(1), false));
+  for (let i = 0; i < 120_000; i++) {
+    lab.send(`203.0.${(i >> 8) & 255}.${i & 255}:4000`, encodeDiscover(nodeId(1_000 + i), false));
+  }
+  expect(lab.server.nodeCount).toBe(50_000);
+  expect(lab.server.counters.claimsFull).toBe(70_001);
+  expect(lab.reach(1, 3, B)).toEqual([HOME]);
+  lab.send(B, encodeDiscover(nodeId(2), false)); // registered, and new
+  expect(lab.reach(2, 1, HOME)).toEqual([B]);
+});
+
+test("senders without a proof share four times the limit of one, however many addresses they have", () => {
+  const few = { perSecond: 1, burst: 30 };
+  const lab = new ProofLab({ limits: { unprovenRelay: few } });
+  lab.prove(1, HOME);
+  lab.prove(2, B);
+  let reached = 0;
+  for (let i = 0; i < 1_000; i++) reached += lab.reach(1, 5_000 + i, `203.0.${i >> 8}.${i & 255}:4000`).length;
+  expect(reached).toBe(4 * 30);
+  expect(lab.reach(1, 2, B)).toEqual([HOME]);
+});
+
 test("where the operator wants proofs, frames pass only between proven nodes", () => {
   const lab = new ProofLab({ provenOnly: true });
   lab.prove(1, HOME);
