@@ -15,7 +15,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
-  writeSync,
+  writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
 import { equalBytes, fromBase64, toBase64 } from "../base/bytes.ts";
@@ -166,7 +166,7 @@ export class StateDirectory {
     try {
       const fd = createOwnedFile(fresh);
       try {
-        writeSync(fd, text);
+        writeFileSync(fd, text); // all of it: on a full disk a single write may take a part and say nothing
         fsyncSync(fd);
       } finally {
         closeSync(fd);
