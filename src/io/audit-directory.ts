@@ -62,8 +62,11 @@ export class AuditDirectory {
       const { bytesWritten } = await handle.write(write.bytes, progress.bytes);
       progress.bytes += bytesWritten;
     }
-    this.#progress = undefined;
-    if (write.opensFile) await this.#removeUpTo(write.removeUpTo);
+    if (write.opensFile) {
+      await syncFolder(this.path);
+      await this.#removeUpTo(write.removeUpTo);
+    }
+    this.#progress = undefined; // not before all is done: what failed until here is not appended a second time
   }
 
   /** Everything that was appended is on the disk when this returns. */
@@ -109,7 +112,6 @@ export class AuditDirectory {
     const path = join(this.path, auditFileName(write.file));
     const handle = await open(path, write.opensFile ? "ax" : "a", 0o600);
     this.#active = { file: write.file, handle };
-    if (write.opensFile) await syncFolder(this.path);
     return handle;
   }
 

@@ -1,10 +1,12 @@
 /** The audit log on a real disk: what the daemon does when the disk, or somebody at it, does not play along. */
 import {
   appendFileSync,
+  existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
   renameSync,
+  rmdirSync,
   rmSync,
   statSync,
   truncateSync,
@@ -127,6 +129,26 @@ describe("the audit log", () => {
     files.isFull = false;
     await log.flush(soon());
     expect(events()).toEqual(["file", "start", "denial"]);
+    expect(verify().findings).toEqual([]);
+  });
+
+  it("writes nothing twice when an old file could not be removed at once", async () => {
+    const log = open(undefined, 64 * 1024);
+    const file = (number: number) => `${path}/${auditFileName(number)}`;
+    const fillUpTo = async (number: number) => {
+      for (let i = 0; !existsSync(file(number)) && i < 200; i++) {
+        for (let j = 0; j < 20; j++) log.add(event("flow-open", { text: "x".repeat(100) }));
+        await log.flush(soon());
+      }
+    };
+    await fillUpTo(3);
+    rmSync(file(1)); // the fourth takes it away, and finds something else in its place
+    mkdirSync(file(1));
+    await fillUpTo(4);
+    expect((await log.flush(soon())).failure).toContain("EISDIR");
+    rmdirSync(file(1));
+    expect((await log.flush(soon())).failure).toBeNull();
+    expect([...log.problems.keys()]).toEqual([]);
     expect(verify().findings).toEqual([]);
   });
 
