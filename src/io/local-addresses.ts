@@ -6,7 +6,7 @@ import { networkInterfaces } from "node:os";
 import type { LocalAddress } from "../base/endpoint.ts";
 import { formatIp, ipScope, parseIp } from "../wire/underlay-address.ts";
 
-/** IPv4 first: it is what two hosts behind one NAT share most often. */
+/** IPv4 first: it is what two hosts behind one NAT share most often. Throws the system's errors (out of descriptors). */
 export function localAddresses(ownInterface: string): LocalAddress[] {
   const found: LocalAddress[] = [];
   for (const [name, addresses] of Object.entries(networkInterfaces())) {

@@ -18,7 +18,7 @@ export class UnderlayWatch {
   readonly #ownInterface: string;
   readonly #changed: (change: UnderlayChange) => void;
   readonly #timer: NodeJS.Timeout;
-  #fingerprint: string;
+  #seen: Sight;
   #lookedAt = now();
   #wallOffsetMs = wallNow() - now();
 
@@ -26,11 +26,10 @@ export class UnderlayWatch {
   constructor(ownInterface: string, changed: (change: UnderlayChange) => void) {
     this.#ownInterface = ownInterface;
     this.#changed = changed;
-    const local = localAddresses(ownInterface);
-    this.#fingerprint = fingerprintOf(ownInterface, local);
+    this.#seen = see(ownInterface);
     this.#timer = setInterval(() => this.#look(), LOOK_INTERVAL_MS);
     this.#timer.unref();
-    changed({ local, resumed: false });
+    changed({ local: this.#seen.local, resumed: false });
   }
 
   close(): void {
@@ -38,12 +37,20 @@ export class UnderlayWatch {
   }
 
   #look(): void {
-    const local = localAddresses(this.#ownInterface);
-    const fingerprint = fingerprintOf(this.#ownInterface, local);
+    const before = this.#seen;
+    this.#seen = this.#seeAgain();
     const jumped = this.#clockJumped();
-    if (fingerprint === this.#fingerprint && !jumped) return;
-    this.#fingerprint = fingerprint;
-    this.#changed({ local, resumed: true });
+    if (this.#seen.fingerprint === before.fingerprint && !jumped) return;
+    this.#changed({ local: this.#seen.local, resumed: true });
+  }
+
+  /** Out of descriptors or memory one sees nothing, which is no sign that something changed. */
+  #seeAgain(): Sight {
+    try {
+      return see(this.#ownInterface);
+    } catch {
+      return this.#seen;
+    }
   }
 
   /** The monotonic clock stands still while the machine sleeps; a stopped process only wakes late. */
@@ -56,6 +63,17 @@ export class UnderlayWatch {
     this.#wallOffsetMs = offsetMs;
     return lateMs > LATE_MS || jumpMs > JUMP_MS;
   }
+}
+
+interface Sight {
+  readonly local: readonly LocalAddress[];
+  readonly fingerprint: string;
+}
+
+/** Throws the system's errors. */
+function see(ownInterface: string): Sight {
+  const local = localAddresses(ownInterface);
+  return { local, fingerprint: fingerprintOf(ownInterface, local) };
 }
 
 function fingerprintOf(ownInterface: string, local: readonly LocalAddress[]): string {
@@ -91,11 +109,13 @@ export function defaultRoutesIn(text: string): string[] {
 function readSome(path: string): string {
   try {
     return readFileSync(path, "latin1");
-  } catch {
+  } catch (error) {
+    if (SHORTAGES.has((error as NodeJS.ErrnoException).code ?? "")) throw error;
     return "";
   }
 }
 
+const SHORTAGES: ReadonlySet<string> = new Set(["EMFILE", "ENFILE", "ENOMEM"]);
 const LOOK_INTERVAL_MS = 500;
 /** Longer than any honest pause of a busy process. */
 const LATE_MS = 5_000;
