@@ -28,6 +28,7 @@ export const ERROR_CODES = [
   "identity_damaged",
   "identity_differs",
   "insecure_registry",
+  "interface_down",
   "interface_refused",
   "internal",
   "interrupted",

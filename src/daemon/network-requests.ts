@@ -52,7 +52,7 @@ type Answer<Kind extends NetworkAnswer["kind"]> = Extract<NetworkAnswer, { kind:
 export class NetworkRequests implements NetworkBackend {
   readonly #parts: NetworkRequestsParts;
   readonly #answers = new Waiters<string, NetworkEvent>();
-  #applied: Promise<void> = Promise.resolve();
+  #applied: Promise<unknown> = Promise.resolve();
 
   constructor(parts: NetworkRequestsParts) {
     this.#parts = parts;
@@ -62,16 +62,8 @@ export class NetworkRequests implements NetworkBackend {
     this.#answers.settle(networkCommandKey(event.command), event);
   }
 
-  /** A failure is a problem to show: packets go on with the addresses that are there. */
   interfaceChanged(): void {
-    const { problems } = this.#parts.engine;
-    this.#applied = this.#parts.face.apply().then(
-      () => void problems.delete("interface_refused"),
-      (error) => {
-        const { message, hint } = error instanceof PilotError ? error : { message: String(error), hint: "" };
-        problems.set("interface_refused", { code: "interface_refused", message, hint });
-      },
-    );
+    this.#applied = this.#parts.face.applyOrTell();
   }
 
   async ls(_request: object, signal: AbortSignal): Promise<NetworkListReply> {

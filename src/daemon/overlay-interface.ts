@@ -1,28 +1,79 @@
 /**
  * The interface's addresses follow the node's memberships while it runs: one in network 0 and one in each network it is
  * in. Changes are made one after the other, each stating the whole wish; whoever waits for `apply` finds it done.
+ *
+ * The kernel takes addresses and routes away when somebody sets the interface down, or its MTU below what IPv6 needs. It is
+ * looked at once a second: down stays down and is shown, for that was somebody's wish; up again it gets back what it lost.
  */
+import type { Problem } from "../base/error-code.ts";
+import { PilotError } from "../base/pilot-error.ts";
 import type { Engine } from "../engine/engine.ts";
-import { applyInterface } from "../host/interface.ts";
+import { applyInterface, type InterfaceState, interfaceState } from "../host/interface.ts";
 import { formatOverlayAddress } from "../wire/address.ts";
 import { networkId } from "../wire/ids.ts";
 import { serviceAddress } from "./name-service.ts";
 import type { UpOptions } from "./up-options.ts";
 
 export class OverlayInterface {
-  readonly #options: UpOptions;
-  readonly #engine: Engine;
+  readonly #options: Pick<UpOptions, "tun" | "mtu" | "prefix" | "dns">;
+  readonly #engine: Pick<Engine, "node" | "networks" | "problems">;
+  readonly #host: InterfaceHost;
   #last: Promise<void> = Promise.resolve();
+  #isApplying = false;
+  #watch: NodeJS.Timeout | undefined;
+  /** Looks that are left out after a repair was refused. */
+  #looksToSkip = 0;
 
-  constructor(options: UpOptions, engine: Engine) {
+  constructor(
+    options: Pick<UpOptions, "tun" | "mtu" | "prefix" | "dns">,
+    engine: Pick<Engine, "node" | "networks" | "problems">,
+    host: InterfaceHost = { apply: applyInterface, state: interfaceState },
+  ) {
     this.#options = options;
     this.#engine = engine;
+    this.#host = host;
   }
 
   apply(): Promise<void> {
     const before = this.#last.catch(() => {}); // whoever asked for it was told
     this.#last = before.then(() => this.#applyNow());
     return this.#last;
+  }
+
+  /** The same; a refusal is a problem to show, for packets go on with the addresses that are there. False when refused. */
+  async applyOrTell(): Promise<boolean> {
+    const { problems } = this.#engine;
+    try {
+      await this.apply();
+      problems.delete("interface_refused");
+      return true;
+    } catch (error) {
+      const { message, hint } = error instanceof PilotError ? error : { message: String(error), hint: "" };
+      problems.set("interface_refused", { code: "interface_refused", message, hint });
+      return false;
+    }
+  }
+
+  /** From now on what is lost comes back; after the first `apply`. */
+  watch(): void {
+    this.#watch = setInterval(() => void this.look(), LOOK_INTERVAL_MS).unref();
+  }
+
+  close(): void {
+    clearInterval(this.#watch);
+  }
+
+  /** One look, which the timer makes once a second; done when what was missing is there again, or was refused. */
+  async look(): Promise<void> {
+    if (this.#isApplying) return;
+    if (this.#looksToSkip > 0) return void this.#looksToSkip--;
+    const { problems } = this.#engine;
+    const state = this.#host.state(this.#options.tun);
+    if (state === undefined) return; // it cannot be seen just now
+    if (!state.isUp) return void problems.set("interface_down", this.#downProblem());
+    problems.delete("interface_down");
+    if (this.#addresses.every((address) => state.addresses.includes(address))) return;
+    if (!(await this.applyOrTell())) this.#looksToSkip = LOOKS_AFTER_REFUSAL;
   }
 
   /** Of this node, that of network 0 first. */
@@ -32,14 +83,35 @@ export class OverlayInterface {
     return all.map((network) => formatOverlayAddress(this.#options.prefix, { network, node }));
   }
 
-  #applyNow(): Promise<void> {
+  get #addresses(): string[] {
+    return [...this.nodeAddresses, ...(this.#options.dns ? [serviceAddress(this.#options.prefix)] : [])];
+  }
+
+  async #applyNow(): Promise<void> {
     const { tun, mtu, prefix } = this.#options;
-    const services = this.#options.dns ? [serviceAddress(prefix)] : [];
-    return applyInterface({
-      name: tun,
-      mtuBytes: mtu,
-      addresses: [...this.nodeAddresses, ...services],
-      prefix: prefix.text,
-    });
+    this.#isApplying = true;
+    try {
+      await this.#host.apply({ name: tun, mtuBytes: mtu, addresses: this.#addresses, prefix: prefix.text });
+    } finally {
+      this.#isApplying = false;
+    }
+  }
+
+  #downProblem(): Problem {
+    const { tun } = this.#options;
+    return {
+      code: "interface_down",
+      message: `${tun} was set down; nothing passes`,
+      hint: `ip link set ${tun} up. Its addresses and its route come back by themselves.`,
+    };
   }
 }
+
+/** What the host is asked for and about. */
+export interface InterfaceHost {
+  apply: typeof applyInterface;
+  state(name: string): InterfaceState | undefined;
+}
+
+const LOOK_INTERVAL_MS = 1_000;
+const LOOKS_AFTER_REFUSAL = 5;

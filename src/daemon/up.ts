@@ -194,6 +194,8 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
   engine.gate.carried.restore(flowFile.flows, now());
   undo.add(() => backend.policy.close());
   await face.apply();
+  face.watch();
+  undo.add(() => face.close());
   driver.start();
   plain.listen();
   undo.add(() => plain.close());

@@ -3,6 +3,8 @@
  * called again; nothing outside the interface and the overlay prefix is touched. The TUN device is not persistent, so
  * the kernel takes the device, its addresses and its routes away when the daemon ends, however it ends.
  */
+import { readFileSync } from "node:fs";
+import { networkInterfaces } from "node:os";
 import { PilotError } from "../base/pilot-error.ts";
 import { runCommand } from "./command.ts";
 
@@ -31,6 +33,22 @@ export async function applyInterface(config: InterfaceConfig): Promise<void> {
   await ip(["-6", "route", "replace", config.prefix, "dev", config.name, "metric", "256"]);
 }
 
+export interface InterfaceState {
+  readonly isUp: boolean;
+  /** Textual, without length, as the kernel writes them; none while it is down. */
+  readonly addresses: readonly string[];
+}
+
+/** Undefined when there is no such interface, or it cannot be asked about. */
+export function interfaceState(name: string): InterfaceState | undefined {
+  try {
+    const isUp = (Number(readFileSync(`/sys/class/net/${name}/flags`, "latin1")) & IFF_UP) !== 0;
+    return { isUp, addresses: (networkInterfaces()[name] ?? []).map(({ address }) => address) };
+  } catch {
+    return undefined;
+  }
+}
+
 async function presentAddresses(name: string): Promise<Set<string>> {
   const outcome = await runCommand("ip", ["-6", "-o", "addr", "show", "dev", name, "scope", "global"]);
   return new Set([...outcome.stdout.matchAll(/inet6 ([0-9a-f:]+)\//g)].map((match) => match[1]!));
@@ -54,3 +72,5 @@ async function ip(args: readonly string[], need: "required" | "optional" = "requ
     "Check that IPv6 is available (sysctl net.ipv6.conf.all.disable_ipv6) and that the daemon has CAP_NET_ADMIN.",
   );
 }
+
+const IFF_UP = 1;
