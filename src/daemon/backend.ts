@@ -47,6 +47,7 @@ import { Configuration } from "./configuration.ts";
 import type { Driver } from "./driver.ts";
 import { placeOf } from "./flow-status.ts";
 import type { Guests } from "./guests.ts";
+import type { KeptFiles } from "./kept-files.ts";
 import { KeyRequests } from "./key-requests.ts";
 import { leaseStatus } from "./lease-status.ts";
 import type { LiveEvents } from "./live-events.ts";
@@ -77,6 +78,7 @@ export interface BackendParts {
   readonly book: TrustBook;
   readonly trust: TrustFile;
   readonly memory: NodeMemory;
+  readonly files: KeptFiles;
   readonly ownKey: OwnIdentity;
   /** The key is handed over by the system at each start. */
   readonly isKeyLent: boolean;
@@ -149,6 +151,7 @@ export class Backend implements ControlBackend {
     this.names = new NameService({
       ...{ tun: parts.options.tun, prefix: parts.options.prefix, engine: parts.engine },
       ...{ book: parts.book, memory: parts.memory },
+      rememberName: (name, node) => this.#rememberName(name, node),
       ownName: () => this.hostname,
       fingerprint: (node) => this.#fingerprint(this.#keyOf(node)) ?? undefined,
       members: async (network) =>
@@ -198,14 +201,14 @@ export class Backend implements ControlBackend {
         this.trust.acknowledged(event.node);
         return;
       case "hostname":
-        if (event.node !== undefined) memory.rememberName(event.name, event.node);
+        if (event.node !== undefined) this.#rememberName(event.name, event.node);
         this.#names.settle(event.name, event.node);
         return;
       case "kinds-changed":
-        this.#keep(() => memory.rememberKinds(engine.knownKinds()));
+        this.#remember(() => memory.rememberKinds(engine.knownKinds()));
         return;
       case "endpoints-changed":
-        this.#keep(() => memory.rememberEndpoints(engine.knownEndpoints()));
+        this.#remember(() => memory.rememberEndpoints(engine.knownEndpoints()));
         return;
       case "beacon-tcp":
         this.#parts.compat?.want(event.wanted);
@@ -223,14 +226,14 @@ export class Backend implements ControlBackend {
       case "flow-recorded":
         return void this.#findProgram(event.flow, event.opened);
       case "tags-changed":
-        this.#keep(() => memory.rememberTags(engine.gate.tags.toStored()));
+        this.#remember(() => memory.rememberTags(engine.gate.tags.toStored()));
         return;
       case "networks-changed":
-        this.#keep(() => memory.rememberNetworks(engine.networks.toStored()));
+        this.#remember(() => memory.rememberNetworks(engine.networks.toStored()));
         this.network.interfaceChanged();
         return;
       case "trust-changed":
-        this.#keep(() => this.#parts.trust.save(engine.leases.time(now())));
+        this.#parts.files.keep("trust.json", () => this.#parts.trust.save(engine.leases.time(now())));
         queueMicrotask(() => this.noticeSleep()); // an input of its own
         return;
     }
@@ -550,15 +553,12 @@ export class Backend implements ControlBackend {
     });
   }
 
-  /** A write that fails is a problem to show, not the end of the packet path. */
-  #keep(write: () => void): void {
-    try {
-      write();
-      this.#parts.engine.problems.delete("state_unwritable");
-    } catch (error) {
-      if (!(error instanceof PilotError)) throw error;
-      this.#parts.engine.problems.set(error.code, { code: error.code, message: error.message, hint: error.hint });
-    }
+  #rememberName(name: string, node: NodeId): void {
+    this.#remember(() => this.#parts.memory.rememberName(name, node));
+  }
+
+  #remember(change: () => void): void {
+    this.#parts.files.keep("node.json", change, () => this.#parts.memory.write());
   }
 }
 

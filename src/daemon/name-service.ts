@@ -17,7 +17,8 @@ export interface NameServiceParts {
   readonly prefix: Prefix48;
   readonly engine: Engine;
   readonly book: TrustBook;
-  readonly memory: NodeMemory;
+  readonly memory: Pick<NodeMemory, "nodeNamed" | "nameOf">;
+  rememberName(name: string, node: NodeId): void;
   ownName(): string | undefined;
   fingerprint(node: NodeId): string | undefined;
   /** The members of a network that this node is in, as the registry lists them now. */
@@ -100,11 +101,11 @@ export class NameService implements Directory {
 
   /** Names of members of shared networks, to be known before anybody asks: an answer never waits for the registry. */
   async refreshMembers(): Promise<void> {
-    const { engine, memory } = this.#parts;
+    const { engine, rememberName } = this.#parts;
     for (const network of engine.networks.memberships()) {
       // Without the registry what was known before stays.
       const members = await this.#parts.members(network).catch(() => []);
-      for (const { node, hostname } of members) if (hostname !== null) memory.rememberName(hostname, nodeId(node));
+      for (const { node, hostname } of members) if (hostname !== null) rememberName(hostname, nodeId(node));
     }
   }
 

@@ -108,9 +108,14 @@ export class NodeMemory {
     this.#save({ ...this.#stored, names: [...others, { name, node }].slice(-MAX_NAMES) });
   }
 
+  /** Throws PilotError `state_unwritable`, like all that changes something; it is remembered for this run even so. */
+  write(): void {
+    this.#state.save(FILE, this.#stored);
+  }
+
   #save(stored: StoredNode): void {
     this.#stored = stored;
-    this.#state.save(FILE, stored);
+    this.write();
   }
 }
 

@@ -22,6 +22,7 @@ import { NO_TERMS } from "../wire/ask-text.ts";
 import type { NodeId } from "../wire/ids.ts";
 import { serviceWords } from "../wire/services.ts";
 import { flowStatuses, placeOf, programStatus } from "./flow-status.ts";
+import type { KeptFiles } from "./kept-files.ts";
 import { grantStatus, leaseStatus, termsOf } from "./lease-status.ts";
 import type { SocketOwners } from "./socket-owners.ts";
 import { Waiters } from "./waiters.ts";
@@ -31,6 +32,7 @@ export interface TrustRequestParts {
   readonly book: TrustBook;
   readonly connection: { readonly state: string };
   readonly owners: Pick<SocketOwners, "find">;
+  readonly files: Pick<KeptFiles, "demandWritten">;
   input<T>(act: (at: Instant) => T): T;
   /** Another node than this one. */
   find(text: string, signal: AbortSignal): Promise<NodeId>;
@@ -57,6 +59,7 @@ export class TrustRequests implements TrustBackend {
       engine.introductions.ask(node, request.reason ?? "", at, termsOf(request)),
     );
     if (record === undefined) throw bookFull();
+    this.#demandWritten();
     const direct = engine.linkFacts(node)?.isUp === true;
     return {
       peer: identity(node),
@@ -132,6 +135,7 @@ export class TrustRequests implements TrustBackend {
     const owners = await programs;
     const cut = listed.map((flow) => ({ ...flow, program: flow.program ?? programStatus(owners.get(flow.id)) }));
     const toldAt = wasUp ? await acknowledged : undefined;
+    this.#demandWritten();
     return {
       peer: this.#parts.identity(node),
       epoch: outcome.record.epoch,
@@ -154,8 +158,16 @@ export class TrustRequests implements TrustBackend {
     return new Map(some.map((flow, index) => [flow.id, found[index]]));
   }
 
+  /** What is answered as done must be there after a crash. */
+  #demandWritten(): void {
+    this.#parts.files.demandWritten("trust.json");
+  }
+
   #answered(node: NodeId, record: TrustRecord | undefined): TrustChangeReply {
-    if (record !== undefined) return this.#change(node);
+    if (record !== undefined) {
+      this.#demandWritten();
+      return this.#change(node);
+    }
     const { hostname, pilot } = this.#parts.identity(node);
     throw new PilotError(
       "nothing_pending",

@@ -38,6 +38,7 @@ import { Driver } from "./driver.ts";
 import { FlowFile } from "./flow-file.ts";
 import { Guests } from "./guests.ts";
 import { settleRotation } from "./identity.ts";
+import { KeptFiles } from "./kept-files.ts";
 import { LiveEvents } from "./live-events.ts";
 import { NodeMemory } from "./node-memory.ts";
 import { OverlayInterface } from "./overlay-interface.ts";
@@ -143,6 +144,8 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
     trust.save(engine.leases.time(now())); // with the bytes of leases as they were used
     flowFile.save(flows);
   });
+  const files = new KeptFiles(engine.problems);
+  undo.add(() => files.close());
   for (const problem of [trust.problem, memory.problem, flowFile.problem])
     if (problem) engine.problems.set(problem.code, problem);
 
@@ -171,6 +174,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
       book,
       trust,
       memory,
+      files,
       ownKey: identity,
       isKeyLent: credential !== undefined,
       crypto,
