@@ -1,5 +1,6 @@
 """A service manager as small as it can be, for tests: starts one program, speaks sd_notify(3) with it, and keeps the
-descriptors that it is given while the program restarts, as systemd does with FileDescriptorStoreMax=.
+descriptors that it is given while the program restarts, as systemd does with FileDescriptorStoreMax=. What ends without having
+been told is started again after a second.
 
     service-manager.py SOCKET ORDERS WATCHDOG_USEC PROGRAM [ARGUMENT]...
 
@@ -13,6 +14,7 @@ import select
 import signal
 import socket
 import sys
+import time
 
 SOCKET, ORDERS, WATCHDOG_USEC, PROGRAM = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:]
 kept = {}
@@ -59,15 +61,18 @@ def receive(notify):
         say(f"notify {key}={value}")
 
 
+def ended(pid):
+    done, status = os.waitpid(pid, os.WNOHANG)
+    if done:
+        say(f"ended {os.waitstatus_to_exitcode(status)}")
+    return done != 0
+
+
 def end(pid, notify, how):
     os.kill(pid, how)
-    while True:
+    while not ended(pid):
         if select.select([notify], [], [], 0.01)[0]:
             receive(notify)
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            say(f"ended {os.waitstatus_to_exitcode(status)}")
-            return
 
 
 def main():
@@ -75,17 +80,25 @@ def main():
     notify.bind("\0" + SOCKET[1:] if SOCKET.startswith("@") else SOCKET)
     os.mkfifo(ORDERS)
     orders = os.fdopen(os.open(ORDERS, os.O_RDWR), "r")  # also for writing, so that it never ends
-    pid = start()
+    pid, start_at = start(), 0
     while True:
-        for ready in select.select([notify, orders], [], [])[0]:
+        for ready in select.select([notify, orders], [], [], LOOK_S)[0]:
             if ready is notify:
                 receive(notify)
                 continue
             order = orders.readline().strip()
-            end(pid, notify, signal.SIGKILL if order == "kill" else signal.SIGTERM)
+            if pid is not None:
+                end(pid, notify, signal.SIGKILL if order == "kill" else signal.SIGTERM)
             if order == "stop":
                 return
             pid = start()
+        if pid is not None and ended(pid):
+            pid, start_at = None, time.monotonic() + RESTART_S
+        if pid is None and time.monotonic() >= start_at:
+            pid = start()
 
+
+LOOK_S = 0.1
+RESTART_S = 1  # RestartSec= of the units
 
 main()

@@ -3,18 +3,15 @@
  * test/helpers/service-manager.py, which speaks the protocol of systemd.
  */
 import { chmodSync, chownSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Lab, waitUntil } from "../helpers/lab.ts";
-import type { LabProcess } from "../helpers/lab-process.ts";
+import { LAUNCHER, Lab, waitUntil } from "../helpers/lab.ts";
+import { LabService } from "../helpers/lab-service.ts";
 
-const MANAGER = fileURLToPath(new URL("../helpers/service-manager.py", import.meta.url));
-const LAUNCHER = fileURLToPath(new URL("../../scripts/pilot-tun", import.meta.url));
 const WATCHDOG_MS = 600;
 const NOBODY = 65_534;
 
 let lab: Lab;
-let manager: LabProcess;
+let service: LabService;
 
 beforeAll(async () => {
   lab = await Lab.create("service", { hosts: ["a", "b", "c"] });
@@ -23,32 +20,16 @@ beforeAll(async () => {
   await lab.startNode("b");
   await lab.trust("a", "b");
   await lab.stopNode("b");
-  manager = startManager("b");
-  await readyTimes(1);
+  writeFileSync(`${lab.folder}/b.policy`, "allow in any from trusted\nallow out any to trusted\n");
+  service = new LabService(lab, "b", {
+    extraArgs: ["--policy", `${lab.folder}/b.policy`],
+    watchdogMs: WATCHDOG_MS,
+  });
+  await service.waitUntilReady(1);
   await firstAnswer();
 }, 60_000);
 
 afterAll(() => lab?.close());
-
-function startManager(host: string): LabProcess {
-  const paths = [`${lab.folder}/${host}.notify`, `${lab.folder}/${host}.orders`, String(WATCHDOG_MS * 1000)];
-  const where = ["--registry", lab.registry, "--beacon", lab.beacon, "--state", `${lab.folder}/${host}-state`];
-  writeFileSync(`${lab.folder}/${host}.policy`, "allow in any from trusted\nallow out any to trusted\n");
-  const own = ["--tun", "pilot0", "--policy", `${lab.folder}/${host}.policy`];
-  const up = [LAUNCHER, "--control", `${lab.folder}/${host}.sock`, "up", ...where, ...own];
-  return lab.spawn(host, "python3", [MANAGER, ...paths, ...up]);
-}
-
-function order(word: string): void {
-  writeFileSync(`${lab.folder}/b.orders`, `${word}\n`);
-}
-
-function count(pattern: RegExp): number {
-  return [...manager.stdout.matchAll(pattern)].length;
-}
-
-const readyTimes = (times: number) =>
-  waitUntil("the manager to hear READY", () => count(/^notify READY=1$/gm) >= times, 20_000);
 
 async function firstAnswer(): Promise<void> {
   await waitUntil("b to answer", async () => {
@@ -61,16 +42,16 @@ describe("a daemon under a service manager", () => {
   it("says that it is ready when a service can bind to its address, and in one line what it is", async () => {
     const { code } = await lab.exec("b", "python3", ["-c", BIND, lab.overlay("b")]);
     expect(code).toBe(0);
-    expect(manager.stdout).toMatch(/^notify STATUS=ready: pilot0 fd50:.* listening on /m);
+    expect(service.manager.stdout).toMatch(/^notify STATUS=ready: pilot0 fd50:.* listening on /m);
   });
 
   it("shows the watchdog that its event loop turns", async () => {
-    const before = count(/^notify WATCHDOG=1$/gm);
-    await waitUntil("three signs", () => count(/^notify WATCHDOG=1$/gm) >= before + 3, 3 * WATCHDOG_MS);
+    const before = service.count(/^notify WATCHDOG=1$/gm);
+    await waitUntil("three signs", () => service.count(/^notify WATCHDOG=1$/gm) >= before + 3, 3 * WATCHDOG_MS);
   });
 
   it("gives its TUN device to keep, once", () => {
-    expect(count(/^kept tun$/gm)).toBe(1);
+    expect(service.count(/^kept tun$/gm)).toBe(1);
   });
 
   for (const [how, text] of [
@@ -79,17 +60,17 @@ describe("a daemon under a service manager", () => {
   ] as const) {
     it(`keeps interface, address and an established connection over ${text}`, { timeout: 40_000 }, async () => {
       const before = await interfaceIndex();
-      const ready = count(/^notify READY=1$/gm);
+      const ready = service.readyTimes;
       const server = lab.spawn("b", "python3", ["-c", ECHO, lab.overlay("b")]);
       await server.waitForLine(/^listening$/);
       const client = lab.spawn("a", "python3", ["-c", TALK, lab.overlay("b")]);
       await client.waitForLine(/^echo 3$/);
-      order(how);
-      await readyTimes(ready + 1);
+      service.order(how);
+      await service.waitUntilReady(ready + 1);
       const said = Number(/^echo (\d+)$/m.exec(client.stdout.trim().split("\n").at(-1)!)?.[1]);
       await client.waitForLine(new RegExp(`^echo ${said + 10}$`), 15_000);
       expect(await interfaceIndex()).toBe(before);
-      expect(count(/^kept tun$/gm)).toBe(1); // what it was given back it need not give again
+      expect(service.count(/^kept tun$/gm)).toBe(1); // what it was given back it need not give again
       expect(client.isRunning).toBe(true);
       await client.stop();
       await server.stop();
@@ -105,9 +86,9 @@ describe("a daemon under a service manager", () => {
     await talker.waitForLine(/^listening$/);
     const listener = lab.spawn("b", "python3", ["-c", LISTEN, lab.overlay("a")]);
     await listener.waitForLine(/^5$/);
-    const ready = count(/^notify READY=1$/gm);
-    order("restart");
-    await readyTimes(ready + 1);
+    const ready = service.readyTimes;
+    service.order("restart");
+    await service.waitUntilReady(ready + 1);
     const heard = Number(listener.stdout.trim().split("\n").at(-1));
     await listener.waitForLine(new RegExp(`^${heard + 20}$`), 15_000);
     await Promise.all([listener.stop(), talker.stop()]);
@@ -116,11 +97,11 @@ describe("a daemon under a service manager", () => {
   });
 
   it("answers the first ping within half a second of being ready again", { timeout: 30_000 }, async () => {
-    const ready = count(/^notify READY=1$/gm);
+    const ready = service.readyTimes;
     const pinging = lab.spawn("a", "ping", ["-6", "-D", "-i", "0.05", lab.overlay("b")]);
     await pinging.waitForLine(/icmp_seq=3 /);
-    order("restart");
-    await readyTimes(ready + 1);
+    service.order("restart");
+    await service.waitUntilReady(ready + 1);
     const readyAt = Date.now() / 1000;
     await waitUntil("an answer after it", () => answersAfter(pinging.stdout, readyAt) !== undefined, 10_000);
     expect(answersAfter(pinging.stdout, readyAt)! - readyAt).toBeLessThan(0.5);
@@ -153,9 +134,9 @@ describe("a daemon under a service manager", () => {
   });
 
   it("leaves nothing behind when it is stopped for good", async () => {
-    order("stop");
-    await manager.waitForEnd(10_000);
-    expect(manager.stdout).toMatch(/^notify STOPPING=1$/m);
+    service.order("stop");
+    await service.manager.waitForEnd(10_000);
+    expect(service.manager.stdout).toMatch(/^notify STOPPING=1$/m);
     const { code } = await lab.exec("b", "ip", ["link", "show", "dev", "pilot0"]);
     expect(code).not.toBe(0);
   });
