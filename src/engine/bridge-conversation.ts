@@ -1,8 +1,9 @@
 /**
  * What two pilot-tun nodes tell each other inside the session, beside packets: hello (what I am, whether I consent, what
  * fits my interface), revoked. Written down in docs/bridge-protocol.md. A plain agent stays silent on the
- * port: after a few unanswered hellos the peer counts as one, until it speaks on the port after all. What an earlier run
- * learned is where we start; what is observed replaces it.
+ * port: after a few unanswered hellos the peer counts as one, until it speaks on the port after all. A ping follows each
+ * hello, which every kind of peer answers: with its answer the wait for this hello is over. What an earlier run learned is
+ * where we start; what is observed replaces it.
  */
 import type { DropReason } from "../base/drop-reason.ts";
 import { after, type Instant } from "../base/instant.ts";
@@ -43,6 +44,8 @@ export interface BridgeParts {
   kindChanged(node: NodeId, now: Instant): void;
   /** True makes this node a plain agent: it never says hello and is deaf on the port. */
   readonly plainOnly: boolean;
+  /** A control ping to the peer; its sequence number, or undefined when there is no session. */
+  ping(link: Link, now: Instant): number | undefined;
   /** False: as a pilot-tun that does not know how to agree on keys. */
   readonly agrees: boolean;
 }
@@ -54,6 +57,8 @@ interface PeerFacts {
   hellosSent: number;
   /** An unanswered row of hellos means a plain agent; false when they only tell news to a peer that is known. */
   asksForKind: boolean;
+  /** The ping that followed the last hello of such a row, as long as nothing came back. */
+  ping: number | undefined;
   /** Of its last hello in this session. */
   features: number;
 }
@@ -118,7 +123,17 @@ export class BridgeConversation {
     }
     facts.hellosSent++;
     this.send(link, this.#hello(link.node, "hello", now));
+    facts.ping = facts.asksForKind ? this.#parts.ping(link, now) : undefined;
     link.schedule("hello-retry", after(now, delayMs));
+  }
+
+  /** The peer answered a ping of ours; had it an answer to the hello before it, that would have come first. */
+  heardPong(link: Link, sequence: number, now: Instant): void {
+    const facts = this.#peers.get(link.node);
+    if (facts?.ping === undefined || facts.ping !== sequence) return;
+    facts.ping = undefined;
+    link.unschedule("hello-retry");
+    this.helloDue(link, now);
   }
 
   /** Our consent, or its limits, changed while the link is up: the peer should know before it asks. */
@@ -179,7 +194,9 @@ export class BridgeConversation {
   #heardHello(link: Link, hello: Extract<BridgeMessage, { kind: "hello" | "hello-ack" }>, now: Instant): void {
     this.#setKind(link.node, "pilot-tun", now);
     link.unschedule("hello-retry");
-    this.#facts(link.node).features = hello.features;
+    const facts = this.#facts(link.node);
+    facts.ping = undefined;
+    facts.features = hello.features;
     this.#heardAbilities(link, hello, now);
     this.#parts.heardSize(link, hello, now);
     this.#parts.heardConsent(link.node, hello.consents, hello.lease, now);
@@ -236,12 +253,12 @@ export class BridgeConversation {
     let facts = this.#peers.get(node);
     if (facts === undefined) {
       const kind = this.#kinds.get(node) === "plain" ? "plain" : "unknown";
-      facts = { kind, isObserved: false, hellosSent: 0, asksForKind: true, features: 0 };
+      facts = { kind, isObserved: false, hellosSent: 0, asksForKind: true, ping: undefined, features: 0 };
       this.#peers.set(node, facts);
     }
     return facts;
   }
 }
 
-/** Waits after each hello; silence after the last one means a plain agent. */
+/** Waits after each hello when no ping comes back either; silence after the last one means a plain agent. */
 const HELLO_RETRY_MS = [300, 700, 1500];

@@ -110,7 +110,7 @@ export class Engine {
     const local: LocalIdentity = options;
     this.networks = this.#createNetworks();
     this.routes = new Routes(options.prefix.bytes, options.node, [networkId(0), ...this.networks.memberships()]);
-    this.#pings = new Pings(options.node);
+    this.#pings = new Pings(options.node, (link, sequence, at) => this.#bridge.heardPong(link, sequence, at));
     this.paths = new Paths(
       { ...parts, listenPort: options.listenPort, links: () => this.#links },
       options.beaconEndpoint,
@@ -340,6 +340,7 @@ export class Engine {
     link.noteUse(now);
     this.beaconWay.noteUse(now);
     const sequence = this.#pings.send(link, now);
+    if (sequence !== undefined) link.noteSent(now); // silence is noticed as it is after a program's packet
     this.#settle(now);
     return sequence;
   }
@@ -508,6 +509,7 @@ export class Engine {
       heardRevokedAck: (node, now) => this.#revocationHeard(node, now),
       heardSize: (link, message, now) => this.sizes.handleMessage(link, message, now),
       explanations: () => this.gate.explanations,
+      ping: (link, now) => this.#pings.send(link, now),
       plainOnly: this.#options.plainOnly ?? false,
       agrees: this.#options.agreesOnKeys ?? true,
       kinds: this.#options.kinds ?? new Map(),

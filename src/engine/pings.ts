@@ -46,8 +46,12 @@ export class Pings {
   readonly #echoAnswers: EchoAnswer[] = [];
   #sequence = 0;
 
-  constructor(local: NodeId) {
+  readonly #answered: (link: Link, sequence: number, now: Instant) => void;
+
+  /** `answered`: a peer answered this request. */
+  constructor(local: NodeId, answered: (link: Link, sequence: number, now: Instant) => void) {
     this.#local = local;
+    this.#answered = answered;
   }
 
   /** The last measured round trip. */
@@ -123,6 +127,7 @@ export class Pings {
     const rttMs = now - request.sentAt;
     if (request.direct) link.handleProbeAnswer(request.sentAt, now);
     this.#rttMs.set(link.node, rttMs);
+    this.#answered(link, packet.sequence, now);
     if (request.echo !== undefined) {
       const { node, cameByRelay: byRelay } = link;
       this.#echoAnswers.push({ node, echo: request.echo, payload: packet.payload.slice(), byRelay });

@@ -314,14 +314,14 @@ export class Connections implements StreamOwner {
 
   /**
    * An agent may take its time, but one from which nothing came since the SYN, though the link has asked for life meanwhile,
-   * is not there.
+   * is not there. What was under way when the SYN left says nothing of that.
    */
   #patienceEndsAt(connection: Connection, now: Instant): Instant | undefined {
     const dueAt = answerDueAt(connection, now);
     const { dialledAt } = connection.stream;
     if (dueAt === undefined || dialledAt === undefined) return dueAt;
     const heardAt = this.#parts.heardAt(connection.node);
-    const isSilent = heardAt === undefined || heardAt < dialledAt;
+    const isSilent = heardAt === undefined || heardAt < after(dialledAt, UNDER_WAY_MS);
     return isSilent ? (Math.min(dueAt, after(dialledAt, DIAL_DOUBT_MS)) as Instant) : dueAt;
   }
 
@@ -552,6 +552,7 @@ const MAX_CONNECTIONS = 16_384;
 const DIAL_LIMIT_MS = 15_000;
 /** After three SYNs. */
 const DIAL_DOUBT_MS = 3_500;
+const UNDER_WAY_MS = 500;
 const TURN_LIMIT_MS = 120_000;
 const CONNECT_LIMIT_MS = 8_000;
 const ACCEPT_LIMIT_MS = 10_000;
