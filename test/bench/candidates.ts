@@ -48,7 +48,7 @@ export const raw: Candidate = {
 export const pilotTun = pilotTunBy("pilot-tun", () => LAUNCHER);
 
 /** The same, each daemon preferred to all ordinary programs, as docs/service.md has it. */
-export const pilotTunRealtime = pilotTunBy("pilot-tun-rr", realtimeLauncher);
+export const pilotTunRealtime = pilotTunBy("preferred", realtimeLauncher);
 
 function pilotTunBy(name: string, launcherOf: (lab: Lab) => string): Candidate {
   return {
@@ -65,7 +65,7 @@ function pilotTunBy(name: string, launcherOf: (lab: Lab) => string): Candidate {
 }
 
 function realtimeLauncher(lab: Lab): string {
-  const path = `${lab.folder}/pilot-tun-rr`;
+  const path = `${lab.folder}/preferred`;
   writeFileSync(path, `#!/bin/sh\nexec chrt --rr --reset-on-fork 1 ${LAUNCHER} "$@"\n`, { mode: 0o755 });
   return path;
 }

@@ -20,7 +20,7 @@ import { type Round, summarise, tableOf } from "./report.ts";
 const USAGE = `usage: scripts/bench [--rounds N] [--seconds S] [--only NAME]... [--json]
   --rounds N    how often each candidate is measured (3)
   --seconds S   length of each TCP transfer (5)
-  --only NAME   pilot-tun, pilot-tun-rr (preferred to ordinary programs), wireguard-go or raw; may be given again
+  --only NAME   pilot-tun, preferred (the same, before ordinary programs), wireguard-go or raw; may be given again
   --json        one JSON object on stdout in place of the table
 WGGO names the wireguard-go to compare with, if it is not on the PATH.`;
 
