@@ -15,6 +15,8 @@ export interface Fault {
   /** Who must be able to ping whom again, and how soon after it is gone. */
   readonly reach: readonly [from: string, to: string];
   readonly healedWithinMs: number;
+  /** The daemon on this host may end by it; no other may. */
+  readonly ends?: ServiceHost;
   /** Makes it so, stays for as long as it lasts, and throws unless it shows as it should. */
   inject(): Promise<void>;
   heal(): Promise<void>;
@@ -59,6 +61,7 @@ function killedDaemon(world: SoakWorld): Fault {
     name: "kill -9 of the daemon on a",
     reach: ["b", "a"],
     healedWithinMs: 3_000,
+    ends: "a",
     async inject() {
       ready = service.readyTimes;
       process.kill(service.daemonPid, "SIGKILL");
@@ -146,6 +149,7 @@ function fullDisk(world: SoakWorld, host: ServiceHost): Fault {
     name: `full disk on ${host}`,
     reach: [other(host), host],
     healedWithinMs: 3_000,
+    ...(host === "a" ? { ends: host } : {}), // by our own hand, see below
     async inject() {
       fill(filler);
       await world.lab.tryPilot(host, "addr", "d"); // a name that is new the first time, and remembered
@@ -274,6 +278,7 @@ function littleMemory(world: SoakWorld): Fault {
     name: "memory of the daemon on a limited to what it has and 1 MiB",
     reach: ["b", "a"],
     healedWithinMs: 3_000,
+    ends: "a",
     async inject() {
       [ends, ready] = [service.ends, service.readyTimes];
       await world.limit("a", "data", String((kibibytes(world.statusOf("a"), "VmData") + 1024) * 1024));

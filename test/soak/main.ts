@@ -3,13 +3,14 @@ import { appendFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { accountLines, soak } from "./run.ts";
 
-const USAGE = `usage: scripts/soak [MINUTES] [--seed N] [--only TEXT] [--log FILE] [--churn N]
+const USAGE = `usage: scripts/soak [MINUTES] [--seed N] [--only TEXT] [--log FILE]
 
   MINUTES     how long (60), plus the round that is under way then
   --seed N    the order of faults of an earlier run; without it a new one, which is printed
   --only TEXT only faults with that in their names
   --log FILE  what is printed, too
-  --churn N   short conversations after each fault (200)`;
+  --warm-up N short conversations before the first fault (8000), and
+  --churn N   after each (200)`;
 
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({
@@ -17,6 +18,7 @@ async function main(): Promise<number> {
       seed: { type: "string" },
       only: { type: "string" },
       log: { type: "string" },
+      "warm-up": { type: "string", default: "8000" },
       churn: { type: "string", default: "200" },
       help: { type: "boolean", short: "h", default: false },
     },
@@ -28,16 +30,19 @@ async function main(): Promise<number> {
   };
   const minutes = Number(positionals[0] ?? 60);
   const seed = Number(values.seed ?? Date.now() % 100_000);
-  const churn = Number(values.churn);
+  const [warmUp, churn] = [Number(values["warm-up"]), Number(values.churn)];
   const isSane =
-    minutes > 0 && minutes <= MOST_MINUTES && Number.isInteger(seed) && Number.isInteger(churn) && churn > 0;
+    minutes > 0 &&
+    minutes <= MOST_MINUTES &&
+    Number.isInteger(seed) &&
+    [warmUp, churn].every((count) => Number.isInteger(count) && count > 0);
   if (values.help || !isSane) {
     console.log(USAGE);
     return values.help ? 0 : 2;
   }
   say(`soak of ${minutes} minutes; again: scripts/soak ${minutes} --seed ${seed}`);
   try {
-    const account = await soak({ ...LONG, seed, churn, only: values.only, durationMs: minutes * 60_000, say });
+    const account = await soak({ ...LONG, seed, warmUp, churn, only: values.only, durationMs: minutes * 60_000, say });
     for (const line of accountLines(account)) say(line);
     return 0;
   } catch (error) {
@@ -51,7 +56,6 @@ const LONG = {
   shortPauseMs: 10_000,
   longPauseMs: 30_000,
   everywhere: true,
-  warmUp: 8_000,
   limits: { rssMiB: 16, descriptors: 2 },
   memoryMaxMiB: 256,
 };
