@@ -18,20 +18,22 @@ import {
   type RevocationReason,
 } from "../wire/bridge.ts";
 import type { NodeId } from "../wire/ids.ts";
-import type { LeaseField } from "../wire/lease-field.ts";
 import type { Explanations } from "./explanations.ts";
 import type { SizeMessage } from "./packet-sizes.ts";
 
 export type PeerKind = "unknown" | "pilot-tun" | "plain";
+
+/** What a hello says about trust; `lease` undefined: the sender knows of no limits. */
+export type Consent = Pick<Hello, "consents" | "epoch" | "lease">;
 
 export interface BridgeParts {
   readonly local: NodeId;
   readonly mtuBytes: number;
   readonly instance: Uint8Array;
   /** What a hello to this peer says about trust. */
-  consentTo(node: NodeId, now: Instant): Pick<Hello, "consents" | "epoch" | "lease">;
-  /** The peer, authenticated, said whether it consents, and within which limits; undefined: it knows of none. */
-  heardConsent(node: NodeId, consents: boolean, lease: LeaseField | undefined, now: Instant): void;
+  consentTo(node: NodeId, now: Instant): Consent;
+  /** The peer, authenticated, said whether it consents, after which revocation of its own, and within which limits. */
+  heardConsent(node: NodeId, said: Consent, now: Instant): void;
   heardRevoked(node: NodeId, revocation: Revocation, now: Instant): void;
   heardRevokedAck(node: NodeId, now: Instant): void;
   /** The peer said something about the length of packets, or sent a part of one. */
@@ -199,7 +201,7 @@ export class BridgeConversation {
     facts.features = hello.features;
     this.#heardAbilities(link, hello, now);
     this.#parts.heardSize(link, hello, now);
-    this.#parts.heardConsent(link.node, hello.consents, hello.lease, now);
+    this.#parts.heardConsent(link.node, hello, now);
   }
 
   #heardAbilities(link: Link, hello: Hello, now: Instant): void {

@@ -136,6 +136,7 @@ export class Consequences {
         return this.#parts.plain.rekeyed(link, now);
       case "down":
         this.#parts.plain.linkDown(link.node, now);
+        this.#parts.notices.send(link, now);
         this.#parts.gate.trail?.pathChanged(link);
         return this.#parts.sizes.forget(link);
       case "moved":

@@ -54,6 +54,7 @@ export class DirectHandshakes implements StreamOwner {
 
   /** Says it now if there is a session, else as soon as there is one. */
   say(node: NodeId, word: DirectWord, isUp: boolean, now: Instant): void {
+    this.#takeBack(node, word, now);
     this.#owed.set(node, word);
     if (isUp) this.linkUp(node, now);
   }
@@ -66,6 +67,15 @@ export class DirectHandshakes implements StreamOwner {
     if (stream === undefined) return;
     this.#owed.delete(node);
     this.#outgoing.set(stream, { node, word, closeAt: undefined, messageBytes: undefined });
+  }
+
+  /** What contradicts the word and is still being repeated must not arrive after it. */
+  #takeBack(node: NodeId, word: DirectWord, now: Instant): void {
+    for (const [stream, said] of this.#outgoing) {
+      if (said.node !== node || (said.word === "revoke") === (word === "revoke")) continue;
+      this.#outgoing.delete(stream);
+      stream.reset(now);
+    }
   }
 
   /** The link is gone, and its streams: nothing more can be said to this peer, and nothing of it is listened to. */

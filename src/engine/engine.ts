@@ -272,6 +272,7 @@ export class Engine {
     this.#links.handleTimeout(now);
     this.#strangers.handleTimeout(now);
     this.networks.handleTimeout(now);
+    this.introductions.handleTimeout(now);
     this.gate.handleTimeout(now);
     if (this.leases.handleTimeout(now)) this.#events.push({ kind: "trust-changed" });
     this.#streams.handleTimeout(now);
@@ -387,7 +388,7 @@ export class Engine {
     let first = earlier(this.#links.pollTimeout(), this.#strangers.pollTimeout());
     first = earlier(first, earlier(this.networks.pollTimeout(), this.gate.pollTimeout()));
     first = earlier(first, earlier(this.leases.pollTimeout(), this.#streams.pollTimeout()));
-    first = earlier(first, this.#direct.pollTimeout());
+    first = earlier(first, earlier(this.#direct.pollTimeout(), this.introductions.pollTimeout()));
     first = earlier(first, this.plain.pollTimeout());
     first = earlier(first, earlier(this.beaconWay.pollTimeout(), this.#beaconMtu.pollTimeout()));
     return earlier(first, this.#parts.beacon?.pollTimeout());
@@ -504,7 +505,7 @@ export class Engine {
       mtuBytes: this.#options.mtuBytes,
       instance,
       consentTo: (node, now) => this.introductions.consentTo(node, now),
-      heardConsent: (node, consented, lease, now) => this.introductions.heardConsent(node, consented, lease, now),
+      heardConsent: (node, said, now) => this.introductions.heardConsent(node, said, now),
       heardRevoked: (node, revocation, now) => this.introductions.heardTakenBack(node, revocation, now),
       heardRevokedAck: (node, now) => this.#revocationHeard(node, now),
       heardSize: (link, message, now) => this.sizes.handleMessage(link, message, now),

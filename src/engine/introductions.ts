@@ -8,7 +8,7 @@
  */
 import { equalBytes } from "../base/bytes.ts";
 import type { Endpoint } from "../base/endpoint.ts";
-import { after, type Instant, type WallClock } from "../base/instant.ts";
+import { after, type Deadline, type Instant, type WallClock } from "../base/instant.ts";
 import type { Flow } from "../policy/flow-table.ts";
 import type { RegistryClient } from "../registry/client.ts";
 import type { RegistryEvent } from "../registry/events.ts";
@@ -20,7 +20,9 @@ import { NO_TERMS, parseAskText, type Terms } from "../wire/ask-text.ts";
 import type { Revocation } from "../wire/bridge.ts";
 import type { NetworkId, NodeId } from "../wire/ids.ts";
 import type { LeaseField } from "../wire/lease-field.ts";
+import type { Consent } from "./bridge-conversation.ts";
 import type { Leases } from "./leases.ts";
+import { UnconfirmedTrust } from "./unconfirmed-trust.ts";
 
 export interface IntroductionParts {
   readonly book: TrustBook;
@@ -62,23 +64,29 @@ export class Introductions {
   /** Key: node. Bound: trust records; keys the registry named against the pin, until the operator decides. */
   readonly #offeredKeys = new Map<NodeId, Uint8Array>();
 
+  readonly #unconfirmed: UnconfirmedTrust;
   #doubtUntil: Instant | undefined;
 
   constructor(parts: IntroductionParts) {
     this.#parts = parts;
+    const { book, registry } = parts;
+    this.#unconfirmed = new UnconfirmedTrust({ book, registry, denied: (node, now) => this.#denied(node, now) });
   }
 
   /** At start: the links that the records of earlier runs call for. */
   resume(now: Instant): void {
     for (const record of this.#parts.book.records()) {
+      this.#unconfirmed.note(record.node, now);
       if (!needsLink(record) || record.publicKey === undefined) continue;
       this.#parts.openLink(record.node, record.publicKey, now);
       if (record.state === "mutual") this.#parts.connectLink(record.node, now);
+      if (statement.mustBeTold(record)) this.#parts.notifyRevoked(record.node, now);
     }
   }
 
   /** The registry took us (again): repeat what it may not have heard, ask what we do not know. */
   registered(now: Instant): void {
+    this.#unconfirmed.registered(now);
     for (const record of this.#parts.book.records()) {
       if (record.state === "asked" || hasOpenAsk(record)) this.#askThroughRegistry(record, now);
       if (record.state === "mutual") this.#parts.registry.resolve(record.node);
@@ -86,6 +94,14 @@ export class Introductions {
       if (isNameless || (record.state !== "none" && record.publicKey === undefined))
         this.#parts.registry.lookup(record.node);
     }
+  }
+
+  handleTimeout(now: Instant): void {
+    this.#unconfirmed.handleTimeout(now);
+  }
+
+  pollTimeout(): Deadline | undefined {
+    return this.#unconfirmed.pollTimeout();
   }
 
   /** Each returns the record as it is afterwards; undefined when the operator's word has nothing to act on. */
@@ -160,7 +176,19 @@ export class Introductions {
 
   heardAccept(node: NodeId, now: Instant): void {
     const record = this.#parts.book.get(node);
-    if (record) this.#apply(record, this.#accepted(record, undefined, now), now);
+    if (record) this.#confirm(this.#apply(record, this.#accepted(record, undefined, now), now));
+  }
+
+  /** The peer itself has spoken for the trust that there is; `epoch`: of its last revocation, which is over. */
+  #confirm(record: TrustRecord, epoch?: number): void {
+    this.#parts.book.put(statement.confirm(record, epoch));
+  }
+
+  /** What letters of the registry made us believe is not so: our ask is open again, and made again. */
+  #denied(node: NodeId, now: Instant): void {
+    const record = this.#parts.book.get(node);
+    const asked = record && this.#apply(record, statement.heardNoConsent(record, this.#parts.wall(now)), now);
+    if (asked?.state === "asked") this.#askThroughRegistry(asked, now);
   }
 
   /** The peer agreed on keys inside a session: from now on it must. */
@@ -201,20 +229,15 @@ export class Introductions {
     const record = this.#parts.book.get(node);
     if (record === undefined) return;
     const end = reason === "lease-bytes" ? "bytes" : "time";
-    const next = this.#apply(record, statement.heardLeaseEnd(record, end, this.#parts.wall(now)), now);
-    // Both sides saw the end by themselves: nothing is left to say.
-    if (record.state === "lease-ended" && next.state === "lease-ended") this.#parts.closeLink(node, now);
+    this.#apply(record, statement.heardLeaseEnd(record, end, this.#parts.wall(now)), now);
   }
 
-  /**
-   * A hello: with our open ask, the peer's consent is its approval; without its consent nothing is mutual. `lease`: the limits
-   * of its consent; undefined when it knows of none.
-   */
-  heardConsent(node: NodeId, consents: boolean, lease: LeaseField | undefined, now: Instant): void {
+  /** A hello: with our open ask, the peer's consent is its approval; without its consent nothing is mutual. */
+  heardConsent(node: NodeId, { consents, epoch, lease }: Consent, now: Instant): void {
     const record = this.#parts.book.get(node);
     if (record === undefined) return;
     if (!consents) return void this.#apply(record, statement.heardNoConsent(record, this.#parts.wall(now)), now);
-    this.#apply(record, this.#accepted(record, undefined, now), now);
+    this.#confirm(this.#apply(record, this.#accepted(record, undefined, now), now), epoch);
     if (lease !== undefined) this.#heardLimits(node, lease, now);
   }
 
@@ -232,7 +255,7 @@ export class Introductions {
   }
 
   /** What a hello to the peer says about trust. */
-  consentTo(node: NodeId, now: Instant): { consents: boolean; epoch: number; lease: LeaseField } {
+  consentTo(node: NodeId, now: Instant): Consent {
     const record = this.#parts.book.get(node);
     const consents = record !== undefined && statement.consents(record);
     return { consents, epoch: record?.epoch ?? 0, lease: this.#parts.leases.fieldFor(node, now) };
@@ -253,6 +276,8 @@ export class Introductions {
         return this.#heardResponse(event.from, event.accepted, event.at, now);
       case "looked-up":
         return this.#lookedUp(event, now);
+      case "trust-checked":
+        return this.#unconfirmed.handleChecked(event, now);
       case "resolved":
         this.#parts.located(event.node, event.endpoint, event.lanEndpoints, now);
         return;
@@ -330,6 +355,8 @@ export class Introductions {
     this.#parts.book.put(next);
     if (next.state === before.state) {
       if (next.state === "mutual") this.#termsChanged(before, next, now);
+      // Both sides took their consent back, or saw its end, by themselves: nothing is left to say.
+      if (statement.mustBeTold(before) && !statement.mustBeTold(next)) this.#parts.closeLink(next.node, now);
       return next;
     }
     const why = next.state === "lease-ended" ? "lease-ended" : "no-consent";
@@ -366,6 +393,7 @@ export class Introductions {
         else this.#parts.registry.reportTrust(node);
         this.#parts.consentChanged(node, now);
         this.#parts.registry.lookup(node); // its host name is told only to those it trusts
+        this.#unconfirmed.note(node, now);
         this.#reach(node, now);
         return;
       case "revoked":
@@ -373,11 +401,15 @@ export class Introductions {
         if (hadContact(before.state)) this.#parts.notifyRevoked(node, now);
         return;
       case "lease-ended":
-        if (!record.revocationUntold) return this.#parts.closeLink(node, now);
         this.#parts.registry.revokeTrust(node);
+        if (!record.revocationUntold) return this.#parts.closeLink(node, now);
         this.#parts.notifyRevoked(node, now);
         return;
       case "revoked-by-peer":
+        // What the registry knows of our consent, and what we had it tell the peer, belongs to a trust that is no more.
+        if (statement.consents(before)) this.#parts.registry.revokeTrust(node);
+        this.#parts.closeLink(node, now);
+        return;
       case "none":
         this.#parts.closeLink(node, now);
         return;

@@ -45,8 +45,7 @@ export class Parting {
     if (this.#parts.bridge.kindOf(node) !== "pilot-tun")
       this.#parts.direct.say(node, "revoke", link?.isUp ?? false, now);
     this.#parts.notices.reset(node);
-    if (link?.isUp) this.#parts.notices.send(link, now);
-    else link?.connect(now);
+    if (link !== undefined) this.#parts.notices.send(link, now);
   }
 
   closeLink(node: NodeId, now: Instant): void {

@@ -1,7 +1,7 @@
 /**
  * Tells a peer that it was revoked, or that its lease is over, so that its programs learn it now and not by silence: inside the session, and
- * on port 444 for a plain agent. Repeated with growing pauses until acknowledged; a peer that is away hears it when it
- * next comes with a key exchange. Once it has acknowledged, the link closes and the node is silent to it.
+ * on port 444 for a plain agent. Repeated with growing pauses until acknowledged, and as long as there is no session one is
+ * tried for in the same way; a peer that is away hears it at the latest when it next comes with a key exchange. Once it has acknowledged, the link closes and the node is silent to it.
  */
 import { after, type Instant } from "../base/instant.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
@@ -25,10 +25,11 @@ export class RevocationNotices {
   /** A new session with a peer that may not know yet, or time to say it again. */
   send(link: Link, now: Instant): void {
     const record = this.#book.get(link.node);
-    if (record === undefined || !mustBeTold(record) || !link.isUp) return;
+    if (record === undefined || !mustBeTold(record)) return;
     const sent = this.#sent.get(link.node) ?? 0;
     this.#sent.set(link.node, sent + 1);
-    this.#bridge.sendRevoked(link, reasonOf(record), now);
+    if (link.isUp) this.#bridge.sendRevoked(link, reasonOf(record), now);
+    else link.connect(now);
     link.schedule("notice-retry", after(now, Math.min(FIRST_PAUSE_MS * 2 ** sent, LONGEST_PAUSE_MS)));
   }
 

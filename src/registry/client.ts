@@ -20,6 +20,7 @@ import { integerField, parseRegistryMessage, type RegistryMessage, signedText } 
 import {
   commandKey,
   commandRequest,
+  isConsentWith,
   isDurable,
   type RegistryCommand,
   type RegistryIdentity,
@@ -174,7 +175,7 @@ export class RegistryClient {
     this.#wantsDisconnect = false;
     const lost = this.#inFlight;
     this.#inFlight = undefined;
-    if (lost?.kind === "command") this.#retryOrFail(lost.command, NOT_CONNECTED);
+    if (lost?.kind === "command") this.#sayAgain(lost.command);
     const kept = this.#rotation?.handleDisconnected(NOT_CONNECTED);
     if (kept !== undefined) this.#endRotation(kept);
     this.#failQueries(NOT_CONNECTED);
@@ -237,7 +238,9 @@ export class RegistryClient {
     this.#enqueue({ kind: "check-trust", node });
   }
 
+  /** Also takes back what waits here to be said of consent with the peer. */
   revokeTrust(node: NodeId): void {
+    for (const [key, command] of this.#queue) if (isConsentWith(command, node)) this.#queue.delete(key);
     this.#enqueue({ kind: "revoke-trust", node });
   }
 
@@ -511,11 +514,27 @@ export class RegistryClient {
     return undefined;
   }
 
-  /** A durable command whose reply did not come goes back into the line, unless a later one has replaced it. */
+  /** A durable command whose reply did not come goes back into the line, unless a later one says the same or takes it back. */
   #retryOrFail(command: RegistryCommand, error: string): void {
-    const key = commandKey(command);
     if (!isDurable(command)) this.#events.push(failureEvent(command, error));
-    else if (!this.#queue.has(key)) this.#queue.set(key, command);
+    else if (!this.#isOvertaken(command)) this.#queue.set(commandKey(command), command);
+  }
+
+  #isOvertaken(command: RegistryCommand): boolean {
+    if (this.#queue.has(commandKey(command))) return true;
+    return [...this.#queue.values()].some(
+      (later) => later.kind === "revoke-trust" && isConsentWith(command, later.node),
+    );
+  }
+
+  /** The reply was lost with the connection: it is said again before what was said after it. */
+  #sayAgain(command: RegistryCommand): void {
+    const later = [...this.#queue];
+    this.#retryOrFail(command, NOT_CONNECTED);
+    for (const [key, each] of later) {
+      this.#queue.delete(key);
+      this.#queue.set(key, each);
+    }
   }
 
   #failQueries(error: string): void {

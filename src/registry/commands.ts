@@ -52,6 +52,19 @@ export function commandKey(command: RegistryCommand): string {
   }
 }
 
+/** Whether it tells the registry, or has it tell the peer, that this node consents. */
+export function isConsentWith(command: RegistryCommand, node: NodeId): boolean {
+  switch (command.kind) {
+    case "request-handshake":
+    case "report-trust":
+      return command.node === node;
+    case "respond-handshake":
+      return command.node === node && command.accept;
+    default:
+      return false;
+  }
+}
+
 export interface RegistryIdentity {
   /** Ed25519. */
   readonly seed: Uint8Array;

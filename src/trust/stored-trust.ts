@@ -46,6 +46,7 @@ export function recordToJson(record: TrustRecord): object {
     ...(peerLease === undefined ? {} : { peer_lease: limitsToJson(peerLease) }),
     ...(record.leaseEnd === undefined ? {} : { lease_end: record.leaseEnd }),
     ...(record.agreesOnKeys === true ? { agrees_on_keys: true } : {}),
+    ...(record.confirmedSince === undefined ? {} : { confirmed_since: record.confirmedSince }),
   };
 }
 
@@ -69,6 +70,7 @@ export function parseRecord(entry: unknown): TrustRecord | undefined {
     peerLease: fields.part("peer_lease", readLimits),
     leaseEnd: fields.optional("lease_end", isLeaseEnd),
     agreesOnKeys: fields.optional("agrees_on_keys", isBoolean),
+    confirmedSince: fields.optional("confirmed_since", isNumber) as WallClock | undefined,
   };
   return fields.isWhole ? record : undefined;
 }

@@ -66,7 +66,7 @@ export interface TrustRecord {
   readonly request: TrustRequest | undefined;
   /** The peer has not acknowledged our revocation yet. */
   readonly revocationUntold: boolean;
-  /** Number of the peer's last revocation that was heard in the session; absent: none. */
+  /** Number of the peer's last revocation, as heard in the session, also when it had been lifted by then; absent: none. */
   readonly revocationHeard?: number | undefined;
   /**
    * The consent of this side came with joining this network, not from a word about the peer: it ends with the shared
@@ -83,6 +83,8 @@ export interface TrustRecord {
   readonly leaseEnd?: LeaseEnd | undefined;
   /** The peer has agreed on keys inside a session: less is not taken from it until this side revokes. */
   readonly agreesOnKeys?: boolean | undefined;
+  /** `since` of the trust that the peer itself has spoken for; of another, or absent: only letters of the registry have. */
+  readonly confirmedSince?: WallClock | undefined;
 }
 
 export function emptyRecord(node: NodeId, now: WallClock): TrustRecord {
@@ -102,6 +104,11 @@ export function emptyRecord(node: NodeId, now: WallClock): TrustRecord {
 /** True while this side wants to talk with the peer: what a hello may say about us. */
 export function consents(record: TrustRecord): boolean {
   return record.state === "asked" || record.state === "mutual";
+}
+
+/** The peer itself, not a letter that somebody carried, has spoken for the trust that there is. */
+export function isConfirmed({ since, confirmedSince }: TrustRecord): boolean {
+  return confirmedSince === since;
 }
 
 /** Whether the same flows may begin under both records; their states are not looked at. */
@@ -315,11 +322,13 @@ export function heardReject(record: TrustRecord, now: WallClock): TrustRecord {
 
 /**
  * The peer revokes; needs no more proof than that the peer said it, for it only narrows. `epoch`: of its tombstone, where it
- * said so. It is repeated until we are heard to have heard it, so it may come again after we asked anew: then it is news of
- * the past, and would end an ask that it knew nothing of.
+ * said so. It is repeated until we are heard to have heard it, so it may come again after somebody
+ * asked anew: then it is news of the past, and would end what it knew nothing of. Trust that only letters brought it ends.
  */
 export function heardRevoke(record: TrustRecord, now: WallClock, epoch?: number): TrustRecord {
-  if (record.state === "asked" && epoch !== undefined && epoch === record.revocationHeard) return record;
+  const beganAnew =
+    record.state === "asked" || record.state === "pending" || (record.state === "mutual" && isConfirmed(record));
+  if (beganAnew && epoch !== undefined && epoch === record.revocationHeard) return record;
   const revoked = revokedByPeer(record, now);
   return epoch === undefined || epoch === record.revocationHeard ? revoked : { ...revoked, revocationHeard: epoch };
 }
@@ -361,6 +370,14 @@ function ended(record: TrustRecord, end: LeaseEnd, now: WallClock): TrustRecord 
  */
 export function heardNoConsent(record: TrustRecord, now: WallClock): TrustRecord {
   return record.state === "mutual" ? { ...record, state: "asked", since: now } : record;
+}
+
+/** The peer itself says that it consents; `epoch`: of its last tombstone, where it said so, 0 for none. That one is lifted. */
+export function confirm(record: TrustRecord, epoch?: number): TrustRecord {
+  const revocationHeard = epoch === undefined ? record.revocationHeard : epoch || undefined;
+  const saysNothingNew = isConfirmed(record) && record.revocationHeard === revocationHeard;
+  if (record.state !== "mutual" || saysNothingNew) return record;
+  return { ...record, revocationHeard, confirmedSince: record.since };
 }
 
 export function revocationTold(record: TrustRecord): TrustRecord {

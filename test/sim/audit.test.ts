@@ -292,9 +292,9 @@ describe("trust", () => {
     const { network, a, b, notes } = friends();
     const told = notes.a.of("trust").length;
     for (let i = 0; i < 300; i++) {
-      a.command((engine, now) => engine.introductions.heardConsent(b.node, i % 2 === 1, undefined, now));
+      a.command((engine, now) => engine.introductions.heardConsent(b.node, { consents: i % 2 === 1, epoch: 0 }, now));
     }
-    a.command((engine, now) => engine.introductions.heardConsent(b.node, false, undefined, now));
+    a.command((engine, now) => engine.introductions.heardConsent(b.node, { consents: false, epoch: 0 }, now));
     network.run(70_000);
     const more = notes.a.of("trust").slice(told);
     expect(more.length).toBeLessThan(40);

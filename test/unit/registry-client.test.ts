@@ -467,6 +467,43 @@ describe("commands", () => {
     ).toEqual(["revoke_trust", "revoke_trust"]);
   });
 
+  test("a revocation takes back what waits to be said of consent with the same peer, and no refusal", () => {
+    const desk = new Desk(1);
+    for (const node of [nodeId(2), nodeId(3)]) {
+      desk.client.requestHandshake(node, "please");
+      desk.client.respondHandshake(node, true);
+    }
+    desk.client.respondHandshake(nodeId(4), false);
+    for (const node of [nodeId(2), nodeId(4)]) desk.client.revokeTrust(node);
+    const said = desk.connect().types();
+    expect(said.filter((type) => /handshake$|_trust$/.test(String(type)))).toEqual([
+      "request_handshake",
+      "respond_handshake",
+      "respond_handshake",
+      "revoke_trust",
+      "revoke_trust",
+    ]);
+  });
+
+  test("an approval whose reply was lost is not said again once it is taken back, else before what came after it", () => {
+    for (const [isRevoked, expected] of [
+      [true, ["revoke_trust"]],
+      [false, ["respond_handshake", "request_handshake"]],
+    ] as const) {
+      const desk = new Desk(1).connect();
+      desk.respond = () => "silence";
+      desk.client.respondHandshake(nodeId(2), true);
+      desk.settle();
+      if (isRevoked) desk.client.revokeTrust(nodeId(2));
+      else desk.client.requestHandshake(nodeId(3), "please");
+      desk.disconnect();
+      desk.types();
+      desk.respond = () => undefined;
+      const said = desk.connect().types();
+      expect(said.filter((type) => /handshake$|_trust$/.test(String(type)))).toEqual(expected);
+    }
+  });
+
   test("a change that is rate limited is sent again a little later", () => {
     const desk = new Desk(1).connect();
     let refusals = 1;

@@ -84,8 +84,33 @@ describe("trust record", () => {
     // Another one, or one whose number is not known, is news.
     expect(trust.heardRevoke(asked, at(5), 8).state).toBe("revoked-by-peer");
     expect(trust.heardRevoke(asked, at(5)).state).toBe("revoked-by-peer");
-    // And with trust mutual nothing that narrows is passed over.
-    expect(trust.heardRevoke(trust.heardAccept(asked, at(6), at(6)), at(7), 7).state).toBe("revoked-by-peer");
+    // And with trust mutual nothing that narrows is passed over, unless the peer itself has spoken for it since.
+    const again = trust.heardAccept(asked, at(6), at(6));
+    expect(trust.heardRevoke(again, at(7), 7).state).toBe("revoked-by-peer");
+    const confirmed = trust.confirm(again, 7);
+    expect(trust.heardRevoke(confirmed, at(7), 7)).toBe(confirmed);
+    expect(trust.heardRevoke(confirmed, at(7), 8).state).toBe("revoked-by-peer");
+  });
+
+  it("does not pass over a revocation of a peer that counts anew since its records are older", () => {
+    const mutual = trust.heardAccept(trust.ask(fresh(), "", at(1)), at(2), at(2));
+    const again = trust.heardAccept(trust.ask(trust.heardRevoke(mutual, at(3), 1), "", at(4)), at(5), at(5));
+    expect(trust.heardRevoke(trust.confirm(again, 0), at(6), 1).state).toBe("revoked-by-peer");
+  });
+
+  it("keeps a request of the peer when its revocation before that comes again", () => {
+    const mutual = trust.heardAccept(trust.ask(fresh(), "", at(1)), at(2), at(2));
+    const pending = trust.heardRequest(trust.heardRevoke(mutual, at(3), 7), request(4), at(4));
+    expect(trust.heardRevoke(pending, at(5), 7)).toBe(pending);
+  });
+
+  it("counts as confirmed from the peer's own word on, and only as long as it lasts", () => {
+    const mutual = trust.heardAccept(trust.ask(fresh(), "", at(1)), at(2), at(2));
+    expect(trust.isConfirmed(mutual)).toBe(false);
+    const confirmed = trust.confirm(mutual, 0);
+    expect(trust.isConfirmed(confirmed)).toBe(true);
+    const again = trust.heardAccept(trust.ask(trust.revoke(confirmed, at(3)), "", at(4)), at(5), at(5));
+    expect(trust.isConfirmed(again)).toBe(false);
   });
 
   it("falls back to asked when the peer itself says that it never consented", () => {

@@ -1,0 +1,85 @@
+/**
+ * Trust that only the registry's letters brought. An approval that was held back, here or there, may answer an ask that was taken
+ * back since: then this side believes in trust that the other denies, and as that one is silent to whom it does not trust nobody
+ * would ever say so. Until the peer itself has spoken for it (a hello, its accept on port 444) the registry is asked now and then
+ * whether the two are a pair, for each side tells it at once what ends there. Its "no" opens our ask again. Trust that the peer
+ * has spoken for is not asked about: a registry may have forgotten.
+ */
+import { after, type Deadline, type Instant } from "../base/instant.ts";
+import type { RegistryClient } from "../registry/client.ts";
+import type { RegistryEvent } from "../registry/events.ts";
+import type { TrustBook } from "../trust/trust-book.ts";
+import { isConfirmed } from "../trust/trust-record.ts";
+import type { NodeId } from "../wire/ids.ts";
+
+export interface UnconfirmedTrustParts {
+  readonly book: TrustBook;
+  readonly registry: Pick<RegistryClient, "checkTrust">;
+  /** The registry knows of no trust between the peer and us, and the peer never spoke for it. */
+  denied(node: NodeId, now: Instant): void;
+}
+
+export class UnconfirmedTrust {
+  readonly #parts: UnconfirmedTrustParts;
+  /** When each is asked about. Key: node. Bound: trust records; an entry goes when the peer has spoken or trust has ended. */
+  readonly #due = new Map<NodeId, { at: Instant; pauseMs: number }>();
+  #nextAt: Instant | undefined;
+
+  constructor(parts: UnconfirmedTrustParts) {
+    this.#parts = parts;
+  }
+
+  /** Trust with the peer begins, or began in an earlier run. */
+  note(node: NodeId, now: Instant): void {
+    if (this.#isDoubtful(node)) this.#ask(node, FIRST_PAUSE_MS, now);
+  }
+
+  /** The registry is there (again), and before long it will know what others held back. */
+  registered(now: Instant): void {
+    for (const node of [...this.#due.keys()]) this.#ask(node, FIRST_PAUSE_MS, now);
+  }
+
+  handleChecked({ node, isPair }: Extract<RegistryEvent, { kind: "trust-checked" }>, now: Instant): void {
+    if (isPair === false && this.#due.has(node) && this.#isDoubtful(node)) this.#parts.denied(node, now);
+  }
+
+  handleTimeout(now: Instant): void {
+    if (this.#nextAt === undefined || this.#nextAt > now) return;
+    let asked = 0;
+    for (const [node, { at, pauseMs }] of [...this.#due]) {
+      if (at > now) continue;
+      this.#due.delete(node);
+      if (!this.#isDoubtful(node)) continue;
+      if (asked++ < MAX_AT_ONCE) this.#parts.registry.checkTrust(node);
+      this.#ask(node, asked > MAX_AT_ONCE ? FIRST_PAUSE_MS : Math.min(2 * pauseMs, LONGEST_PAUSE_MS), now);
+    }
+    this.#nextAt = undefined;
+    for (const { at } of this.#due.values()) this.#nextAt = sooner(this.#nextAt, at);
+  }
+
+  pollTimeout(): Deadline | undefined {
+    return this.#nextAt === undefined ? undefined : { at: this.#nextAt, reason: "unconfirmed trust" };
+  }
+
+  #ask(node: NodeId, pauseMs: number, now: Instant): void {
+    const at = after(now, pauseMs);
+    this.#due.set(node, { at, pauseMs });
+    this.#nextAt = sooner(this.#nextAt, at);
+  }
+
+  #isDoubtful(node: NodeId): boolean {
+    const record = this.#parts.book.get(node);
+    return record?.state === "mutual" && !isConfirmed(record);
+  }
+}
+
+function sooner(one: Instant | undefined, other: Instant): Instant {
+  return one === undefined || other < one ? other : one;
+}
+
+/** Both sides must have had time to tell the registry of a trust just made. */
+const FIRST_PAUSE_MS = 6_000;
+/** A peer may be away for weeks. */
+const LONGEST_PAUSE_MS = 3_600_000;
+/** Of the questions of one moment; the others come a pause later. */
+const MAX_AT_ONCE = 64;

@@ -1,0 +1,114 @@
+/** Approvals that the registry, or the lack of one, held back until they answered nothing any more; found by simulation. */
+import { describe, expect, it } from "vitest";
+import { befriend, SimNetwork, type SimNode } from "../helpers/sim-network.ts";
+
+function two(seed: number): { network: SimNetwork; a: SimNode; b: SimNode } {
+  const network = new SimNetwork(seed);
+  const a = network.addNode("a");
+  const b = network.addNode("b");
+  network.run(200);
+  return { network, a, b };
+}
+
+const states = (a: SimNode, b: SimNode) => [a.book.stateOf(b.node), b.book.stateOf(a.node)];
+const ask = (from: SimNode, to: SimNode) =>
+  from.command((engine, now) => engine.introductions.ask(to.node, "please", now));
+const revoke = (by: SimNode, of: SimNode) => by.command((engine, now) => engine.introductions.revoke(of.node, now));
+
+/** b approves without a registry, tells a so in the session; a revokes, b hears that there too, and a asks anew. */
+function heldBackAtSender(seed: number) {
+  const { network, a, b } = two(seed);
+  ask(a, b);
+  network.runUntil(() => b.book.get(a.node)?.request !== undefined, 40_000);
+  network.run(500); // b learns whose key that is
+  b.disconnectRegistry();
+  b.command((engine, now) => engine.introductions.approve(a.node, now));
+  network.runUntil(() => a.book.stateOf(b.node) === "mutual", 40_000);
+  network.run(1_000);
+  revoke(a, b);
+  network.runUntil(() => b.book.stateOf(a.node) === "revoked-by-peer", 10_000);
+  ask(a, b);
+  network.run(2_000);
+  return { network, a, b };
+}
+
+function reachAgain(node: SimNode): void {
+  node.reachesRegistry = true;
+  node.loseRegistry();
+}
+
+describe("an approval that was held back until its ask was taken back", () => {
+  it("does not answer the next ask: neither side believes in trust, and the new ask waits for its operator", () => {
+    const { network, a, b } = heldBackAtSender(11);
+    reachAgain(b);
+    network.run(60_000);
+    expect(states(a, b)).toEqual(["asked", "pending"]);
+    b.command((engine, now) => engine.introductions.approve(a.node, now));
+    network.run(5_000);
+    expect(states(a, b)).toEqual(["mutual", "mutual"]);
+  });
+
+  it("is not repeated after a lost connection either, when it was under way as trust ended", () => {
+    const { network, a, b } = two(12);
+    ask(a, b);
+    network.runUntil(() => b.book.get(a.node)?.request !== undefined, 40_000);
+    network.registryIsUp = false; // what is said to it now is lost
+    b.command((engine, now) => engine.introductions.approve(a.node, now));
+    network.run(1_000);
+    revoke(b, a);
+    network.registryIsUp = true;
+    const from = network.requests.length;
+    for (const node of [a, b]) node.loseRegistry();
+    network.run(5_000);
+    const said = network.requests.slice(from).map((text) => JSON.parse(text));
+    expect(said.filter(({ type, node_id }) => type === "revoke_trust" && node_id === b.node)).toHaveLength(1);
+    expect(said.filter(({ type, accept }) => type === "respond_handshake" && accept)).toEqual([]);
+    expect(network.store.hasConsent(b.node, a.node)).toBe(false);
+  });
+
+  it("is found out through the registry where it was believed, though the other side is silent", () => {
+    const { network, a, b } = two(13);
+    let isParted = false;
+    network.tap = (flight) => (isParted ? undefined : flight);
+    befriend(network, a, b);
+    network.run(1_000);
+    revoke(a, b);
+    network.runUntil(() => b.book.stateOf(a.node) === "revoked-by-peer", 10_000);
+    network.run(1_000);
+    ask(a, b);
+    network.runUntil(() => b.book.get(a.node)?.request !== undefined, 40_000);
+    // As an approval of the first ask that the registry gives out only now.
+    const at = network.wall;
+    network.store.addInboxItem(a.node, { kind: "response", from: b.node, justification: "", accept: true, at });
+    network.runUntil(() => a.book.stateOf(b.node) === "mutual", 40_000);
+    isParted = true;
+    network.run(20_000);
+    expect(states(a, b)).toEqual(["asked", "pending"]);
+    isParted = false;
+    b.command((engine, now) => engine.introductions.approve(a.node, now));
+    network.run(5_000);
+    expect(states(a, b)).toEqual(["mutual", "mutual"]);
+  });
+});
+
+describe("trust that the peer itself has spoken for", () => {
+  it("is not ended by a registry that has forgotten it, nor after a restart", () => {
+    const { network, a, b } = two(14);
+    befriend(network, a, b);
+    network.run(1_000);
+    for (const [from, to] of [
+      [a, b],
+      [b, a],
+    ] as const)
+      network.store.removeConsent(from.node, to.node);
+    a.kill();
+    b.kill();
+    a.start();
+    network.run(120_000); // b is away
+    expect(a.book.stateOf(b.node)).toBe("mutual");
+    expect(network.requests.some((text) => JSON.parse(text).type === "check_trust")).toBe(false);
+    b.start();
+    network.run(5_000);
+    expect(states(a, b)).toEqual(["mutual", "mutual"]);
+  });
+});
