@@ -175,7 +175,10 @@ export class RegistryClient {
     this.#wantsDisconnect = false;
     const lost = this.#inFlight;
     this.#inFlight = undefined;
-    if (lost?.kind === "command") this.#sayAgain(lost.command);
+    const later = lost === undefined ? [] : [...this.#queue]; // what was lost is said again before these
+    if (lost?.kind === "command") this.#retryOrFail(lost.command, NOT_CONNECTED);
+    for (const [key] of later) this.#queue.delete(key);
+    for (const [key, command] of later) this.#queue.set(key, command);
     const kept = this.#rotation?.handleDisconnected(NOT_CONNECTED);
     if (kept !== undefined) this.#endRotation(kept);
     this.#failQueries(NOT_CONNECTED);
@@ -525,16 +528,6 @@ export class RegistryClient {
     return [...this.#queue.values()].some(
       (later) => later.kind === "revoke-trust" && isConsentWith(command, later.node),
     );
-  }
-
-  /** The reply was lost with the connection: it is said again before what was said after it. */
-  #sayAgain(command: RegistryCommand): void {
-    const later = [...this.#queue];
-    this.#retryOrFail(command, NOT_CONNECTED);
-    for (const [key, each] of later) {
-      this.#queue.delete(key);
-      this.#queue.set(key, each);
-    }
   }
 
   #failQueries(error: string): void {

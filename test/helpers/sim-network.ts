@@ -81,6 +81,8 @@ export class SimNetwork {
   #registry: RegistryServer;
   #beacon: BeaconServer;
   beaconIsUp = true;
+  /** Of nodes that are added from now on: when keys of sessions are replaced. */
+  rekey: Partial<RekeyLimits> = {};
   readonly #queue = new EventQueue();
   #order = 0;
   #nowMs = 0;
@@ -147,9 +149,11 @@ export class SimNetwork {
   run(ms: number): void {
     const end = this.#nowMs + ms;
     for (const node of this.nodes) node.forgetDeadline(); // a test may have done anything meanwhile
-    for (let steps = 0; steps < 2_000_000; steps++) {
+    for (let turns = 0; ; turns++) {
       const next = this.#nextAt();
       if (next === undefined || next > end) break;
+      if (next > this.#nowMs) turns = 0;
+      if (turns > MAX_TURNS) throw new Error(`somebody wants to be woken for ever at ${this.#nowMs} ms`);
       this.#nowMs = Math.max(this.#nowMs, next);
       this.#runDue();
     }
@@ -244,6 +248,8 @@ function portableCrypto(random: (length: number) => Uint8Array): Crypto {
   return new PortableCrypto(random);
 }
 
+/** Of what happens in one moment, each of it because of something before. */
+const MAX_TURNS = 10_000;
 const RENDEZVOUS = "00112233445566778899aabbccddeeff";
 
 export class SimNode {
@@ -271,7 +277,7 @@ export class SimNode {
   /** From the next start on: false is a pilot-tun that does not agree on keys. */
   agreesOnKeys = true;
   /** From the next start on: when keys of sessions are replaced. */
-  rekey: Partial<RekeyLimits> = {};
+  rekey: Partial<RekeyLimits>;
   /** From the next start on: reach peers through the beacon alone. */
   relayOnly = false;
   /** From the next start on: where what happens is written down. */
@@ -283,7 +289,9 @@ export class SimNode {
   makePlane = (): PortableDataPlane => new PortableDataPlane();
   /** What this machine's wall clock shows beyond that of others. */
   wallSkewMs = 0;
-  /** When it wants to be woken; undefined: ask it. */
+  #asleepSince: number | undefined;
+  #sleptMs = 0;
+  /** When it wants to be woken, in the network's time; undefined: ask it. */
   #deadline: number | undefined;
   /** Bumped at each start, so that what was under way for an earlier life is not delivered to the next. */
   #life = 0;
@@ -292,12 +300,18 @@ export class SimNode {
     this.#network = network;
     this.name = name;
     this.endpoint = endpoint;
+    this.rekey = network.rekey;
     const seed = network.crypto.randomBytes(32);
     this.#identity = new OwnIdentity({ seed, publicKey: network.crypto.ed25519PublicKey(seed) });
   }
 
   get node(): NodeId {
     return this.engine.node;
+  }
+
+  /** Of this machine's monotonic clock, which stands still while it sleeps. */
+  get now(): Instant {
+    return instant(this.#network.now - this.#sleptMs);
   }
 
   get wall(): WallClock {
@@ -345,7 +359,7 @@ export class SimNode {
         crypto,
         dataPlane: this.plane,
         registry: this.client,
-        beacon: new BeaconClient(this.#node, this.#network.now, {
+        beacon: new BeaconClient(this.#node, this.now, {
           get publicKey() {
             return identity.publicKey;
           },
@@ -355,7 +369,7 @@ export class SimNode {
         trust: this.book,
         audit: this.audit,
       },
-      this.#network.now,
+      this.now,
       this.wall,
     );
     this.isUp = true;
@@ -378,16 +392,41 @@ export class SimNode {
     this.book = TrustBook.fromJson(JSON.parse(JSON.stringify(this.book.toJson())))!;
   }
 
+  /** The machine sleeps, until `wake`: it hears nothing, and the network goes on without it. */
+  sleep(): void {
+    if (!this.isUp) return;
+    this.isUp = false;
+    this.#asleepSince = this.#network.now;
+  }
+
+  get isAsleep(): boolean {
+    return this.#asleepSince !== undefined;
+  }
+
+  /** It hears of time and underlay first, as the daemon sees to; its connection to the registry did not outlive this. */
+  wake(): void {
+    if (this.#asleepSince === undefined) return;
+    const ms = this.#network.now - this.#asleepSince;
+    this.#asleepSince = undefined;
+    this.#sleptMs += ms;
+    this.isUp = true;
+    this.#clock();
+    this.engine.handleSleep(ms, this.now);
+    this.engine.handleTimeout(this.now);
+    this.engine.handleUnderlay([{ address: this.endpoint.address, prefixLength: 24 }], true, this.now);
+    this.loseRegistry();
+  }
+
   connectRegistry(): void {
     const life = this.#life;
-    this.client.handleConnecting(this.#network.now);
+    this.client.handleConnecting(this.now);
     this.#deadline = undefined;
     if (!this.reachesRegistry || !this.#network.registryIsUp) {
-      this.client.handleDisconnected(this.#network.now, "refused");
+      this.client.handleDisconnected(this.now, "refused");
       this.#connectLater(life);
       return;
     }
-    this.client.handleConnected(this.#network.now);
+    this.client.handleConnected(this.now);
   }
 
   #connectLater(life: number): void {
@@ -400,7 +439,7 @@ export class SimNode {
 
   disconnectRegistry(): void {
     this.reachesRegistry = false;
-    this.client.handleDisconnected(this.#network.now, "gone");
+    this.client.handleDisconnected(this.now, "gone");
     this.drain();
   }
 
@@ -408,15 +447,15 @@ export class SimNode {
   loseRegistry(): void {
     if (!this.isUp) return;
     this.#conversation = new Conversation(this.endpoint.address);
-    this.client.handleDisconnected(this.#network.now, "gone");
+    this.client.handleDisconnected(this.now, "gone");
     this.drain();
     this.#connectLater(++this.#life);
   }
 
   command<T>(act: (engine: Engine, now: Instant) => T): T {
     this.#clock();
-    const result = act(this.engine, this.#network.now);
-    this.engine.handleRegistry(this.#network.now);
+    const result = act(this.engine, this.now);
+    this.engine.handleRegistry(this.now);
     this.drain();
     return result;
   }
@@ -441,7 +480,7 @@ export class SimNode {
   sendStaged(packet: StagedPacket): void {
     this.#clock();
     const count = this.plane.pushTunPackets([packet]);
-    this.engine.handleTunBatch(count, this.#network.now);
+    this.engine.handleTunBatch(count, this.now);
     this.plane.sealAndSend(count);
     this.drain();
   }
@@ -449,7 +488,7 @@ export class SimNode {
   receive(from: Endpoint, bytes: Uint8Array): void {
     this.#clock();
     const count = this.plane.receive([{ from, bytes }]);
-    this.engine.handleUdpBatch(count, this.#network.now);
+    this.engine.handleUdpBatch(count, this.now);
     this.plane.writeTun(count);
     this.drain();
   }
@@ -463,10 +502,12 @@ export class SimNode {
   /** Infinity: never. Asked anew after each input; whoever goes around them must `forgetDeadline`. */
   deadline(): number {
     if (!this.isUp) return Number.POSITIVE_INFINITY;
-    this.#deadline ??= Math.min(
-      this.engine.pollTimeout()?.at ?? Number.POSITIVE_INFINITY,
-      this.client.pollTimeout()?.at ?? Number.POSITIVE_INFINITY,
-    );
+    this.#deadline ??=
+      this.#sleptMs +
+      Math.min(
+        this.engine.pollTimeout()?.at ?? Number.POSITIVE_INFINITY,
+        this.client.pollTimeout()?.at ?? Number.POSITIVE_INFINITY,
+      );
     return this.#deadline;
   }
 
@@ -477,8 +518,8 @@ export class SimNode {
   wakeIfDue(): void {
     if (this.deadline() > this.#network.now) return;
     this.#clock();
-    this.client.handleTimeout(this.#network.now);
-    this.engine.handleTimeout(this.#network.now);
+    this.client.handleTimeout(this.now);
+    this.engine.handleTimeout(this.now);
     this.drain();
     if (this.client.wantsDisconnect) this.loseRegistry();
   }
@@ -501,7 +542,7 @@ export class SimNode {
     const held = this.engine.takeHeld();
     if (held.length === 0) return;
     const count = this.plane.pushTunPackets(held);
-    this.engine.handleTunBatch(count, this.#network.now);
+    this.engine.handleTunBatch(count, this.now);
     this.plane.sealAndSend(count);
     this.drain();
   }
@@ -514,9 +555,9 @@ export class SimNode {
       if (!this.reachesRegistry) return;
       this.#network.ask(this.endpoint, this.#conversation, text, (reply) => {
         if (life !== this.#life || !this.isUp) return;
-        this.client.handleReply(reply, this.#network.now);
+        this.client.handleReply(reply, this.now);
         this.#clock();
-        this.engine.handleRegistry(this.#network.now);
+        this.engine.handleRegistry(this.now);
         this.drain();
       });
     }
@@ -526,22 +567,22 @@ export class SimNode {
   #firstRegistration(): NodeId {
     let node: NodeId | undefined;
     this.#conversation = new Conversation(this.endpoint.address);
-    this.client.handleConnecting(this.#network.now);
-    this.client.handleConnected(this.#network.now);
+    this.client.handleConnecting(this.now);
+    this.client.handleConnected(this.now);
     const text = this.client.pollRequest()!;
     this.#network.ask(this.endpoint, this.#conversation, text, (reply) => {
-      this.client.handleReply(reply, this.#network.now);
+      this.client.handleReply(reply, this.now);
       for (let event = this.client.pollEvent(); event !== undefined; event = this.client.pollEvent()) {
         if (event.kind === "registered") node = event.node;
       }
     });
     this.#network.runUntil(() => node !== undefined, 10_000);
-    this.client.handleDisconnected(this.#network.now);
+    this.client.handleDisconnected(this.now);
     return nodeId(node!);
   }
 
   #clock(): void {
-    this.engine.handleClock(this.#network.now, this.wall);
+    this.engine.handleClock(this.now, this.wall);
   }
 }
 

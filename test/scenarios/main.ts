@@ -1,14 +1,19 @@
 /** scripts/simulate: many seeds, or one again. */
+import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { tryMutants } from "./mutants.ts";
 import { makeScenario, type Scenario, type Step } from "./scenario.ts";
 import { live, type Outcome } from "./world.ts";
 
 const USAGE = `usage: scripts/simulate [--seeds N] [--from S] [--nodes N]
        scripts/simulate --seed S [--nodes N] [--only 1,2,…] [--log]
+       scripts/simulate --mutants [--seeds N]
 
   --seeds N   how many lives (100), from seed --from S (1) on
   --nodes N   in each network; by default each seed chooses, 2 to 50
-  --seed S    this one; --only these of its steps; --log shows what happened although all went well`;
+  --seed S    this one; --only these of its steps; --log shows what happened although all went well
+  --first     ends with the first life that breaks an invariant, and shows it as it was
+  --mutants   takes one thing after the other out of the product, and looks whether some life shows it`;
 
 function main(): number {
   const { values } = parseArgs({
@@ -19,6 +24,8 @@ function main(): number {
       nodes: { type: "string" },
       only: { type: "string" },
       log: { type: "boolean", default: false },
+      first: { type: "boolean", default: false },
+      mutants: { type: "boolean", default: false },
       help: { type: "boolean", short: "h", default: false },
     },
   });
@@ -27,6 +34,7 @@ function main(): number {
   const count = values.seed === undefined ? Number(values.seeds) : 1;
   const nodes = values.nodes === undefined ? undefined : Number(values.nodes);
   if (![from, count, nodes ?? 2].every((value) => Number.isInteger(value) && value > 0)) return say(USAGE, 2);
+  if (values.mutants) return tryMutants(join(import.meta.dirname, "../.."), count) === 0 ? 0 : 1;
   const chosen = values.only?.split(",").map(Number);
   let [failed, sent, delivered, pairs] = [0, 0, 0, 0];
   for (let seed = from; seed < from + count; seed++) {
@@ -39,7 +47,8 @@ function main(): number {
     if (values.log && outcome.violation === undefined) say(outcome.log.join("\n"));
     if (outcome.violation === undefined) continue;
     failed++;
-    say(report(scenario, steps, outcome, nodes));
+    say(values.first ? headline(scenario, outcome) : report(scenario, steps, outcome, nodes));
+    if (values.first) return 1;
   }
   say(
     `${count} lives, ${failed} with a violation; ${sent} packets sent, ${delivered} delivered, ${pairs} pairs that reach each other in the end`,
@@ -50,19 +59,23 @@ function main(): number {
 /** What happened, in as few steps as show it, and how to see it again. */
 export function report(scenario: Scenario, steps: readonly Step[], outcome: Outcome, nodes?: number): string {
   const [fewest, shown] = shrink(scenario, steps, outcome);
-  const { invariant, detail, atMs } = shown.violation!;
   const only = fewest.map((step) => scenario.steps.indexOf(step)).join(",");
   const command = `scripts/simulate --seed ${scenario.seed}${nodes === undefined ? "" : ` --nodes ${nodes}`}`;
   return [
-    `seed ${scenario.seed}: "${invariant}" does not hold at ${(atMs / 1000).toFixed(3)} s: ${detail}`,
+    headline(scenario, shown),
     ...scenario.nodes.map(
       (node, i) =>
-        `  n${i}: ${node.router === undefined ? "public" : `${node.routerKind}, router ${node.router}`}${node.relayOnly ? ", relay only" : ""}`,
+        `  n${i}${i === scenario.hostile ? " (modified)" : ""}: ${node.router === undefined ? "public" : `${node.routerKind}, router ${node.router}`}${node.relayOnly ? ", relay only" : ""}`,
     ),
     ...shown.log.map((line) => `  ${line}`),
     `again: ${command}`,
     `the ${fewest.length} of ${steps.length} steps above: ${command} --only ${only}`,
   ].join("\n");
+}
+
+function headline({ seed }: Scenario, { violation }: Outcome): string {
+  const { invariant, detail, atMs } = violation!;
+  return `seed ${seed}: "${invariant}" does not hold at ${(atMs / 1000).toFixed(3)} s: ${detail}`;
 }
 
 /** Leaves out steps as long as the same invariant breaks: halves first, then ever smaller parts, at most MAX_TRIES times. */

@@ -5,6 +5,7 @@
  */
 import type { NatKind } from "../helpers/lab-nat.ts";
 import { Random } from "../helpers/random.ts";
+import type { Denied } from "./reference.ts";
 
 export interface Scenario {
   readonly seed: number;
@@ -13,6 +14,18 @@ export interface Scenario {
   readonly steps: readonly Step[];
   /** When all faults end. */
   readonly calmAtMs: number;
+  /** The node that runs a modified pilot-tun; undefined: none does. */
+  readonly hostile: number | undefined;
+  /** There is a network that nodes may join. */
+  readonly hasNetwork: boolean;
+  /** How often keys of sessions are replaced; undefined: as always. */
+  readonly rekeyMs: number | undefined;
+}
+
+/** What an operator names beside his word. */
+export interface NamedTerms {
+  readonly durationMs?: number;
+  readonly maxBytes?: number;
 }
 
 export interface NodePlan {
@@ -28,9 +41,16 @@ export interface Step {
 }
 
 export type Act =
-  | { readonly kind: "ask" | "approve" | "revoke"; readonly a: number; readonly b: number }
-  /** A program on `a` sends so many packets to `b`, trusted or not. */
-  | { readonly kind: "send"; readonly a: number; readonly b: number; readonly packets: number }
+  | { readonly kind: "ask" | "approve"; readonly a: number; readonly b: number; readonly terms?: NamedTerms }
+  | { readonly kind: "revoke"; readonly a: number; readonly b: number }
+  /** A program on `a` sends so many packets to `b`, trusted or not; perhaps between their addresses in the network. */
+  | {
+      readonly kind: "send";
+      readonly a: number;
+      readonly b: number;
+      readonly packets: number;
+      readonly inNetwork?: boolean;
+    }
   | { readonly kind: "kill"; readonly a: number; readonly learned: "kept" | "lost" }
   | { readonly kind: "start"; readonly a: number }
   /** Nodes on different sides hear nothing of each other, or the island hears of nobody at all. */
@@ -45,7 +65,13 @@ export type Act =
   /** A router restarts and knows no mapping any more. */
   | { readonly kind: "router"; readonly router: number }
   /** Somebody sends again, from where they came, datagrams that were recorded earlier. */
-  | { readonly kind: "replay"; readonly datagrams: number };
+  | { readonly kind: "replay"; readonly datagrams: number }
+  /** The machine sleeps: its monotonic clock stands still, and nothing reaches it. */
+  | { readonly kind: "sleep" | "wake"; readonly a: number }
+  /** The policy of `a` is from now on to deny `b` this, and to let everybody else be. */
+  | { readonly kind: "policy"; readonly a: number; readonly b: number; readonly denies: Denied }
+  /** The operator joins the network, or leaves it. */
+  | { readonly kind: "enter" | "leave"; readonly a: number };
 
 export function makeScenario(seed: number, nodeCount?: number): Scenario {
   const random = new Random(seed);
@@ -53,13 +79,81 @@ export function makeScenario(seed: number, nodeCount?: number): Scenario {
   const nodes = planNodes(random, size);
   const pairs = planPairs(random, size);
   const calmAtMs = random.between(40, 150) * 1_000;
+  const words = pairs.flatMap((pair) => introductions(random, pair, calmAtMs));
+  const sends = traffic(random, pairs, size, calmAtMs);
+  const troubles = faults(random, nodes, calmAtMs);
+  // What came later than the rest draws from elsewhere, so that seeds go on meaning what they meant.
+  const more = new Random(seed ^ 0x1ea5e5);
+  const hostile = more.chance(0.25) ? more.between(0, size - 1) : undefined;
+  const hasNetwork = more.chance(0.2);
+  const rekeyMs = more.chance(0.3) ? 15_000 : undefined;
   const steps = [
-    ...pairs.flatMap((pair) => introductions(random, pair, calmAtMs)),
-    ...traffic(random, pairs, size, calmAtMs),
-    ...faults(random, nodes, calmAtMs),
+    ...(more.chance(0.25) ? words.map((step) => limited(more, step)) : words),
+    ...(hasNetwork ? sends.map((step) => within(more, step)) : sends),
+    ...troubles,
+    ...(hasNetwork ? memberships(more, size, calmAtMs) : []),
+    ...(more.chance(0.2) ? policies(more, pairs, calmAtMs) : []),
+    ...(more.chance(0.3) ? sleeps(more, size, calmAtMs) : []),
+    ...(more.chance(0.1) ? burst(more, pairs, calmAtMs) : []),
   ];
   steps.sort((one, other) => one.atMs - other.atMs);
-  return { seed, nodes, steps, calmAtMs };
+  return { seed, nodes, steps, calmAtMs, hostile, hasNetwork, rekeyMs };
+}
+
+/** Operators who name limits: mostly those who approve. */
+function limited(random: Random, { atMs, act }: Step): Step {
+  if ((act.kind !== "approve" && act.kind !== "ask") || !random.chance(act.kind === "approve" ? 0.6 : 0.2))
+    return { atMs, act };
+  const durationMs = random.between(5, 90) * 1_000;
+  const maxBytes = random.between(1, 20) * 1_000;
+  const terms = random.chance(0.5) ? { durationMs } : random.chance(0.5) ? { maxBytes } : { durationMs, maxBytes };
+  return { atMs, act: { ...act, terms } };
+}
+
+function within(random: Random, { atMs, act }: Step): Step {
+  return { atMs, act: act.kind === "send" ? { ...act, inNetwork: random.chance(0.5) } : act };
+}
+
+function memberships(random: Random, size: number, calmAtMs: number): Step[] {
+  const steps: Step[] = [];
+  for (let a = 0; a < size; a++) {
+    let atMs = random.between(300, 5_000);
+    for (let isIn = random.chance(0.2); atMs < calmAtMs && steps.length < 4 * size; isIn = !isIn) {
+      steps.push({ atMs, act: { kind: isIn ? "leave" : "enter", a } });
+      atMs += random.between(100, calmAtMs);
+    }
+  }
+  return steps;
+}
+
+function policies(random: Random, pairs: readonly Pair[], calmAtMs: number): Step[] {
+  return Array.from({ length: random.between(1, 6) }, () => {
+    const [one, other] = random.pick(pairs);
+    const [a, b] = random.chance(0.5) ? [one, other] : [other, one];
+    const denies = random.pick<Denied>(["in", "out", "both", "nothing"]);
+    return { atMs: random.between(1_000, calmAtMs), act: { kind: "policy", a, b, denies } };
+  });
+}
+
+function sleeps(random: Random, size: number, calmAtMs: number): Step[] {
+  return Array.from({ length: random.between(1, 3) }, (): Step[] => {
+    const a = random.between(0, size - 1);
+    const atMs = random.between(1_000, calmAtMs);
+    const untilMs = atMs + random.pick([200, 3_000, 20_000, 60_000]);
+    return [
+      { atMs, act: { kind: "sleep", a } },
+      { atMs: untilMs, act: { kind: "wake", a } },
+    ];
+  })
+    .flat()
+    .filter((step) => step.atMs < calmAtMs);
+}
+
+/** More at once than may wait for a key. */
+function burst(random: Random, pairs: readonly Pair[], calmAtMs: number): Step[] {
+  const [a, b] = random.pick(pairs);
+  const packets = random.between(70, 120);
+  return [{ atMs: random.between(1_000, calmAtMs), act: { kind: "send", a, b, packets } }];
 }
 
 /** Most networks are small: there a seed costs little, and most of what goes wrong needs two or three. */
@@ -193,13 +287,13 @@ function faults(random: Random, nodes: readonly NodePlan[], calmAtMs: number): S
 export function describeAct(act: Act): string {
   switch (act.kind) {
     case "ask":
-      return `n${act.a} asks n${act.b} for trust`;
+      return `n${act.a} asks n${act.b} for trust${describeTerms(act.terms)}`;
     case "approve":
-      return `n${act.a} approves n${act.b}`;
+      return `n${act.a} approves n${act.b}${describeTerms(act.terms)}`;
     case "revoke":
       return `n${act.a} revokes n${act.b}`;
     case "send":
-      return `n${act.a} sends ${act.packets} to n${act.b}`;
+      return `n${act.a} sends ${act.packets} to n${act.b}${act.inNetwork ? " in the network" : ""}`;
     case "kill":
       return `n${act.a} is killed, what it learned is ${act.learned}`;
     case "start":
@@ -223,5 +317,20 @@ export function describeAct(act: Act): string {
       return `router ${act.router} restarts`;
     case "replay":
       return `${act.datagrams} recorded datagrams are sent again`;
+    case "sleep":
+      return `n${act.a} falls asleep`;
+    case "wake":
+      return `n${act.a} wakes`;
+    case "policy":
+      return `the policy of n${act.a} denies n${act.b} ${act.denies}`;
+    case "enter":
+      return `n${act.a} joins the network`;
+    case "leave":
+      return `n${act.a} leaves the network`;
   }
+}
+
+function describeTerms(terms: NamedTerms | undefined): string {
+  const time = terms?.durationMs === undefined ? "" : ` for ${terms.durationMs / 1_000} s`;
+  return `${time}${terms?.maxBytes === undefined ? "" : ` max ${terms.maxBytes} bytes`}`;
 }

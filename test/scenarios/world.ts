@@ -2,25 +2,26 @@
  * One scenario, lived through by real engines in a simulated network. After everything that happens the invariants are
  * looked at; the first that does not hold ends the run, with the log of what led to it.
  */
-
-import type { Endpoint } from "../../src/base/endpoint.ts";
 import type { Engine } from "../../src/engine/engine.ts";
 import { NodeCrypto } from "../../src/io/node-crypto.ts";
+import { parsePolicy } from "../../src/policy/parse-policy.ts";
+import { isConfirmed, mustBeTold } from "../../src/trust/trust-record.ts";
 import { COUNTER } from "../../src/tunnel/data-plane.ts";
-import { udpPacket } from "../helpers/inner-packets.ts";
+import type { Link } from "../../src/tunnel/link.ts";
+import { NO_TERMS } from "../../src/wire/ask-text.ts";
+import { networkId } from "../../src/wire/ids.ts";
+import { ACCOUNTS } from "../helpers/accounts.ts";
 import { Random } from "../helpers/random.ts";
 import { SimNat, SimRouters } from "../helpers/sim-nat.ts";
-import { BEACON, type Flight, SimNetwork, type SimNode } from "../helpers/sim-network.ts";
-import { Consents } from "./reference.ts";
-import { type Act, describeAct, type Scenario, type Step } from "./scenario.ts";
+import { ADMIN_TOKEN, type Flight, SimNetwork, type SimNode } from "../helpers/sim-network.ts";
+import { deafen, gag, smuggle } from "./hostile.ts";
+import { KeyAges } from "./key-ages.ts";
+import { PAYLOAD_BYTES, Programs } from "./programs.ts";
+import { type Denied, Reference } from "./reference.ts";
+import { type Act, describeAct, type NamedTerms, type Scenario, type Step } from "./scenario.ts";
+import { Underlay } from "./underlay.ts";
+import { seconds, Violated } from "./violated.ts";
 
-/** Behind the head of every packet that programs send; must never be seen on the underlay. */
-const MARKER = Buffer.from("the-plain-words-of-a-program");
-const FLOW_LABEL = 0x5eed5;
-/** Longer than any frame that carries no packet of a program. */
-const PAYLOAD_BYTES = 400;
-/** All that is counted per second of simulated time and node, packets of programs aside. */
-const MAX_DATAGRAMS_PER_S = 300;
 /** From the end of all faults until everybody who may talk can: a registry's pause, a beacon's, and three tries of a link. */
 export const CALM_MS = 150_000;
 
@@ -37,26 +38,6 @@ export interface Outcome {
   readonly delivered: number;
   readonly datagrams: number;
   readonly pairs: number;
-}
-
-class Violated extends Error {
-  readonly invariant: string;
-
-  constructor(invariant: string, detail: string) {
-    super(detail);
-    this.invariant = invariant;
-  }
-}
-
-interface SentPacket {
-  readonly from: number;
-  readonly to: number;
-  readonly atMs: number;
-  /** Did the operator of the sending side consent then? */
-  readonly consented: boolean;
-  /** As it was sent; and translated, as towards a plain agent: a node that does not yet know what its peer is does both. */
-  delivered: boolean;
-  translated: boolean;
 }
 
 export function live(scenario: Scenario, steps: readonly Step[] = scenario.steps): Outcome {
@@ -87,45 +68,50 @@ class RepeatableCrypto extends NodeCrypto {
 }
 
 class World {
+  readonly #scenario: Scenario;
   readonly #network: SimNetwork;
   readonly #nodes: SimNode[] = [];
   readonly #routers = new Map<number, SimNat>();
-  readonly #consents = new Consents();
+  readonly #reference = new Reference();
+  readonly #programs: Programs;
+  readonly #underlay: Underlay;
   readonly #random: Random;
+  readonly #keyAges: KeyAges | undefined;
   readonly #log: string[] = [];
-  readonly #packets: SentPacket[] = [];
-  /** The last datagrams as they arrived. Bound: MAX_RECORDED. */
-  readonly #recorded: Flight[] = [];
-  /** Pairs of which one side ever took its consent back: `a b`, the smaller first. */
-  readonly #troubled = new Set<string>();
-  /**
-   * And of those the ones of which one asked again. An answer to an earlier ask that comes late, or a revocation that does,
-   * may then leave one side with a trust that the other does not share and lets nothing through for, until somebody decides.
-   */
-  readonly #askedAnew = new Set<string>();
-  readonly #datagramsOf: number[];
-  #second = 0;
-  #datagrams = 0;
-  #delivered = 0;
-  #sides: readonly boolean[] | undefined;
-  #island: number | undefined;
-  /** What arrives now was sent again by a stranger. */
-  #isReplay = false;
+  /** `by of`: consents that were given in knowledge of the other's last revocation, and before any later one. */
+  readonly #informed = new Set<string>();
+  /** Rules of each node's policy, as its files would keep them. */
+  readonly #policies = new Map<number, string>();
   #moves = 0;
 
-  constructor({ seed, nodes }: Scenario) {
+  constructor(scenario: Scenario) {
+    const { seed, nodes } = scenario;
+    this.#scenario = scenario;
     this.#random = new Random(seed ^ 0x5eed);
     this.#network = new SimNetwork(seed, (random) => new RepeatableCrypto(random));
     this.#network.keepsCaptured = false;
-    this.#datagramsOf = nodes.map(() => 0);
+    if (scenario.rekeyMs !== undefined) this.#network.rekey = { everyMs: scenario.rekeyMs };
+    this.#underlay = new Underlay(this.#network, nodes.length, this.#random);
+    this.#keyAges = scenario.rekeyMs === undefined ? undefined : new KeyAges(scenario.rekeyMs);
+    this.#programs = new Programs({
+      reference: this.#reference,
+      nowMs: () => this.nowMs,
+      numberOf: (index) => this.#numberOf(index),
+      isHostile: (index) => this.#isHostile(index),
+      // Through the relay, and doubled.
+      flightMs: () => 2 * (this.#network.conditions.latencyMs + 400 + 1_000) + 100,
+      isReplay: () => this.#underlay.isReplay,
+    });
     const routers = new SimRouters(this.#network);
     const route = this.#network.tap;
     for (const [i, plan] of nodes.entries()) {
       const node = this.#addNode(routers, i, plan);
-      node.onTunPacket = (packet) => this.#packetForProgram(i, packet);
+      node.onTunPacket = (packet) => this.#programs.receive(i, packet);
       this.#nodes.push(node);
+      this.#started(i);
     }
-    this.#network.tap = (flight) => this.#onTheWay(flight, route);
+    if (scenario.hasNetwork) this.#createNetwork();
+    this.#network.tap = (flight) => this.#underlay.carry(flight, route);
     this.#network.onArrival = (flight, node, receive) => this.#arrival(flight, node, receive);
   }
 
@@ -139,14 +125,24 @@ class World {
     return routers.add(`n${index}`, nat, `192.168.${plan.router}.${index + 1}`);
   }
 
+  /** By somebody who is no member of it afterwards. */
+  #createNetwork(): void {
+    const make = { kind: "create-network", name: "ops", joinRule: "open", adminToken: ADMIN_TOKEN } as const;
+    this.#network.run(200);
+    for (const command of [make, { kind: "leave-network", network: OPS } as const]) {
+      this.#command(0, (engine, now) => engine.networks.request(command, now));
+      this.#network.run(200);
+    }
+  }
+
   get nowMs(): number {
     return this.#network.now;
   }
 
   summary(): Omit<Outcome, "violation"> {
     const pairs = this.#pairs().filter(([a, b]) => this.#areMutual(a, b)).length;
-    const [sent, delivered, datagrams] = [this.#packets.length, this.#delivered, this.#datagrams];
-    return { log: this.#log, sent, delivered, datagrams, pairs };
+    const { packets, delivered } = this.#programs;
+    return { log: this.#log, sent: packets.length, delivered, datagrams: this.#underlay.datagrams, pairs };
   }
 
   run(steps: readonly Step[]): void {
@@ -157,6 +153,7 @@ class World {
       this.#do(act);
       this.#checkState();
     }
+    this.#pass(startMs + this.#scenario.calmAtMs - this.nowMs);
     this.#calm();
     this.#pass(CALM_MS);
     this.#checkAgreement();
@@ -168,6 +165,7 @@ class World {
   #pass(ms: number): void {
     for (let left = ms; left > 0; left -= 1_000) {
       this.#network.run(Math.min(left, 1_000));
+      this.#smuggle();
       this.#checkState();
     }
   }
@@ -175,37 +173,28 @@ class World {
   #do(act: Act): void {
     switch (act.kind) {
       case "ask":
-        return this.#command(act.a, (engine, now) => {
-          const record = engine.introductions.ask(this.#numberOf(act.b), "please", now);
-          if (record !== undefined) this.#consents.give(act.a, act.b);
-          if (this.#troubled.has(pairName(act.a, act.b))) this.#askedAnew.add(pairName(act.a, act.b));
-        });
+        return this.#ask(act.a, act.b, act.terms);
       case "approve":
-        return this.#command(act.a, (engine, now) => {
-          const record = engine.introductions.approve(this.#numberOf(act.b), now);
-          if (record !== undefined) this.#consents.give(act.a, act.b);
-          else this.#note("  (nothing to approve)");
-        });
+        return this.#approve(act.a, act.b, act.terms);
       case "revoke":
-        return this.#command(act.a, (engine, now) => {
-          this.#consents.revoke(act.a, act.b, this.nowMs);
-          this.#troubled.add(pairName(act.a, act.b));
-          engine.introductions.revoke(this.#numberOf(act.b), now);
-        });
+        return this.#revoke(act.a, act.b);
       case "send":
-        for (let i = 0; i < act.packets; i++) this.#send(act.a, act.b);
+        for (let i = 0; i < act.packets; i++) this.#send(act.a, act.b, act.inNetwork ?? false);
         return;
       case "kill":
         if (this.#nodes[act.a]!.isUp) this.#nodes[act.a]!.kill(act.learned);
         return;
       case "start":
-        if (!this.#nodes[act.a]!.isUp) this.#nodes[act.a]!.start();
-        return;
+        return this.#start(act.a);
+      case "sleep":
+        return this.#nodes[act.a]!.sleep();
+      case "wake":
+        return this.#nodes[act.a]!.wake();
       case "part":
-        this.#sides = act.sides;
+        this.#underlay.sides = act.sides;
         return;
       case "island":
-        this.#island = act.a;
+        this.#underlay.island = act.a;
         this.#nodes[act.a]!.reachesRegistry = false;
         return this.#nodes[act.a]!.loseRegistry();
       case "join":
@@ -231,29 +220,111 @@ class World {
       case "router":
         return this.#routers.get(act.router)?.forget();
       case "replay":
-        return this.#replay(act.datagrams);
+        return this.#underlay.replay(act.datagrams);
+      case "policy":
+        return this.#policy(act.a, act.b, act.denies);
+      case "enter":
+      case "leave":
+        return this.#member(act.a, act.kind);
     }
   }
 
-  #command(index: number, act: (engine: Engine, now: SimNetwork["now"]) => void): void {
+  #command(index: number, act: (engine: Engine, now: SimNode["now"]) => void): void {
     const node = this.#nodes[index]!;
     if (node.isUp) node.command(act);
   }
 
-  #send(from: number, to: number): void {
+  #ask(a: number, b: number, named: NamedTerms | undefined): void {
+    this.#command(a, (engine, now) => {
+      const isNew = this.#stateOf(a, b) !== "mutual" || !this.#reference.hasGiven(a, b);
+      const record = engine.introductions.ask(this.#numberOf(b), "please", now, { ...NO_TERMS, ...named });
+      if (record === undefined) return;
+      if (named !== undefined) this.#reference.noteLimits(a, b);
+      // What an ask names begins when it is answered; the model leaves that to those who approve.
+      if (isNew || named !== undefined) this.#reference.give(a, b);
+      if (isNew) this.#noteConsent(a, b);
+    });
+  }
+
+  #approve(a: number, b: number, named: NamedTerms | undefined): void {
+    this.#command(a, (engine, now) => {
+      const record = engine.introductions.approve(this.#numberOf(b), now, { ...NO_TERMS, ...named });
+      if (record === undefined) return this.#note("  (nothing to approve)");
+      if (named !== undefined) this.#reference.noteLimits(a, b);
+      const endsAtMs = named?.durationMs === undefined ? undefined : this.nowMs + named.durationMs;
+      // Who is modified keeps to nothing that he names.
+      this.#reference.give(a, b, this.#isHostile(a) ? {} : { endsAtMs, maxBytes: named?.maxBytes });
+      this.#noteConsent(a, b);
+    });
+  }
+
+  #revoke(a: number, b: number): void {
+    if (this.#isHostile(a)) return;
+    this.#command(a, (engine, now) => {
+      this.#reference.revoke(a, b, this.nowMs);
+      for (const pair of [`${a} ${b}`, `${b} ${a}`]) this.#informed.delete(pair);
+      engine.introductions.revoke(this.#numberOf(b), now);
+    });
+  }
+
+  /** Who has not heard that the other took his word back answers something that is no more. */
+  #noteConsent(by: number, of: number): void {
+    const epoch = this.#nodes[of]!.book.get(this.#numberOf(by))?.epoch ?? 0;
+    const heard = this.#nodes[by]!.book.get(this.#numberOf(of))?.revocationHeard ?? 0;
+    if (epoch === heard) this.#informed.add(`${by} ${of}`);
+    else this.#informed.delete(`${by} ${of}`);
+  }
+
+  #start(index: number): void {
+    const node = this.#nodes[index]!;
+    if (node.isUp || node.isAsleep) return;
+    node.start();
+    this.#started(index);
+  }
+
+  #started(index: number): void {
+    if (this.#isHostile(index)) deafen(this.#nodes[index]!);
+    const text = this.#policies.get(index);
+    if (text !== undefined) this.#applyPolicy(index, text);
+  }
+
+  #policy(a: number, b: number, denies: Denied): void {
+    if (a === b || this.#isHostile(a) || this.#nodes[a]!.isAsleep) return;
+    const address = `0:0000.0000.${this.#numberOf(b).toString(16).padStart(4, "0")}`;
+    const rules = [
+      ...(denies === "in" || denies === "both" ? [`deny in any from ${address}`] : []),
+      ...(denies === "out" || denies === "both" ? [`deny out any to ${address}`] : []),
+      ...["allow in any from trusted", "allow out any to trusted"],
+    ];
+    this.#policies.set(a, rules.join("\n"));
+    this.#reference.deny(a, b, denies);
+    if (this.#nodes[a]!.isUp) this.#applyPolicy(a, this.#policies.get(a)!);
+  }
+
+  #applyPolicy(index: number, text: string): void {
+    const writtenAt = this.#network.wall;
+    const { rules, problems } = parsePolicy([{ file: "policy", text, writtenAt }], ACCOUNTS);
+    if (problems.length > 0) throw new Error(JSON.stringify(problems));
+    this.#command(index, (engine, now) => engine.admission.replaceRules(rules, now));
+  }
+
+  #member(index: number, what: "enter" | "leave"): void {
+    this.#command(index, (engine, now) => {
+      if (what === "enter") this.#reference.join(index);
+      else this.#reference.leave(index);
+      engine.networks.request({ kind: what === "enter" ? "join-network" : "leave-network", network: OPS }, now);
+    });
+  }
+
+  #send(from: number, to: number, inNetwork: boolean): void {
     const [sender, receiver] = [this.#nodes[from]!, this.#nodes[to]!];
     if (!sender.isUp || from === to) return;
-    const id = this.#packets.length;
-    const consented = this.#consents.has(from, to);
-    this.#packets.push({ from, to, atMs: this.nowMs, consented, delivered: false, translated: false });
-    const payload = Buffer.alloc(PAYLOAD_BYTES, "padding ");
-    MARKER.copy(payload);
-    payload.writeUInt32BE(id, MARKER.length);
+    const { id, bytes } = this.#programs.make({ from, to, inNetwork, isSmuggled: false, as: undefined });
     const before = this.#traces(sender, to);
     this.#network.tag = id;
-    const ends = { source: sender.node, destination: receiver.node, flowLabel: FLOW_LABEL };
-    sender.sendPacket(udpPacket({ ...ends, payload: new Uint8Array(payload) }));
+    sender.sendPacket(bytes);
     this.#network.tag = undefined;
+    this.#keyAges?.noteSent(`n${from} to n${to}`, sender.engine.linkFacts(receiver.node), sender.now);
     // What is to be translated may wait where nobody counts; whether it comes out again shows in the end.
     const isWhole = sender.engine.linkFacts(receiver.node)?.kind === "pilot-tun";
     if (isWhole && sender.book.stateOf(receiver.node) === "mutual" && this.#traces(sender, to) === before) {
@@ -264,11 +335,38 @@ class World {
     }
   }
 
+  /** Who is modified sends to everybody that gave it keys, whenever it can, and now and then as somebody else. */
+  #smuggle(): void {
+    const { hostile } = this.#scenario;
+    if (hostile === undefined || !this.#nodes[hostile]!.isUp) return;
+    const node = this.#nodes[hostile]!;
+    for (const { to, link } of this.#linksOf(hostile)) {
+      if (!link.isUp) continue;
+      gag(link);
+      const other = this.#random.between(0, this.#nodes.length - 1);
+      const as = this.#random.chance(0.2) && other !== hostile && other !== to ? other : undefined;
+      const inNetwork = this.#scenario.hasNetwork && this.#random.chance(0.3);
+      const { id, bytes } = this.#programs.make({ from: hostile, to, inNetwork, isSmuggled: true, as });
+      this.#network.tag = id;
+      smuggle(node, link, bytes);
+      this.#network.tag = undefined;
+    }
+  }
+
+  #linksOf(index: number): { readonly to: number; readonly link: Link }[] {
+    return this.#nodes.flatMap((other, to) => {
+      const link = this.#nodes[index]!.engine.link(other.node);
+      return link === undefined ? [] : [{ to, link }];
+    });
+  }
+
   #linkText(from: number, to: number): string {
     const { book, engine } = this.#nodes[from]!;
     const facts = engine.linkFacts(this.#numberOf(to));
     const link = facts === undefined ? "no link" : `link ${facts.isUp ? "up" : "down"}, ${facts.path}, ${facts.kind}`;
-    return `${book.stateOf(this.#numberOf(to))}, ${link}, drops ${JSON.stringify(engine.drops())}`;
+    const record = book.get(this.#numberOf(to));
+    const trust = record && `${record.state}${record.state === "mutual" && !isConfirmed(record) ? " by letters" : ""}`;
+    return `${trust}, ${link}, drops ${JSON.stringify(engine.drops())}`;
   }
 
   /** A number that changes when a packet of a program is sent, as it is or translated, waits, or is counted as dropped. */
@@ -282,9 +380,10 @@ class World {
   }
 
   #join(): void {
-    this.#sides = undefined;
-    if (this.#island !== undefined) this.#nodes[this.#island]!.reachesRegistry = true;
-    this.#island = undefined;
+    const { island } = this.#underlay;
+    this.#underlay.sides = undefined;
+    if (island !== undefined) this.#nodes[island]!.reachesRegistry = true;
+    this.#underlay.island = undefined;
     for (const node of this.#nodes) node.reachesRegistry = true;
   }
 
@@ -302,187 +401,95 @@ class World {
     node.command((engine, now) => engine.handleUnderlay(local, false, now));
   }
 
-  #replay(count: number): void {
-    for (let i = 0; i < count && this.#recorded.length > 0; i++) {
-      const flight = this.#random.pick(this.#recorded);
-      this.#network.after(this.#random.between(0, 2_000), () => {
-        this.#isReplay = true;
-        this.#network.inject(flight);
-        this.#network.after(0, () => {
-          this.#isReplay = false;
-        });
-      });
-    }
-  }
-
   #calm(): void {
     this.#note("all faults end");
     this.#join();
     Object.assign(this.#network.conditions, { loss: 0, jitterMs: 0, duplication: 0 });
     this.#network.registryIsUp = true;
     this.#network.beaconIsUp = true;
-    for (const node of this.#nodes) if (!node.isUp) node.start();
-  }
-
-  // The underlay.
-
-  #onTheWay(flight: Flight, route: (flight: Flight) => Flight | undefined): Flight | undefined {
-    this.#datagrams++;
-    if (Buffer.from(flight.bytes.buffer, flight.bytes.byteOffset, flight.bytes.length).includes(MARKER)) {
-      throw new Violated("no plaintext on the underlay", `from ${flight.from.address} to ${flight.to.address}`);
+    for (const [index, node] of this.#nodes.entries()) {
+      node.wake();
+      this.#start(index);
+      if (this.#policies.has(index)) this.#policy(index, (index + 1) % this.#nodes.length, "nothing");
     }
-    const from = this.#indexAt(flight.from);
-    if (from !== undefined && flight.tag === undefined) this.#countDatagram(from);
-    const routed = route(flight);
-    if (routed === undefined) return undefined;
-    const to = this.#indexAt(routed.to);
-    if (this.#areParted(from, to)) return undefined;
-    if (this.#recorded.length < MAX_RECORDED) this.#recorded.push(routed);
-    else this.#recorded[this.#random.between(0, MAX_RECORDED - 1)] = routed;
-    return routed;
-  }
-
-  /** Two ends that answer each other for ever would show here. */
-  #countDatagram(index: number): void {
-    const second = Math.floor(this.nowMs / 1_000);
-    if (second !== this.#second) this.#datagramsOf.fill(0);
-    this.#second = second;
-    if (++this.#datagramsOf[index]! > MAX_DATAGRAMS_PER_S) {
-      throw new Violated("nobody floods", `n${index} sends more than ${MAX_DATAGRAMS_PER_S} datagrams in a second`);
-    }
-  }
-
-  /** Undefined stands for the beacon. */
-  #areParted(a: number | undefined, b: number | undefined): boolean {
-    if (this.#island !== undefined && (a === this.#island) !== (b === this.#island)) return true;
-    return this.#sides !== undefined && a !== undefined && b !== undefined && this.#sides[a] !== this.#sides[b];
-  }
-
-  #indexAt(endpoint: Endpoint): number | undefined {
-    const index = this.#nodes.findIndex(
-      (node) => node.endpoint.address === endpoint.address && node.endpoint.port === endpoint.port,
-    );
-    if (index < 0 && endpoint.address !== BEACON.address) return undefined;
-    return index < 0 ? undefined : index;
   }
 
   /** A datagram with a packet of a program in it is delivered, or counted. */
   #arrival(flight: Flight, node: SimNode, receive: () => void): void {
-    const packet = flight.tag === undefined ? undefined : this.#packets[flight.tag];
+    const index = this.#nodes.indexOf(node);
+    if (this.#isHostile(index)) for (const { link } of this.#linksOf(index)) gag(link);
+    const packet = flight.tag === undefined ? undefined : this.#programs.packets[flight.tag];
     const carries = packet !== undefined && flight.bytes.length > PAYLOAD_BYTES + 100;
     if (!carries) return receive();
-    const before = this.#delivered + this.#dropped(node.engine);
+    const before = this.#programs.delivered + this.#dropped(node.engine);
     receive();
-    if (this.#delivered + this.#dropped(node.engine) === before) {
+    if (this.#programs.delivered + this.#dropped(node.engine) === before) {
       throw new Violated("every drop has a counted reason", `packet ${flight.tag} vanished at ${node.name}`);
     }
-  }
-
-  // What programs get.
-
-  #packetForProgram(index: number, bytes: Uint8Array): void {
-    const packet = Buffer.from(bytes);
-    if (packet[6] !== 17) return this.#errorForProgram(index, packet);
-    const at = packet.indexOf(MARKER);
-    const sent = at < 0 ? undefined : this.#packets[packet.readUInt32BE(at + MARKER.length)];
-    if (sent === undefined) throw new Violated("programs get what programs sent", packet.toString("hex").slice(0, 200));
-    const { from, to, atMs, consented } = sent;
-    const what = `packet of n${from} to n${to}, sent at ${seconds(atMs)}`;
-    if (to !== index || packet.readUInt32BE(20) !== this.#numberOf(from)) {
-      throw new Violated(
-        "packets arrive at their destination, under the name of their source",
-        `${what}, at n${index}`,
-      );
-    }
-    // Translation makes a header of its own.
-    const form = (packet.readUInt32BE(0) & 0xfffff) === FLOW_LABEL ? "delivered" : "translated";
-    if (sent[form]) throw new Violated("nothing is delivered twice", what);
-    if (!consented) throw new Violated("no packet without the sender's consent", what);
-    if (!this.#consents.has(to, from)) throw new Violated("no packet without the receiver's consent", what);
-    const revokedAt = this.#consents.revokedAt(from, to);
-    if (revokedAt !== undefined && revokedAt > atMs && !this.#isReplay && this.nowMs > revokedAt + this.#flightMs()) {
-      throw new Violated("no packet after the sender's revocation", `${what}, revoked at ${seconds(revokedAt)}`);
-    }
-    sent[form] = true;
-    this.#delivered++;
-  }
-
-  #errorForProgram(index: number, packet: Buffer): void {
-    const source = packet.readUInt32BE(20);
-    if (source === this.#numberOf(index)) return;
-    throw new Violated("errors are this host's own", `n${index} got one from ${source}`);
-  }
-
-  /** The longest that anything is under way, through the relay and doubled. */
-  #flightMs(): number {
-    return 2 * (this.#network.conditions.latencyMs + 400 + 1_000) + 100;
   }
 
   // What must hold at every moment.
 
   #checkState(): void {
     for (const [index, node] of this.#nodes.entries()) {
-      if (!node.isUp) continue;
-      const counters = node.engine.counters();
-      const links = this.#nodes.filter((other) => node.engine.link(other.node) !== undefined);
-      const records = [...node.book.records()].length;
-      if (records > this.#nodes.length) throw new Violated("tables are bounded", `n${index} has ${records} records`);
-      if (counters.staged > links.length * MAX_STAGED) {
-        throw new Violated("tables are bounded", `n${index} holds ${counters.staged} packets`);
-      }
-      if (counters.flows > this.#packets.length * 2) {
-        throw new Violated("tables are bounded", `n${index} has ${counters.flows} flows`);
-      }
-      for (const other of links) {
-        const record = node.book.get(other.node);
-        const mayHave = record !== undefined && record.state !== "none" && record.state !== "pending";
-        if (!mayHave) throw new Violated("a link is for who is known", `n${index} to ${other.name}: ${record?.state}`);
-      }
+      if (!node.isUp || this.#isHostile(index)) continue;
+      this.#checkTables(index, node);
       for (const [other, peer] of this.#nodes.entries()) {
-        if (node.book.stateOf(peer.node) === "mutual" && other !== index && !this.#consents.has(index, other)) {
+        const mayTrust = this.#reference.has(index, other, this.nowMs);
+        if (node.book.stateOf(peer.node) === "mutual" && other !== index && !mayTrust) {
           throw new Violated("no trust without the operator's word", `n${index} holds n${other} for trusted`);
         }
       }
     }
   }
 
+  #checkTables(index: number, node: SimNode): void {
+    const counters = node.engine.counters();
+    const links = this.#linksOf(index);
+    const records = [...node.book.records()].length;
+    if (records > this.#nodes.length) throw new Violated("tables are bounded", `n${index} has ${records} records`);
+    for (const { to, link } of links) {
+      if (link.stagedPackets > MAX_STAGED) {
+        throw new Violated("tables are bounded", `n${index} holds ${link.stagedPackets} packets for n${to}`);
+      }
+      const record = node.book.get(this.#numberOf(to));
+      const mayHave = record?.state === "asked" || record?.state === "mutual" || (record && mustBeTold(record));
+      if (!mayHave) throw new Violated("a link is for who is known", `n${index} to n${to}: ${record?.state}`);
+    }
+    if (counters.flows > this.#programs.packets.length * 2) {
+      throw new Violated("tables are bounded", `n${index} has ${counters.flows} flows`);
+    }
+  }
+
   // What must hold in the end.
 
   #checkAgreement(): void {
-    // A peer that was away, and wants nothing, may not have heard of a revocation; it must hear of it when it wants something.
     for (const [a, b] of this.#pairs()) {
-      if (this.#isHalf(a, b)) this.#send(...(this.#stateOf(a, b) === "mutual" ? ([a, b] as const) : ([b, a] as const)));
-    }
-    this.#pass(NEWS_MS);
-    for (const [a, b] of this.#pairs()) {
-      const states = [this.#stateOf(a, b), this.#stateOf(b, a)];
-      if (this.#isHalf(a, b) && !this.#askedAnew.has(pairName(a, b)))
-        throw new Violated(
-          "both sides agree in the end",
-          `n${a} ${states[0]}, n${b} ${states[1]}; ${this.#linkText(a, b)}; ${this.#linkText(b, a)}`,
-        );
-      const isPlain = this.#consents.mayTalk(a, b) && !this.#troubled.has(pairName(a, b));
-      if (isPlain && states[0] !== "mutual") {
-        throw new Violated("two that consent find each other", `n${a} ${states[0]}, n${b} ${states[1]}`);
+      const isHalf = (this.#stateOf(a, b) === "mutual") !== (this.#stateOf(b, a) === "mutual");
+      const detail = `n${a} ${this.#linkText(a, b)}; n${b} ${this.#linkText(b, a)}`;
+      if (isHalf && !this.#reference.consentedAsMember(a, b)) throw new Violated("both sides agree in the end", detail);
+      const areInformed = this.#informed.has(`${a} ${b}`) && this.#informed.has(`${b} ${a}`);
+      if (areInformed && this.#reference.areFriends(a, b) && !this.#areMutual(a, b)) {
+        throw new Violated("two that consent find each other", detail);
       }
     }
   }
 
   #checkReach(): void {
     const probes = this.#pairs()
-      .filter(([a, b]) => this.#areMutual(a, b))
+      .filter(([a, b]) => this.#areMutual(a, b) && !this.#isLeased(a, b))
       .flatMap(([a, b]): [number, number][] => [
         [a, b],
         [b, a],
       ]);
-    const missing = () =>
-      probes.filter(
-        ([a, b]) =>
-          !this.#packets.some((p) => p.from === a && p.to === b && (p.delivered || p.translated) && p.atMs >= since),
-      );
     const since = this.nowMs;
+    const arrived = (a: number, b: number) =>
+      this.#programs.packets.some(
+        (p) => p.from === a && p.to === b && (p.delivered || p.translated) && p.atMs >= since,
+      );
+    const missing = () => probes.filter(([a, b]) => !arrived(a, b));
     for (let tries = 0; tries < REACH_TRIES; tries++) {
-      for (const [a, b] of missing()) this.#send(a, b);
+      for (const [a, b] of missing()) this.#send(a, b, false);
       this.#pass(5_000);
       if (missing().length === 0) return;
     }
@@ -493,12 +500,17 @@ class World {
     );
   }
 
+  /** Of nodes that keep to the rules. */
   #pairs(): [number, number][] {
-    return this.#nodes.flatMap((_, a) => this.#nodes.slice(a + 1).map((__, i): [number, number] => [a, a + 1 + i]));
+    const pairs = this.#nodes.flatMap((_, a) =>
+      this.#nodes.slice(a + 1).map((__, i): [number, number] => [a, a + 1 + i]),
+    );
+    return pairs.filter(([a, b]) => !this.#isHostile(a) && !this.#isHostile(b));
   }
 
-  #isHalf(a: number, b: number): boolean {
-    return (this.#stateOf(a, b) === "mutual") !== (this.#stateOf(b, a) === "mutual");
+  /** By anybody's word: what is left of it may be nothing. */
+  #isLeased(a: number, b: number): boolean {
+    return this.#nodes[a]!.engine.leases.limitsOf(this.#numberOf(b)) !== undefined;
   }
 
   #areMutual(a: number, b: number): boolean {
@@ -507,6 +519,10 @@ class World {
 
   #stateOf(a: number, b: number): string {
     return this.#nodes[a]!.book.stateOf(this.#numberOf(b));
+  }
+
+  #isHostile(index: number): boolean {
+    return index === this.#scenario.hostile;
   }
 
   #numberOf(index: number) {
@@ -518,16 +534,7 @@ class World {
   }
 }
 
-function pairName(a: number, b: number): string {
-  return `${Math.min(a, b)} ${Math.max(a, b)}`;
-}
-
-function seconds(ms: number): string {
-  return `${(ms / 1_000).toFixed(3).padStart(8)} s`;
-}
-
+const OPS = networkId(1);
 /** Per link, as tunnel/staging.ts has it. */
 const MAX_STAGED = 64;
-const MAX_RECORDED = 400;
 const REACH_TRIES = 6;
-const NEWS_MS = 30_000;
