@@ -15,7 +15,7 @@
 
 #include "callback.h"
 
-enum handle_index { TUN_POLL, UDP_POLL, LEFT_IDLE, HANDLE_COUNT };
+enum handle_index { TUN_POLL, UDP_POLL, ASIDE_POLL, LEFT_IDLE, HANDLE_COUNT };
 enum callback_index { ON_TUN, ON_UDP, ON_WRITABLE, CALLBACK_COUNT };
 
 struct wakeups {
@@ -90,6 +90,14 @@ static void udp_ready(uv_poll_t *handle, int status, int events) {
   watch_left(wakeups);
 }
 
+static void aside_ready(uv_poll_t *handle, int status, int events) {
+  struct wakeups *wakeups = handle->data;
+  (void)events;
+  if (status < 0) uv_poll_start(handle, UV_READABLE, aside_ready);
+  else call(wakeups, ON_UDP);
+  watch_left(wakeups);
+}
+
 /*
  * Only begins to watch. A later send may empty the queue by itself, but JavaScript, which stopped reading the TUN, must
  * still hear of it.
@@ -108,7 +116,7 @@ static int add_poll(struct wakeups *wakeups, uv_loop_t *loop, enum handle_index 
   handle->data = wakeups;
   wakeups->open_handles++;
   if (which == TUN_POLL) wakeups->has_tun = true;
-  else wakeups->has_udp = true;
+  if (which == UDP_POLL) wakeups->has_udp = true;
   return uv_poll_start(handle, UV_READABLE, ready);
 }
 
@@ -126,6 +134,7 @@ static int add_handles(struct wakeups *wakeups, uv_loop_t *loop) {
   int error = 0;
   if (plane->udp_fd >= 0) error = add_idle(wakeups, loop);
   if (error == 0 && plane->udp_fd >= 0) error = add_poll(wakeups, loop, UDP_POLL, plane->udp_fd, udp_ready);
+  if (error == 0 && plane->aside_fd >= 0) error = add_poll(wakeups, loop, ASIDE_POLL, plane->aside_fd, aside_ready);
   if (error == 0 && plane->tun_fd >= 0) error = add_poll(wakeups, loop, TUN_POLL, plane->tun_fd, tun_ready);
   return error;
 }

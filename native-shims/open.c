@@ -211,10 +211,10 @@ static bool open_slots(struct plane *plane) {
 }
 
 /* Receives and opens; true when both the socket and the rows may have more to give. */
-static bool receive_some(struct plane *plane, uint32_t *bytes) {
+static bool receive_some(struct plane *plane, int fd, uint32_t *bytes) {
   int free_slots = RECEIVE_SLOTS - plane->slots_filled;
   int wanted = free_slots < RECEIVE_AT_ONCE ? free_slots : RECEIVE_AT_ONCE;
-  int received = wanted > 0 && plane->udp_fd >= 0 ? udp_receive(plane, plane->slots_filled, wanted) : 0;
+  int received = wanted > 0 && fd >= 0 ? udp_receive(plane, fd, plane->slots_filled, wanted) : 0;
   if (received <= 0) return false; /* an error of the socket is one of a datagram sent before, already counted */
   for (int i = 0; i < received; i++) *bytes += plane->slots[plane->slots_filled + i].bytes;
   plane->slots_filled += received;
@@ -229,7 +229,15 @@ int receive_and_open(struct plane *plane) {
     plane->slots_filled = plane->slot_next = 0;
     uint32_t bytes = 0;
     bool more = true;
-    while (more && bytes < RECEIVE_BYTES) more = receive_some(plane, &bytes);
+    /*
+     * A few of the others every other time, in a batch of their own: however many they are, frames of peers have their turn,
+     * and a frame that came behind the exchange of its key is opened when the key is there.
+     */
+    plane->aside_turn = !plane->aside_turn;
+    if (plane->aside_turn) receive_some(plane, plane->aside_fd, &bytes);
+    bool is_free = plane->slots_filled == 0;
+    while (is_free && more && bytes < RECEIVE_BYTES) more = receive_some(plane, plane->udp_fd, &bytes);
+    if (plane->slots_filled == 0) receive_some(plane, plane->aside_fd, &bytes);
   }
   plane->status[STATUS_RECEIVE_LEFT] = plane->slot_next < plane->slots_filled;
   return plane->rows_filled;

@@ -23,7 +23,7 @@ static bool allocate(struct plane *plane) {
 struct plane *plane_create(void) {
   struct plane *plane = calloc(1, sizeof *plane);
   if (plane == NULL) return NULL;
-  plane->tun_fd = plane->udp_fd = -1;
+  plane->tun_fd = plane->udp_fd = plane->aside_fd = -1;
   if (!allocate(plane)) {
     plane_free(plane);
     return NULL;
@@ -35,7 +35,8 @@ struct plane *plane_create(void) {
 void plane_close(struct plane *plane) {
   if (plane->tun_fd >= 0) close(plane->tun_fd);
   if (plane->udp_fd >= 0) close(plane->udp_fd);
-  plane->tun_fd = plane->udp_fd = -1;
+  if (plane->aside_fd >= 0) close(plane->aside_fd);
+  plane->tun_fd = plane->udp_fd = plane->aside_fd = -1;
   keys_wipe(plane);
 }
 

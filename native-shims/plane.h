@@ -247,7 +247,7 @@ bool udp_queue_datagram(struct plane *plane, const struct sockaddr_in6 *to, cons
                         bool may_break);
 void udp_flush(struct plane *plane);
 /* Fills slots from `first`; the number filled or -errno. */
-int udp_receive(struct plane *plane, int first, int count);
+int udp_receive(struct plane *plane, int fd, int first, int count);
 
 /* ---- tun.c, segment.c, seal.c, open.c, coalesce.c ---- */
 
@@ -322,6 +322,8 @@ struct wakeups;
 
 struct plane {
   int tun_fd, udp_fd;
+  bool aside_turn; /* the next batch is of aside_fd, if that has something */
+  int aside_fd; /* the same port, for what is no sealed frame; NONE where the kernel gives only one (udp.c) */
   bool has_uso;
 
   uint8_t *out_arena, *in_arena;

@@ -13,7 +13,9 @@
  * has no say), and is told which endpoint's frame the kernel refused as too long (EMSGSIZE). The exception are single
  * datagrams that JavaScript says may break; the socket changes its ways for them and back.
  *
- * Receiving: recvmmsg into slots of the inbound arena, each big enough for the largest datagram; UDP_GRO lets the kernel
+ * Receiving: the port has two sockets. The kernel puts sealed frames, and what the beacon relays, into the first; all
+ * else, which anybody can send and which takes more work to judge, into a second one with a small buffer. So a flood of
+ * that pushes out no frame of a peer, and waits behind them. recvmmsg into slots of the inbound arena, each big enough for the largest datagram; UDP_GRO lets the kernel
  * hand over a run as one message with the segment size beside it.
  */
 #include "plane.h"
@@ -21,12 +23,16 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <unistd.h>
 
 #include "datagram.h"
 
 /* The socket may hold a burst on its way in, but what waits on its way out delays all that follows. */
 enum { RECEIVE_BUFFER = 8 << 20, SEND_SOCKET_BUFFER = 2 << 20 };
+/* Some hundred datagrams: who waits longer for an answer has asked again. */
+enum { ASIDE_BUFFER = 512 << 10 };
+enum { SEALED_MAGIC = 0x50494c53, RELAYED = 0x06, RELAYED_TO = 0x09 };
 enum { FLUSH_BYTES = 48 << 10, FLUSH_MESSAGES = 32, MAX_REFUSALS = 64 };
 
 int udp_parse_address(const char *text, int port, struct sockaddr_in6 *out) {
@@ -55,14 +61,47 @@ static void allow_fragments(int fd, bool allowed) {
   setsockopt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &v6, sizeof v6);
 }
 
+/* The number of the socket, in the order of binding. What is too short to have a magic goes to the first. */
+static int share_by_kind(int fd) {
+  struct sock_filter steps[] = {
+    BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 0),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, RELAYED, 4, 0),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, RELAYED_TO, 3, 0),
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SEALED_MAGIC, 1, 0),
+    BPF_STMT(BPF_RET | BPF_K, 1),
+    BPF_STMT(BPF_RET | BPF_K, 0),
+  };
+  struct sock_fprog program = {.len = sizeof steps / sizeof *steps, .filter = steps};
+  return setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof program);
+}
+
+/* The second socket of a port that is bound: only now may there be another one beside the first. Or NONE. */
+static int open_aside(int first, const struct sockaddr_in6 *bind_to, int port) {
+  struct sockaddr_in6 address = *bind_to;
+  int fd = datagram_socket(ASIDE_BUFFER, 0), on = 1, off = 0;
+  if (fd < 0) return NONE;
+  address.sin6_port = htons((uint16_t)port);
+  bool shared = setsockopt(first, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) == 0 &&
+                setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) == 0 && datagram_bind(fd, &address) == port;
+  if (shared && share_by_kind(first) == 0) return fd;
+  setsockopt(first, SOL_SOCKET, SO_REUSEPORT, &off, sizeof off);
+  close(fd);
+  return NONE;
+}
+
 int udp_open(struct plane *plane, const struct sockaddr_in6 *bind_to) {
   if (plane->udp_fd >= 0) return -EBUSY;
   int fd = datagram_socket(RECEIVE_BUFFER, SEND_SOCKET_BUFFER);
   if (fd < 0) return fd;
   allow_fragments(fd, false);
   int port = datagram_bind(fd, bind_to);
-  if (port < 0) close(fd);
-  else plane->udp_fd = fd;
+  if (port < 0) {
+    close(fd);
+    return port;
+  }
+  plane->udp_fd = fd;
+  plane->aside_fd = open_aside(fd, bind_to, port);
   return port;
 }
 
@@ -262,7 +301,7 @@ void udp_flush(struct plane *plane) {
 
 /* ---- receiving ---- */
 
-int udp_receive(struct plane *plane, int first, int count) {
+int udp_receive(struct plane *plane, int fd, int first, int count) {
   struct mmsghdr headers[RECEIVE_SLOTS];
   struct iovec parts[RECEIVE_SLOTS];
   _Alignas(struct cmsghdr) char controls[RECEIVE_SLOTS][RECEIVE_CONTROL];
@@ -273,7 +312,7 @@ int udp_receive(struct plane *plane, int first, int count) {
       .msg_name = &slot->from, .msg_namelen = sizeof slot->from, .msg_iov = &parts[i], .msg_iovlen = 1,
       .msg_control = controls[i], .msg_controllen = RECEIVE_CONTROL};
   }
-  int received = recvmmsg(plane->udp_fd, headers, (unsigned)count, MSG_DONTWAIT, NULL);
+  int received = recvmmsg(fd, headers, (unsigned)count, MSG_DONTWAIT, NULL);
   if (received < 0) return -errno;
   for (int i = 0; i < received; i++) {
     struct receive_slot *slot = &plane->slots[first + i];

@@ -151,4 +151,4 @@ function rssMib(host: string): number {
 }
 
 /** Datagrams a second. */
-const RATE = 15_000;
+const RATE = 30_000;

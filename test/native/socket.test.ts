@@ -156,3 +156,25 @@ test("a locked file is refused until the lock's descriptor is closed", () => {
   expect(() => lockFile(join(folder, "missing", "lock"))).toThrow(/ENOENT/);
   rmSync(folder, { recursive: true });
 });
+
+test("a flood of what is no sealed frame fills a buffer of its own, and pushes out no frame of a peer", async () => {
+  const { one, two, twoAt } = pairAt("127.0.0.1");
+  const flooder = planeAt("127.0.0.1").plane;
+  const exchange = Buffer.concat([Buffer.from("PILA"), Buffer.alloc(150)]);
+  for (let i = 0; i < 15_000; i++) flooder.sendDatagram(twoAt, exchange);
+  for (let i = 0; i < 40; i++) one.sendStaged(KEY_SLOT, ENDPOINT_SLOT, whole(udpPacket({ payload: bytesOf(100 + i) })));
+  one.flush();
+  for (let i = 0; i < 5_000; i++) flooder.sendDatagram(twoAt, exchange);
+  let [frames, others] = [0, 0];
+  for (let batch = 0; batch < 10_000; batch++) {
+    const rows = rowsOf(two, two.receiveAndOpen());
+    if (rows.length === 0 && frames === 40) break;
+    for (const { kind, segments } of rows) {
+      if (kind === ROW_KIND.OTHER) others++;
+      else frames += Math.max(1, segments);
+    }
+  }
+  expect(frames).toBe(40);
+  expect(others).toBeGreaterThan(100);
+  expect(others).toBeLessThan(10_000);
+});
