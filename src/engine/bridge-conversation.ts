@@ -23,8 +23,8 @@ import type { SizeMessage } from "./packet-sizes.ts";
 
 export type PeerKind = "unknown" | "pilot-tun" | "plain";
 
-/** What a hello says about trust; `lease` undefined: the sender knows of no limits. */
-export type Consent = Pick<Hello, "consents" | "epoch" | "lease">;
+/** What a hello says about trust; `lease` undefined: the sender knows of no limits. Heard: whether it answers one of ours. */
+export type Consent = Pick<Hello, "consents" | "epoch" | "lease"> & { readonly kind?: Hello["kind"] };
 
 export interface BridgeParts {
   readonly local: NodeId;
@@ -147,6 +147,11 @@ export class BridgeConversation {
     facts.hellosSent = 0;
     facts.asksForKind = false;
     this.helloDue(link, now);
+  }
+
+  /** One hello, for the news of consent in it; repeated by the caller until it is answered. */
+  sayHello(link: Link, now: Instant): void {
+    this.send(link, this.#hello(link.node, "hello", now));
   }
 
   /** Tells the peer that it was revoked; repeated by the caller until acknowledged. */

@@ -233,9 +233,10 @@ export class Introductions {
   }
 
   /** A hello: with our open ask, the peer's consent is its approval; without its consent nothing is mutual. */
-  heardConsent(node: NodeId, { consents, epoch, lease }: Consent, now: Instant): void {
+  heardConsent(node: NodeId, { kind, consents, epoch, lease }: Consent, now: Instant): void {
     const record = this.#parts.book.get(node);
     if (record === undefined) return;
+    if (record.state === "none" && kind === "hello-ack") return this.heardRevocationAck(node, now);
     if (!consents) return void this.#apply(record, statement.heardNoConsent(record, this.#parts.wall(now)), now);
     this.#confirm(this.#apply(record, this.#accepted(record, undefined, now), now), epoch);
     if (lease !== undefined) this.#heardLimits(node, lease, now);
@@ -263,7 +264,7 @@ export class Introductions {
 
   heardRevocationAck(node: NodeId, now: Instant): void {
     const record = this.#parts.book.get(node);
-    if (record?.state !== "revoked" && record?.state !== "lease-ended") return;
+    if (record?.state !== "revoked" && record?.state !== "lease-ended" && record?.state !== "none") return;
     this.#parts.book.put(statement.revocationTold(record));
     this.#parts.closeLink(node, now);
   }
@@ -313,15 +314,14 @@ export class Introductions {
     this.#apply(record, statement.approveMember(record, network, this.#parts.wall(now)), now);
   }
 
-  /** The peer hears that we do not consent any more before the link goes; its own ask may stay open. */
+  /** The peer hears that we do not consent any more, and then the link goes; its own ask may stay open. */
   #withdraw(record: TrustRecord, now: Instant): void {
     const withdrawn = statement.withdrawMember(record, this.#parts.wall(now));
     this.#parts.book.put(withdrawn);
     if (withdrawn.state === record.state) return;
     this.#parts.cutFlows(record.node, "no-consent", now);
-    this.#parts.consentChanged(record.node, now);
     this.#parts.registry.revokeTrust(record.node);
-    this.#parts.closeLink(record.node, now);
+    this.#parts.notifyRevoked(record.node, now);
   }
 
   #heardResponse(node: NodeId, accepted: boolean, at: WallClock, now: Instant): void {
@@ -414,6 +414,7 @@ export class Introductions {
         this.#parts.closeLink(node, now);
         return;
       case "pending":
+        if (statement.mustBeTold(before)) this.#parts.closeLink(node, now);
         return;
     }
   }

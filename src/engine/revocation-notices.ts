@@ -1,5 +1,6 @@
 /**
- * Tells a peer that it was revoked, or that its lease is over, so that its programs learn it now and not by silence: inside the session, and
+ * Tells a peer that it was revoked, that its lease is over, or that a membership which stood for our consent is (by a hello that does not
+ * consent: its own ask stays open), so that its programs learn it now and not by silence: inside the session, and
  * on port 444 for a plain agent. Repeated with growing pauses until acknowledged, and as long as there is no session one is
  * tried for in the same way; a peer that is away hears it at the latest when it next comes with a key exchange. Once it has acknowledged, the link closes and the node is silent to it.
  */
@@ -28,8 +29,9 @@ export class RevocationNotices {
     if (record === undefined || !mustBeTold(record)) return;
     const sent = this.#sent.get(link.node) ?? 0;
     this.#sent.set(link.node, sent + 1);
-    if (link.isUp) this.#bridge.sendRevoked(link, reasonOf(record), now);
-    else link.connect(now);
+    if (!link.isUp) link.connect(now);
+    else if (record.state === "none") this.#bridge.sayHello(link, now);
+    else this.#bridge.sendRevoked(link, reasonOf(record), now);
     link.schedule("notice-retry", after(now, Math.min(FIRST_PAUSE_MS * 2 ** sent, LONGEST_PAUSE_MS)));
   }
 

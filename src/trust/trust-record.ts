@@ -64,7 +64,7 @@ export interface TrustRecord {
   readonly askReason: string;
   /** A request of the peer that waits for an answer; also kept beside `revoked`, where it changes nothing by itself. */
   readonly request: TrustRequest | undefined;
-  /** The peer has not acknowledged our revocation yet. */
+  /** The peer has not acknowledged yet that we revoked, or that our consent ended otherwise. */
   readonly revocationUntold: boolean;
   /** Number of the peer's last revocation, as heard in the session, also when it had been lifted by then; absent: none. */
   readonly revocationHeard?: number | undefined;
@@ -124,7 +124,7 @@ export function askTextOf({ ask, askReason }: TrustRecord): string {
 
 /** This side took its consent back, and the peer has not heard of it. */
 export function mustBeTold({ state, revocationUntold }: TrustRecord): boolean {
-  return (state === "revoked" || state === "lease-ended") && revocationUntold;
+  return (state === "revoked" || state === "lease-ended" || state === "none") && revocationUntold;
 }
 
 /**
@@ -193,7 +193,7 @@ export function approveMember(record: TrustRecord, network: NetworkId, now: Wall
 export function withdrawMember(record: TrustRecord, now: WallClock): TrustRecord {
   if (record.consentNetwork === undefined) return record;
   const next = consentedInPerson(record);
-  return consents(record) ? { ...next, state: "none", since: now } : next;
+  return consents(record) ? { ...next, state: "none", since: now, revocationUntold: true } : next;
 }
 
 /** What was agreed on is over; what was asked keeps its number. */
@@ -235,7 +235,7 @@ export function revoke(record: TrustRecord, now: WallClock): TrustRecord {
     epoch: record.epoch + 1,
     since: now,
     request: undefined,
-    revocationUntold: record.state === "lease-ended" ? record.revocationUntold : record.state !== "none",
+    revocationUntold: record.state === "lease-ended" || record.state === "none" ? record.revocationUntold : true,
   };
 }
 
@@ -266,7 +266,7 @@ export function heardRequest(
       return { ...record, request };
     case "none":
     case "revoked-by-peer":
-      return { ...record, state: "pending", since: now, request };
+      return { ...record, state: "pending", since: now, request, revocationUntold: false };
   }
 }
 
@@ -343,6 +343,7 @@ function revokedByPeer(record: TrustRecord, now: WallClock): TrustRecord {
     case "revoked":
       return { ...record, revocationUntold: false };
     case "none":
+      return revocationTold(record);
     case "revoked-by-peer":
       return record;
   }

@@ -110,7 +110,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "leaving a network leaves its consents",
     file: "src/trust/trust-record.ts",
-    text: 'return consents(record) ? { ...next, state: "none", since: now } : next;',
+    text: 'return consents(record) ? { ...next, state: "none", since: now, revocationUntold: true } : next;',
     becomes: "return next;",
   },
   {

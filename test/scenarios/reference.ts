@@ -74,12 +74,6 @@ export class Reference {
     return isFriend(a, b) && isFriend(b, a);
   }
 
-  /** One of them has consented with nothing but its membership, which ends without a word to who is away just then. */
-  consentedAsMember(a: number, b: number): boolean {
-    const couldBe = (by: number, of: number) => !this.hasGiven(by, of) && this.#everMembers.has(by);
-    return couldBe(a, b) || couldBe(b, a);
-  }
-
   /** One of them named limits, which end somewhere in what both make of them. */
   noteLimits(by: number, of: number): void {
     this.#everLimited.add(`${by} ${of}`);

@@ -467,7 +467,7 @@ class World {
     for (const [a, b] of this.#pairs()) {
       const isHalf = (this.#stateOf(a, b) === "mutual") !== (this.#stateOf(b, a) === "mutual");
       const detail = `n${a} ${this.#linkText(a, b)}; n${b} ${this.#linkText(b, a)}`;
-      if (isHalf && !this.#reference.consentedAsMember(a, b)) throw new Violated("both sides agree in the end", detail);
+      if (isHalf) throw new Violated("both sides agree in the end", detail);
       const areInformed = this.#informed.has(`${a} ${b}`) && this.#informed.has(`${b} ${a}`);
       if (areInformed && this.#reference.areFriends(a, b) && !this.#areMutual(a, b)) {
         throw new Violated("two that consent find each other", detail);

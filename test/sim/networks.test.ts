@@ -226,6 +226,26 @@ describe("trust between members", () => {
     expect(attempt(network, c, b, 0)).toBe("arrived");
   });
 
+  it("ends over there, too, when the peer was away as it ended, and its own ask stays open", () => {
+    const { network, a, b } = overlay(); // found by simulation, seed 65 with 3 nodes
+    for (const node of [a, b]) join(network, node);
+    a.command((engine, now) => engine.introductions.ask(b.node, "", now));
+    network.runUntil(() => a.book.stateOf(b.node) === "mutual", 40_000);
+    network.run(1_000);
+    a.sleep();
+    network.run(30_000);
+    leave(network, b);
+    network.run(60_000);
+    b.kill();
+    b.start();
+    network.run(10_000);
+    a.wake();
+    network.run(90_000);
+    expect([a.book.stateOf(b.node), b.book.stateOf(a.node)]).toEqual(["asked", "none"]);
+    expect([a.engine.link(b.node), b.engine.link(a.node)].map((link) => link !== undefined)).toEqual([true, false]);
+    expect(attempt(network, a, b, 0)).toEqual(PROHIBITED);
+  });
+
   it("does not lift a tombstone", () => {
     const { network, a, b } = overlay();
     befriend(network, a, b);
