@@ -48,6 +48,7 @@ import type { Driver } from "./driver.ts";
 import { placeOf } from "./flow-status.ts";
 import type { Guests } from "./guests.ts";
 import type { KeptFiles } from "./kept-files.ts";
+import { KeptState } from "./kept-state.ts";
 import { KeyRequests } from "./key-requests.ts";
 import { leaseStatus } from "./lease-status.ts";
 import type { LiveEvents } from "./live-events.ts";
@@ -112,11 +113,13 @@ export class Backend implements ControlBackend {
   readonly #pongs = new Waiters<number, number>();
   readonly #beaconMtus = new Waiters<"beacon", number | undefined>();
   readonly #names = new Waiters<string, NodeId | undefined>();
+  readonly #kept: KeptState;
   #driver!: Driver;
   onFatal: (error: Error) => void = () => {};
 
   constructor(parts: BackendParts) {
     this.#parts = parts;
+    this.#kept = new KeptState(parts);
     this.run = parts.guests;
     const ways = {
       input: <T>(act: (at: Instant) => T) => this.#driver.input(act),
@@ -151,7 +154,7 @@ export class Backend implements ControlBackend {
     this.names = new NameService({
       ...{ tun: parts.options.tun, prefix: parts.options.prefix, engine: parts.engine },
       ...{ book: parts.book, memory: parts.memory },
-      rememberName: (name, node) => this.#rememberName(name, node),
+      rememberNames: (names) => this.#kept.namesHeard(names),
       ownName: () => this.hostname,
       fingerprint: (node) => this.#fingerprint(this.#keyOf(node)) ?? undefined,
       members: async (network) =>
@@ -177,6 +180,11 @@ export class Backend implements ControlBackend {
     this.#driver = driver;
   }
 
+  /** What was learned is on disk afterwards; the driver must stand still. */
+  close(): void {
+    this.#kept.close();
+  }
+
   get hostname(): string | undefined {
     return this.config.hostname ?? this.#parts.memory.hostname;
   }
@@ -188,7 +196,6 @@ export class Backend implements ControlBackend {
   }
 
   handleEvent(event: EngineEvent): void {
-    const { memory, engine } = this.#parts;
     if (this.why.handleEvent(event)) return;
     switch (event.kind) {
       case "beacon-mtu":
@@ -201,15 +208,13 @@ export class Backend implements ControlBackend {
         this.trust.acknowledged(event.node);
         return;
       case "hostname":
-        if (event.node !== undefined) this.#rememberName(event.name, event.node);
+        if (event.node !== undefined) this.#kept.namesHeard([{ name: event.name, node: event.node }]);
         this.#names.settle(event.name, event.node);
         return;
       case "kinds-changed":
-        this.#remember(() => memory.rememberKinds(engine.knownKinds()));
-        return;
       case "endpoints-changed":
-        this.#remember(() => memory.rememberEndpoints(engine.knownEndpoints()));
-        return;
+      case "tags-changed":
+        return this.#kept.peersLearned();
       case "beacon-tcp":
         this.#parts.compat?.want(event.wanted);
         return;
@@ -225,15 +230,12 @@ export class Backend implements ControlBackend {
         return this.#owners.handleQuestion(event.question);
       case "flow-recorded":
         return void this.#findProgram(event.flow, event.opened);
-      case "tags-changed":
-        this.#remember(() => memory.rememberTags(engine.gate.tags.toStored()));
-        return;
       case "networks-changed":
-        this.#remember(() => memory.rememberNetworks(engine.networks.toStored()));
+        this.#kept.networksChanged();
         this.network.interfaceChanged();
         return;
       case "trust-changed":
-        this.#parts.files.keep("trust.json", () => this.#parts.trust.save(engine.leases.time(now())));
+        this.#kept.trustChanged(event.mayWait);
         queueMicrotask(() => this.noticeSleep()); // an input of its own
         return;
     }
@@ -551,14 +553,6 @@ export class Backend implements ControlBackend {
       compat,
       registry: { ...registry, isDown: registry.state !== "connected" },
     });
-  }
-
-  #rememberName(name: string, node: NodeId): void {
-    this.#remember(() => this.#parts.memory.rememberName(name, node));
-  }
-
-  #remember(change: () => void): void {
-    this.#parts.files.keep("node.json", change, () => this.#parts.memory.write());
   }
 }
 

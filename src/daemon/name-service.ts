@@ -9,7 +9,7 @@ import { type Directory, type NamedHost, Zone } from "../names/zone.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
 import { formatOverlayAddress, formatPilotAddress, parseAddressBytes } from "../wire/address.ts";
 import { type NetworkId, type NodeId, networkId, nodeId } from "../wire/ids.ts";
-import type { NodeMemory } from "./node-memory.ts";
+import type { HeardName, NodeMemory } from "./node-memory.ts";
 import type { Prefix48 } from "./up-options.ts";
 
 export interface NameServiceParts {
@@ -18,7 +18,7 @@ export interface NameServiceParts {
   readonly engine: Engine;
   readonly book: TrustBook;
   readonly memory: Pick<NodeMemory, "nodeNamed" | "nameOf">;
-  rememberName(name: string, node: NodeId): void;
+  rememberNames(heard: readonly HeardName[]): void;
   ownName(): string | undefined;
   fingerprint(node: NodeId): string | undefined;
   /** The members of a network that this node is in, as the registry lists them now. */
@@ -101,11 +101,14 @@ export class NameService implements Directory {
 
   /** Names of members of shared networks, to be known before anybody asks: an answer never waits for the registry. */
   async refreshMembers(): Promise<void> {
-    const { engine, rememberName } = this.#parts;
+    const { engine, rememberNames } = this.#parts;
     for (const network of engine.networks.memberships()) {
       // Without the registry what was known before stays.
       const members = await this.#parts.members(network).catch(() => []);
-      for (const { node, hostname } of members) if (hostname !== null) rememberName(hostname, nodeId(node));
+      const named = members.flatMap(({ node, hostname }) =>
+        hostname === null ? [] : [{ name: hostname, node: nodeId(node) }],
+      );
+      rememberNames(named);
     }
   }
 

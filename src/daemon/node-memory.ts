@@ -61,17 +61,19 @@ export class NodeMemory {
     return new Map(this.#stored.endpoints.map(({ node, address, port }) => [nodeId(node), { address, port }]));
   }
 
-  rememberEndpoints(endpoints: ReadonlyMap<NodeId, Endpoint>): void {
-    this.#save({ ...this.#stored, endpoints: [...endpoints].map(([node, endpoint]) => ({ node, ...endpoint })) });
+  /** What was learned of all peers, in one write. */
+  rememberPeers({ endpoints, kinds, tags }: LearnedPeers): void {
+    this.#save({
+      ...this.#stored,
+      endpoints: [...endpoints].map(([node, endpoint]) => ({ node, ...endpoint })),
+      kinds: [...kinds].map(([node, kind]) => ({ node, kind })),
+      tags,
+    });
   }
 
   /** What peers were when they last showed: a hint. */
   kinds(): Map<NodeId, PeerKind> {
     return new Map((this.#stored.kinds ?? []).map(({ node, kind }) => [nodeId(node), kind]));
-  }
-
-  rememberKinds(kinds: ReadonlyMap<NodeId, PeerKind>): void {
-    this.#save({ ...this.#stored, kinds: [...kinds].map(([node, kind]) => ({ node, kind })) });
   }
 
   /** Memberships, so that the interface has its addresses also without a registry. */
@@ -88,10 +90,6 @@ export class NodeMemory {
     return this.#stored.tags ?? [];
   }
 
-  rememberTags(tags: StoredTags): void {
-    if (JSON.stringify(this.tags) !== JSON.stringify(tags)) this.#save({ ...this.#stored, tags });
-  }
-
   nodeNamed(name: string): NodeId | undefined {
     const entry = this.#stored.names.find((known) => known.name === name);
     return entry && nodeId(entry.node);
@@ -102,10 +100,15 @@ export class NodeMemory {
     return this.#stored.names.findLast((known) => known.node === node)?.name;
   }
 
-  rememberName(name: string, node: NodeId): void {
-    if (this.nodeNamed(name) === node) return;
-    const others = this.#stored.names.filter((known) => known.name !== name);
-    this.#save({ ...this.#stored, names: [...others, { name, node }].slice(-MAX_NAMES) });
+  rememberNames(heard: readonly HeardName[]): void {
+    const names = new Map(this.#stored.names.map((known) => [known.name, known]));
+    const news = heard.filter(({ name, node }) => names.get(name)?.node !== node);
+    if (news.length === 0) return;
+    for (const { name, node } of news) {
+      names.delete(name); // what is heard now is the latest
+      names.set(name, { name, node });
+    }
+    this.#save({ ...this.#stored, names: [...names.values()].slice(-MAX_NAMES) });
   }
 
   /** Throws PilotError `state_unwritable`, like all that changes something; it is remembered for this run even so. */
@@ -117,6 +120,17 @@ export class NodeMemory {
     this.#stored = stored;
     this.write();
   }
+}
+
+export interface HeardName {
+  readonly name: string;
+  readonly node: NodeId;
+}
+
+export interface LearnedPeers {
+  readonly endpoints: ReadonlyMap<NodeId, Endpoint>;
+  readonly kinds: ReadonlyMap<NodeId, PeerKind>;
+  readonly tags: StoredTags;
 }
 
 interface StoredNode {

@@ -191,6 +191,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
     guests,
   });
   backend.attach(driver);
+  undo.add(() => backend.close());
   onRegistryInput = () => driver.input(() => {});
   undo.add(() => driver.stop());
 

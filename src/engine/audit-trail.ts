@@ -102,7 +102,7 @@ export class AuditTrail implements FlowWatch {
   // ---- flows
 
   began(flow: Flow): boolean {
-    this.#sweepAt ??= instant(this.#now + SWEEP_INTERVAL_MS);
+    this.#sweepAt ??= instant(this.#now + this.#parts.flows.sweepMs);
     const node = this.#nodeOf(flow);
     if (node === undefined || !this.#quota.take(node, this.#now)) {
       this.#sumOf(flow).began++;
@@ -203,8 +203,9 @@ export class AuditTrail implements FlowWatch {
     for (const sum of this.#unrecorded.take(now)) this.#addUnrecorded(sum);
     this.#trust.take(now);
     if (this.#sweepAt === undefined || this.#sweepAt > now) return;
-    this.#parts.flows.sweep(this.#parts.steadyS(now));
-    this.#sweepAt = this.#parts.flows.size === 0 ? undefined : instant(now + SWEEP_INTERVAL_MS);
+    const { flows } = this.#parts;
+    flows.sweep(this.#parts.steadyS(now));
+    this.#sweepAt = flows.size === 0 ? undefined : instant(now + flows.sweepMs);
   }
 
   pollTimeout(): Deadline | undefined {
@@ -362,4 +363,3 @@ const TAKEN_BACK: ReadonlySet<TrustState> = new Set<TrustState>(["revoked", "rev
 const PROTOCOL_NAMES: Readonly<Record<number, string>> = { 6: "tcp", 17: "udp", 58: "icmp" };
 const NOBODY = -2;
 const MAX_PORTS = 8;
-const SWEEP_INTERVAL_MS = 250;

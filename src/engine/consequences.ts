@@ -115,7 +115,8 @@ export class Consequences {
     for (let question = owners.pollQuestion(); question !== undefined; question = owners.pollQuestion()) {
       this.#parts.emit({ kind: "owner-wanted", question });
     }
-    if (this.#parts.trust.takeChanged()) this.#parts.emit({ kind: "trust-changed" });
+    const changed = this.#parts.trust.takeChanged();
+    if (changed !== undefined) this.#parts.emit({ kind: "trust-changed", mayWait: changed === "soon" });
   }
 
   #handleLink(event: LinkEvent, now: Instant): void {

@@ -79,7 +79,8 @@ export type EngineEvent =
   /** Whose local socket has this flow? For its record alone: `opened.owner` is read when that is written. */
   | { readonly kind: "flow-recorded"; readonly flow: Flow; readonly opened: OpenedFlow }
   | { readonly kind: "tags-changed" }
-  | { readonly kind: "trust-changed" }
+  /** `mayWait`: nothing would be lost with it that is not heard again. */
+  | { readonly kind: "trust-changed"; readonly mayWait: boolean }
   | { readonly kind: "endpoints-changed" }
   | { readonly kind: "kinds-changed" }
   | { readonly kind: "networks-changed" }

@@ -34,7 +34,7 @@ import { DirectHandshakes } from "./direct-handshakes.ts";
 import type { EngineCounters, EngineEvent, EngineOptions, EngineParts, LinkFacts } from "./engine-ports.ts";
 import { Gate } from "./gate.ts";
 import { Inbound } from "./inbound.ts";
-import { Introductions } from "./introductions.ts";
+import { type IntroductionParts, Introductions } from "./introductions.ts";
 import { KnownEndpoints } from "./known-endpoints.ts";
 import { Leases } from "./leases.ts";
 import { LinkHistory } from "./link-history.ts";
@@ -150,7 +150,7 @@ export class Engine {
     );
     this.#bridge = this.#createBridge(parts.crypto.randomBytes(8));
     this.#notices = new RevocationNotices(parts.trust, this.#bridge);
-    this.introductions = this.#createIntroductions();
+    this.introductions = this.#createIntroductions(now);
     this.#streams = new NodeStreams(
       {
         local: options.node,
@@ -274,7 +274,7 @@ export class Engine {
     this.networks.handleTimeout(now);
     this.introductions.handleTimeout(now);
     this.gate.handleTimeout(now);
-    if (this.leases.handleTimeout(now)) this.#events.push({ kind: "trust-changed" });
+    if (this.leases.handleTimeout(now)) this.#events.push({ kind: "trust-changed", mayWait: false });
     this.#streams.handleTimeout(now);
     this.#direct.handleTimeout(now);
     this.plain.handleTimeout(now);
@@ -549,11 +549,10 @@ export class Engine {
     this.#events.push({ kind: "networks-changed" });
   }
 
-  #createIntroductions(): Introductions {
+  #createIntroductions(start: Instant): Introductions {
     const { trust, registry } = this.#parts;
-    return new Introductions({
-      book: trust,
-      registry,
+    const parts: IntroductionParts = {
+      ...{ book: trust, registry },
       wall: (now) => this.#wall(now),
       openLink: (node, publicKey, now) => {
         const link = this.#links.open(node, publicKey, now);
@@ -580,7 +579,8 @@ export class Engine {
       agreementMissed: (record) => this.problems.set(`session_downgraded ${record.node}`, downgradeProblem(record)),
       agreementSettled: (node) => void this.problems.delete(`session_downgraded ${node}`),
       consentFor: (node, now) => this.networks.consentFor(node, now),
-    });
+    };
+    return new Introductions(parts, start);
   }
 
   #revocationHeard(node: NodeId, now: Instant): void {

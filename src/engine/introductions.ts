@@ -8,7 +8,7 @@
  */
 import { equalBytes } from "../base/bytes.ts";
 import type { Endpoint } from "../base/endpoint.ts";
-import { after, type Deadline, type Instant, type WallClock } from "../base/instant.ts";
+import { after, type Deadline, earlier, type Instant, type WallClock } from "../base/instant.ts";
 import type { Flow } from "../policy/flow-table.ts";
 import type { RegistryClient } from "../registry/client.ts";
 import type { RegistryEvent } from "../registry/events.ts";
@@ -22,6 +22,7 @@ import type { NetworkId, NodeId } from "../wire/ids.ts";
 import type { LeaseField } from "../wire/lease-field.ts";
 import type { Consent } from "./bridge-conversation.ts";
 import type { Leases } from "./leases.ts";
+import { type Call, RollCall } from "./roll-call.ts";
 import { UnconfirmedTrust } from "./unconfirmed-trust.ts";
 
 export interface IntroductionParts {
@@ -65,12 +66,14 @@ export class Introductions {
   readonly #offeredKeys = new Map<NodeId, Uint8Array>();
 
   readonly #unconfirmed: UnconfirmedTrust;
+  readonly #rollCall: RollCall;
   #doubtUntil: Instant | undefined;
 
-  constructor(parts: IntroductionParts) {
+  constructor(parts: IntroductionParts, now: Instant) {
     this.#parts = parts;
     const { book, registry } = parts;
     this.#unconfirmed = new UnconfirmedTrust({ book, registry, denied: (node, now) => this.#denied(node, now) });
+    this.#rollCall = new RollCall((node, call, at) => this.#callUp(node, call, at), now);
   }
 
   /** At start: the links that the records of earlier runs call for. */
@@ -79,9 +82,10 @@ export class Introductions {
       this.#unconfirmed.note(record.node, now);
       if (!needsLink(record) || record.publicKey === undefined) continue;
       this.#parts.openLink(record.node, record.publicKey, now);
-      if (record.state === "mutual") this.#parts.connectLink(record.node, now);
+      if (record.state === "mutual") this.#rollCall.add(record.node, { connects: true, locates: false });
       if (statement.mustBeTold(record)) this.#parts.notifyRevoked(record.node, now);
     }
+    this.#rollCall.handleTimeout(now);
   }
 
   /** The registry took us (again): repeat what it may not have heard, ask what we do not know. */
@@ -89,19 +93,28 @@ export class Introductions {
     this.#unconfirmed.registered(now);
     for (const record of this.#parts.book.records()) {
       if (record.state === "asked" || hasOpenAsk(record)) this.#askThroughRegistry(record, now);
-      if (record.state === "mutual") this.#parts.registry.resolve(record.node);
-      const isNameless = record.state === "mutual" && record.hostname === undefined;
-      if (isNameless || (record.state !== "none" && record.publicKey === undefined))
-        this.#parts.registry.lookup(record.node);
+      if (record.state !== "none" && record.publicKey === undefined) this.#parts.registry.lookup(record.node);
+      if (record.state === "mutual") this.#rollCall.add(record.node, { connects: false, locates: true });
     }
+    this.#rollCall.handleTimeout(now);
   }
 
   handleTimeout(now: Instant): void {
     this.#unconfirmed.handleTimeout(now);
+    this.#rollCall.handleTimeout(now);
   }
 
   pollTimeout(): Deadline | undefined {
-    return this.#unconfirmed.pollTimeout();
+    return earlier(this.#unconfirmed.pollTimeout(), this.#rollCall.pollTimeout());
+  }
+
+  /** It is the peer's turn; trust in it may have ended meanwhile. */
+  #callUp(node: NodeId, { connects, locates }: Call, now: Instant): void {
+    const record = this.#parts.book.get(node);
+    if (record?.state !== "mutual") return;
+    if (locates) this.#parts.registry.resolve(node);
+    if (locates && record.hostname === undefined) this.#parts.registry.lookup(node);
+    if (connects) this.#parts.connectLink(node, now);
   }
 
   /** Each returns the record as it is afterwards; undefined when the operator's word has nothing to act on. */
@@ -340,7 +353,8 @@ export class Introductions {
       this.#parts.keyChanged(record, publicKey); // the pin stays until an operator decides
       return;
     }
-    this.#parts.book.put({ ...record, publicKey, hostname: hostname ?? record.hostname });
+    const isNews = record.publicKey === undefined || (hostname ?? record.hostname) !== record.hostname;
+    if (isNews) this.#parts.book.put({ ...record, publicKey, hostname: hostname ?? record.hostname });
     if (record.publicKey !== undefined || !needsLink(record)) return;
     this.#parts.openLink(record.node, publicKey, now);
     if (record.state === "mutual") this.#reach(record.node, now);

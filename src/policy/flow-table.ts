@@ -15,7 +15,7 @@
 
 import { writeU32 } from "../base/bytes.ts";
 import { PlaceSet } from "../base/place-set.ts";
-import { NEXT_HEADER } from "../wire/ipv6.ts";
+import * as lifetime from "./flow-lifetime.ts";
 import type { Direction } from "./rule.ts";
 import type { SocketOwner } from "./socket-owner.ts";
 
@@ -135,7 +135,7 @@ export class FlowTable {
     const words = this.#words;
     if (words[entry + EPOCH] !== (epoch | 0)) return false;
     if (opens && !this.continues(entry, remotely)) return false;
-    return nowS - words[entry + LAST_SEEN_S]! <= SHORTEST_IDLE_S || !this.isIdle(entry, nowS);
+    return nowS - words[entry + LAST_SEEN_S]! <= lifetime.SHORTEST_IDLE_S || !this.isIdle(entry, nowS);
   }
 
   /** Whether a packet that opens a flow in this direction only repeats what opened this one. */
@@ -162,7 +162,7 @@ export class FlowTable {
   isIdle(entry: number, nowS: number): boolean {
     const protocol = this.#words[entry + PROTOCOL]! & 0xff;
     const isClosing = (this.#words[entry + FLAGS]! & CLOSING) !== 0;
-    return nowS - this.#words[entry + LAST_SEEN_S]! > idleLimitS(protocol, isClosing);
+    return nowS - this.#words[entry + LAST_SEEN_S]! > lifetime.idleLimitS(protocol, isClosing);
   }
 
   /** One side said that it ends, or both with a reset. */
@@ -336,11 +336,18 @@ export class FlowTable {
     return flows;
   }
 
-  /** Looks through a part of the table for flows that are over; those that nothing may follow leave it. */
+  /** How long to wait for the next `sweep`: few flows are looked at all at once, and for that nobody is woken often. */
+  get sweepMs(): number {
+    return this.#size <= lifetime.FEW_FLOWS ? lifetime.ALL_SWEEP_MS : lifetime.PART_SWEEP_MS;
+  }
+
+  /** Looks through the table, or a part of it, for flows that are over; those that nothing may follow leave it. */
   sweep(nowS: number): void {
-    const from = this.#sweptTo;
-    this.#sweptTo = (from + SWEPT_AT_ONCE) % CAPACITY;
-    const end = (from + SWEPT_AT_ONCE) * STRIDE;
+    const isAll = this.#size <= lifetime.FEW_FLOWS;
+    const from = isAll ? 0 : this.#sweptTo;
+    const entries = isAll ? CAPACITY : CAPACITY / lifetime.SWEPT_PARTS;
+    this.#sweptTo = (from + entries) % CAPACITY;
+    const end = (from + entries) * STRIDE;
     for (let entry = this.#next(from * STRIDE); entry >= 0 && entry < end; entry = this.#next(entry + STRIDE)) {
       const why = this.#isOver(entry, nowS);
       if (why === undefined) continue;
@@ -361,7 +368,7 @@ export class FlowTable {
     const flags = this.#words[entry + FLAGS]!;
     const isClosed = (flags & CLOSED_BOTH) === CLOSED_BOTH;
     if ((flags & WAS_RESET) !== 0 || isClosed) {
-      const isQuiet = nowS - this.#words[entry + LAST_SEEN_S]! >= SETTLED_S;
+      const isQuiet = nowS - this.#words[entry + LAST_SEEN_S]! >= lifetime.SETTLED_S;
       return isQuiet ? (isClosed ? "closed" : "reset") : undefined;
     }
     return this.isIdle(entry, nowS) ? "idle" : undefined;
@@ -586,15 +593,3 @@ const CLOSED_BOTH = CLOSED_HERE | CLOSED_THERE;
 const WAS_RESET = 0x2000;
 
 const BEGUN_HERE: Begun = { direction: "out", verdict: -2, owner: undefined, isGoverned: false, isNew: false };
-
-/** How long connection tracking in hosts waits; never below RFC 4787 §4.3 and RFC 5382 §5. */
-function idleLimitS(protocol: number, isClosing: boolean): number {
-  if (protocol !== NEXT_HEADER.TCP) return protocol === NEXT_HEADER.ICMPV6 ? SHORTEST_IDLE_S : 180;
-  return isClosing ? 120 : 432_000;
-}
-
-const SHORTEST_IDLE_S = 60;
-/** What comes after the last FIN or a reset comes within this time. */
-const SETTLED_S = 2;
-/** A sixteenth of the table: a fraction of a millisecond. */
-const SWEPT_AT_ONCE = CAPACITY / 16;

@@ -6,11 +6,11 @@
  */
 import { BlockPool } from "../base/block-pool.ts";
 import { readU32 } from "../base/bytes.ts";
+import { DeadlineHeap } from "../base/deadline-heap.ts";
 import { after, type Deadline, earlier, type Instant } from "../base/instant.ts";
 import { TokenBucket } from "../base/token-bucket.ts";
 import type { NodeId, PilotAddress } from "../wire/ids.ts";
 import { FIRST_EPHEMERAL_PORT, FLAG, LAST_EPHEMERAL_PORT } from "../wire/virtual-packet.ts";
-import { DeadlineHeap } from "./deadline-heap.ts";
 import { Fifo } from "./fifo.ts";
 import { FlightShare } from "./flight-share.ts";
 import { MemoryBudget } from "./memory-budget.ts";

@@ -6,16 +6,19 @@
 import type { WallClock } from "../base/instant.ts";
 import type { NodeId } from "../wire/ids.ts";
 import { isObject, parseRecord, recordToJson, type StoredTrust } from "./stored-trust.ts";
-import { allowsTheSame, emptyRecord, type TrustRecord, type TrustState } from "./trust-record.ts";
+import { allowsTheSame, differInHintsOnly, emptyRecord, type TrustRecord, type TrustState } from "./trust-record.ts";
+
+/** `soon`: nothing is lost that the peer does not say again, so that many such changes may be one write. */
+export type TrustChange = "now" | "soon";
 
 export class TrustBook {
   /** Key: node. Bound: MAX_RECORDS; a full book refuses new strangers and forgets nothing (tombstones must stay). */
   readonly #records = new Map<NodeId, TrustRecord>();
   #epoch = 1;
-  #changed = false;
+  #changed: TrustChange | undefined;
   #revision = 0;
 
-  /** Rises with every change of a record. */
+  /** Rises with every change of who is trusted and within which limits. */
   get revision(): number {
     return this.#revision;
   }
@@ -60,17 +63,18 @@ export class TrustBook {
     const before = this.#records.get(record.node);
     if (before === record) return false;
     this.#records.set(record.node, record);
-    if (before === undefined || before.state !== record.state || !allowsTheSame(before, record)) this.#epoch++;
-    this.#changed = true;
-    this.#revision++;
+    const isKept = before !== undefined && before.state === record.state;
+    if (!isKept || !allowsTheSame(before, record)) this.#epoch++;
+    if (!isKept || before.lease !== record.lease || before.peerLease !== record.peerLease) this.#revision++;
+    this.#changed = !isKept || !differInHintsOnly(before, record) ? "now" : (this.#changed ?? "soon");
     this.watch?.(before, record);
     return true;
   }
 
-  /** True once after each change: the caller writes the book to disk. */
-  takeChanged(): boolean {
+  /** Once after each change: the caller writes the book to disk. */
+  takeChanged(): TrustChange | undefined {
     const changed = this.#changed;
-    this.#changed = false;
+    this.#changed = undefined;
     return changed;
   }
 

@@ -116,6 +116,15 @@ export function allowsTheSame(before: TrustRecord, record: TrustRecord): boolean
   return sameScope(effective(before.lease, before.peerLease), effective(record.lease, record.peerLease));
 }
 
+/** Whether they differ only in what the peer tells us again: its name, that it trusts us, and that it agrees on keys. */
+export function differInHintsOnly(before: TrustRecord, record: TrustRecord): boolean {
+  const keys = new Set([...Object.keys(before), ...Object.keys(record)]) as Set<keyof TrustRecord>;
+  keys.delete("hostname");
+  keys.delete("confirmedSince");
+  if (record.agreesOnKeys === true) keys.delete("agreesOnKeys");
+  return [...keys].every((key) => before[key] === record[key]);
+}
+
 /** What a request of ours says: the words of the operator, behind the terms of an ask that is open. */
 export function askTextOf({ ask, askReason }: TrustRecord): string {
   if (ask === undefined || ask.isAnswered) return askReason;

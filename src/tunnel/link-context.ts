@@ -93,6 +93,6 @@ export interface LinkContext {
   /** Sends a packet that waited, after everything that was transmitted before: the peer needs our exchange first. */
   release(keySlot: number, endpointSlot: number, packet: StagedPacket): void;
   emit(event: LinkEvent): void;
-  /** A timer of this link is running: it must be looked at. */
-  timerSet(link: Link): void;
+  /** A timer of this link was set or stopped. */
+  timersChanged(link: Link): void;
 }

@@ -3,8 +3,9 @@
  * Key: node. Bound: MAX_LINKS; a link is added when this side consents and removed when it no longer does.
  */
 import type { Crypto } from "../base/crypto.ts";
+import { DeadlineHeap } from "../base/deadline-heap.ts";
 import type { Endpoint } from "../base/endpoint.ts";
-import { type Deadline, earlier, type Instant } from "../base/instant.ts";
+import type { Deadline, Instant } from "../base/instant.ts";
 import type { NodeId } from "../wire/ids.ts";
 import { type DataPlane, MAX_ENDPOINT_SLOTS, MAX_KEY_SLOTS, MAX_LINKS, type StagedPacket } from "./data-plane.ts";
 import { ExchangeBudget } from "./exchange-screen.ts";
@@ -45,8 +46,10 @@ export class LinkTable {
   readonly #byIndex: (Link | undefined)[] = [];
   readonly #indexes = new SlotPool(MAX_LINKS);
   readonly #context: LinkContext;
-  /** Links with a running timer, so that idle peers cost nothing per wake-up. Bound: the links. */
-  readonly #timed = new Set<Link>();
+  /** Each link with a running timer by its first: a wake-up costs the same for one peer and for thousands. Bound: the links. */
+  readonly #deadlines = new DeadlineHeap<Link>();
+  /** Links whose place there is to be looked up: packets set and stop timers many times for each wake-up. Bound: the links. */
+  readonly #changed = new Set<Link>();
   readonly #transmits: Transmit[] = [];
   /** Packets that waited and may go now. Bound: what links staged; emptied after each input. */
   readonly #released: { keySlot: number; endpointSlot: number; packet: StagedPacket }[] = [];
@@ -73,7 +76,7 @@ export class LinkTable {
       transmit: (to, datagram, mayBreak) => this.#transmits.push({ to, datagram, mayBreak }),
       release: (keySlot, endpointSlot, packet) => this.#released.push({ keySlot, endpointSlot, packet }),
       emit: (event) => this.#events.push(event),
-      timerSet: (link) => this.#timed.add(link),
+      timersChanged: (link) => this.#changed.add(link),
     };
   }
 
@@ -119,7 +122,8 @@ export class LinkTable {
     const link = this.#byNode.get(node);
     if (link === undefined) return;
     link.close();
-    this.#timed.delete(link);
+    this.#changed.delete(link);
+    this.#deadlines.set(link, undefined);
     this.#byNode.delete(node);
     this.#byIndex[link.index] = undefined;
     this.#indexes.give(link.index);
@@ -142,16 +146,21 @@ export class LinkTable {
   }
 
   pollTimeout(): Deadline | undefined {
-    let first: Deadline | undefined;
-    for (const link of this.#timed) {
-      const deadline = link.nextDeadline();
-      if (deadline === undefined) this.#timed.delete(link);
-      else first = earlier(first, deadline);
-    }
-    return first;
+    this.#orderChanged();
+    return this.#deadlines.first()?.deadline;
   }
 
   handleTimeout(now: Instant): void {
-    for (const link of [...this.#timed]) link.handleTimeout(now);
+    this.#orderChanged();
+    for (let first = this.#deadlines.first(); first !== undefined && first.deadline.at <= now; ) {
+      first.owner.handleTimeout(now); // takes all that is due, so that this link is behind `now` afterwards
+      this.#orderChanged();
+      first = this.#deadlines.first();
+    }
+  }
+
+  #orderChanged(): void {
+    for (const link of this.#changed) this.#deadlines.set(link, link.nextDeadline());
+    this.#changed.clear();
   }
 }

@@ -84,7 +84,7 @@ export class Link {
     this.#sender = new LinkSender(context, node);
     this.path = new Path(context.local.node < node, context.relayOnly);
     this.path.relayKind = context.relayKind();
-    this.#timers = new LinkTimers(() => context.timerSet(this));
+    this.#timers = new LinkTimers(() => context.timersChanged(this));
     const proof = new ExchangeProof(context.crypto, context.local, node, identityKey);
     this.#screen = new ExchangeScreen(context.exchangeBudget, proof, this.path, now);
     this.#sessions = new Sessions(context, node, index, endpointSlot);

@@ -43,16 +43,16 @@ export type LinkTimer = (typeof LINK_TIMERS)[number];
 
 export class LinkTimers {
   readonly #at = new Map<LinkTimer, Instant>();
-  readonly #onSet: () => void;
+  readonly #changed: () => void;
 
-  /** `onSet`: the table looks only at links that have a timer running. */
-  constructor(onSet: () => void) {
-    this.#onSet = onSet;
+  /** `changed`: the table keeps links in the order of their first deadline. */
+  constructor(changed: () => void) {
+    this.#changed = changed;
   }
 
   set(timer: LinkTimer, at: Instant): void {
     this.#at.set(timer, at);
-    this.#onSet();
+    this.#changed();
   }
 
   /** Sets the timer only if it is not running: the first cause counts, later ones do not push it away. */
@@ -61,11 +61,12 @@ export class LinkTimers {
   }
 
   stop(timer: LinkTimer): void {
-    this.#at.delete(timer);
+    if (this.#at.delete(timer)) this.#changed();
   }
 
   stopAll(): void {
     this.#at.clear();
+    this.#changed();
   }
 
   isSet(timer: LinkTimer): boolean {
@@ -82,7 +83,7 @@ export class LinkTimers {
   takeDue(now: Instant): LinkTimer | undefined {
     for (const [timer, at] of this.#at) {
       if (at > now) continue;
-      this.#at.delete(timer);
+      this.stop(timer);
       return timer;
     }
     return undefined;

@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { BlockPool } from "../../src/base/block-pool.ts";
+import { DeadlineHeap } from "../../src/base/deadline-heap.ts";
 import { type Instant, instant, after as later } from "../../src/base/instant.ts";
 import { RenoCongestion } from "../../src/stream/congestion.ts";
-import { DeadlineHeap } from "../../src/stream/deadline-heap.ts";
 import { DialPacer } from "../../src/stream/dial-pacer.ts";
 import { Fifo } from "../../src/stream/fifo.ts";
 import { MemoryBudget } from "../../src/stream/memory-budget.ts";

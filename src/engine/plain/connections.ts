@@ -9,10 +9,10 @@
  * A program's packets were judged by trust and policy before they get here, each of them; a stream's SYN was too.
  */
 import { readU16, readU32, writeU16 } from "../../base/bytes.ts";
+import { DeadlineHeap } from "../../base/deadline-heap.ts";
 import type { DropReason } from "../../base/drop-reason.ts";
 import { after, type Deadline, type Instant } from "../../base/instant.ts";
 import type { Way } from "../../policy/rule.ts";
-import { DeadlineHeap } from "../../stream/deadline-heap.ts";
 import { Fifo } from "../../stream/fifo.ts";
 import type { Stream } from "../../stream/stream.ts";
 import type { StreamEvent } from "../../stream/stream-event.ts";

@@ -56,7 +56,7 @@ function memory(json: unknown): void {
   }
   node.kinds();
   node.nameOf(node.nodeNamed("bob") ?? (1 as never));
-  node.rememberName("bob", 7 as never);
+  node.rememberNames([{ name: "bob", node: 7 as never }]);
   for (const { networks } of node.networks.peers) demand(networks.every(Number.isInteger), "networks are numbers");
   for (const { tags } of node.tags)
     demand(

@@ -2,7 +2,7 @@
  * Which of many is to be woken first: a binary heap that also finds and moves an entry by its owner.
  * One entry per owner; bounded by the number of owners, who remove themselves.
  */
-import type { Deadline } from "../base/instant.ts";
+import type { Deadline } from "./instant.ts";
 
 export class DeadlineHeap<Owner> {
   readonly #entries: Entry<Owner>[] = [];
