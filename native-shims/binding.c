@@ -11,6 +11,7 @@
 
 #include "call.h"
 #include "host.h"
+#include "links.h"
 #include "loop.h"
 #include "owners.h"
 #include "plane.h"
@@ -499,6 +500,6 @@ static const struct function FUNCTIONS[] = {
 NAPI_MODULE_INIT() {
   bool whole = export_functions(env, exports, FUNCTIONS, sizeof FUNCTIONS / sizeof *FUNCTIONS) &&
                relay_export(env, exports) && tcp_export(env, exports) && host_export(env, exports) &&
-               owners_export(env, exports);
+               owners_export(env, exports) && links_export(env, exports);
   return whole ? exports : NULL;
 }

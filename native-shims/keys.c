@@ -38,6 +38,7 @@ static void unlink_key(struct plane *plane, struct key *key) {
 }
 
 static void free_key(struct key *key) {
+  for (int i = 0; i < PREFIXES_PER_KEY; i++) free(key->windows[i]);
   aead_free(key->seal);
   aead_free(key->open);
   OPENSSL_cleanse(key, sizeof *key);
@@ -89,21 +90,26 @@ void keys_wipe(struct plane *plane) {
 }
 
 struct replay_window *key_window(struct key *key, const uint8_t prefix[4]) {
-  for (int i = 0; i < PREFIXES_PER_KEY; i++) {
-    struct replay_window *window = &key->windows[i];
-    if (window->used && memcmp(window->prefix, prefix, 4) == 0) return window;
-  }
+  for (int i = 0; i < PREFIXES_PER_KEY && key->windows[i] != NULL; i++)
+    if (memcmp(key->windows[i]->prefix, prefix, 4) == 0) return key->windows[i];
   return NULL;
 }
 
-struct replay_window *key_new_window(struct key *key, const uint8_t prefix[4]) {
-  struct replay_window *oldest = &key->windows[0];
-  for (int i = 1; i < PREFIXES_PER_KEY && oldest->used; i++) {
-    struct replay_window *window = &key->windows[i];
-    if (!window->used || window->last_use < oldest->last_use) oldest = window;
+/* A place of its own, or that of the window used longest ago. */
+static struct replay_window **window_place(struct key *key) {
+  struct replay_window **place = &key->windows[0];
+  for (int i = 0; i < PREFIXES_PER_KEY; i++) {
+    if (key->windows[i] == NULL) return &key->windows[i];
+    if (key->windows[i]->last_use < (*place)->last_use) place = &key->windows[i];
   }
-  memset(oldest, 0, sizeof *oldest);
-  oldest->used = true;
-  memcpy(oldest->prefix, prefix, 4);
-  return oldest;
+  return place;
+}
+
+struct replay_window *key_new_window(struct key *key, const uint8_t prefix[4]) {
+  struct replay_window **place = window_place(key);
+  if (*place == NULL) *place = malloc(sizeof **place);
+  if (*place == NULL) return NULL;
+  memset(*place, 0, sizeof **place);
+  memcpy((*place)->prefix, prefix, 4);
+  return *place;
 }

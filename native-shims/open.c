@@ -105,7 +105,7 @@ static bool replay_ok(struct key *key, const uint8_t *nonce) {
   uint64_t counter = read_u64(nonce + 4);
   if (counter == 0) return false;
   if (window == NULL) window = key_new_window(key, nonce);
-  if (!replay_accept(window, counter)) return false;
+  if (window == NULL || !replay_accept(window, counter)) return false;
   window->last_use = ++key->use_clock;
   return true;
 }

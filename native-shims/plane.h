@@ -136,7 +136,6 @@ enum { REPLAY_WORDS = 64, REPLAY_WINDOW = 2048, PREFIXES_PER_KEY = 5 };
 
 struct replay_window {
   uint8_t prefix[4];
-  bool used;
   uint64_t last_use; /* of key.use_clock: the smallest is evicted */
   uint64_t greatest;
   uint64_t bitmap[REPLAY_WORDS];
@@ -162,7 +161,7 @@ struct key {
   uint8_t send_header[VIRTUAL_HEADER];
   uint8_t receive_header[VIRTUAL_HEADER];
   uint64_t use_clock;
-  struct replay_window windows[PREFIXES_PER_KEY];
+  struct replay_window *windows[PREFIXES_PER_KEY]; /* NULL until a prefix needs it: most peers use one */
 };
 
 enum { NODE_BUCKETS = 32768 };
@@ -187,6 +186,7 @@ struct key *key_at(struct plane *plane, int32_t slot);
 struct key *key_first_of(struct plane *plane, uint32_t node);
 struct key *key_next_of(struct plane *plane, struct key *key);
 struct replay_window *key_window(struct key *key, const uint8_t prefix[4]);
+/* NULL without memory: the frame is then as good as lost. */
 struct replay_window *key_new_window(struct key *key, const uint8_t prefix[4]);
 
 /* ---- aead.c ---- */

@@ -17,6 +17,9 @@ export type RelayHandle = object & { readonly brand: "relay" };
 /** What watches TCP sockets inside the shim. */
 export type TcpHandle = object & { readonly brand: "tcp" };
 
+/** What hears of changes of the host's network inside the shim. */
+export type LinksHandle = object & { readonly brand: "links" };
+
 /** A number below zero is -errno. */
 type Result = number;
 
@@ -110,6 +113,10 @@ export interface NativeShim {
   reservePorts(interfaceName: string, first: number, fds: Int32Array): Result;
   /** For the whole process. */
   forbidDumps(): Result;
+
+  /** Calls whenever an interface, an address or an IPv4 route may have changed, once for many changes. */
+  linksWatch(onChange: () => void): LinksHandle | Result;
+  linksEnd(links: LinksHandle): void;
 
   // The relay of a beacon; `native-relay.ts` knows what the arrays hold.
   relayOpen(
@@ -265,6 +272,15 @@ export function reservePorts(interfaceName: string, first: number, count: number
  */
 export function forbidDumps(): void {
   checked(nativeShim().forbidDumps(), "prctl");
+}
+
+/**
+ * Calls whenever something about interfaces, addresses or IPv4 routes of this host may have changed; returns how to end that, and
+ * undefined where the kernel does not let this process know.
+ */
+export function watchLinks(changed: () => void): (() => void) | undefined {
+  const handle = nativeShim().linksWatch(changed);
+  return typeof handle === "number" ? undefined : () => nativeShim().linksEnd(handle);
 }
 
 let loaded: NativeShim | undefined;

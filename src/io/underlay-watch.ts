@@ -1,12 +1,13 @@
 /**
- * Notices that this machine is somewhere else: another address, interface, default route or cable, or a sleep. It looks
- * twice a second, which costs some 0.1 ms each time; the kernel's own notices (rtnetlink) would save that but reach Node
- * only through another process or more native code. A sleep shows as wall time or timer time that jumped.
+ * Notices that this machine is somewhere else: another address, interface, default route or cable, or a sleep. The kernel
+ * tells when to look (rtnetlink); a look costs a millisecond or two, too much for one each half second of an idle day. A
+ * sleep shows as wall time or timer time that jumped, which is two clocks to read.
  */
 import { readFileSync } from "node:fs";
 import type { LocalAddress } from "../base/endpoint.ts";
 import { now, wallNow } from "./clock.ts";
 import { localAddresses } from "./local-addresses.ts";
+import { watchLinks } from "./native.ts";
 
 export interface UnderlayChange {
   readonly local: readonly LocalAddress[];
@@ -18,48 +19,70 @@ export class UnderlayWatch {
   readonly #ownInterface: string;
   readonly #changed: (change: UnderlayChange) => void;
   readonly #timer: NodeJS.Timeout;
+  /** Ends the kernel's notices; undefined where there are none. */
+  readonly #endNotices: (() => void) | undefined;
+  #noticed: NodeJS.Timeout | undefined;
   #seen: Sight;
-  #lookedAt = now();
+  /** Ticks until it looks without being told to. */
+  #ticksLeft = 1;
+  #tickedAt = now();
   #wallOffsetMs = wallNow() - now();
 
   /** `changed` is called at once with the present addresses, later only after changes. */
   constructor(ownInterface: string, changed: (change: UnderlayChange) => void) {
     this.#ownInterface = ownInterface;
     this.#changed = changed;
+    this.#endNotices = watchLinks(() => this.#notice());
     this.#seen = see(ownInterface);
-    this.#timer = setInterval(() => this.#look(), LOOK_INTERVAL_MS);
+    this.#timer = setInterval(() => this.#tick(), TICK_MS);
     this.#timer.unref();
     changed({ local: this.#seen.local, resumed: false });
   }
 
   close(): void {
     clearInterval(this.#timer);
+    clearTimeout(this.#noticed);
+    this.#endNotices?.();
   }
 
-  #look(): void {
-    const before = this.#seen;
-    this.#seen = this.#seeAgain();
+  /** One change makes several notices, and some interfaces never fall silent: one look for all of a while. */
+  #notice(): void {
+    this.#noticed ??= setTimeout(() => {
+      this.#noticed = undefined;
+      this.#look(false);
+    }, NOTICE_MS).unref();
+  }
+
+  #tick(): void {
     const jumped = this.#clockJumped();
+    if (jumped || --this.#ticksLeft <= 0) this.#look(jumped);
+  }
+
+  #look(jumped: boolean): void {
+    const before = this.#seen;
+    const seen = this.#see();
+    this.#ticksLeft = this.#endNotices === undefined || seen === undefined ? 1 : TICKS_PER_LOOK;
+    this.#seen = seen ?? before;
     if (this.#seen.fingerprint === before.fingerprint && !jumped) return;
     this.#changed({ local: this.#seen.local, resumed: true });
   }
 
-  /** Out of descriptors or memory one sees nothing, which is no sign that something changed. */
-  #seeAgain(): Sight {
+  /** Out of descriptors or memory one sees nothing, which is no sign that something changed, and looks again soon. */
+  #see(): Sight | undefined {
     try {
       return see(this.#ownInterface);
     } catch {
-      return this.#seen;
+      return undefined;
     }
   }
 
   /** The monotonic clock stands still while the machine sleeps; a stopped process only wakes late. */
   #clockJumped(): boolean {
     const at = now();
-    const lateMs = at - this.#lookedAt - LOOK_INTERVAL_MS;
+    const lateMs = at - this.#tickedAt - TICK_MS;
     const offsetMs = wallNow() - at;
     const jumpMs = offsetMs - this.#wallOffsetMs;
-    this.#lookedAt = at;
+    this.#tickedAt = at;
     this.#wallOffsetMs = offsetMs;
     return lateMs > LATE_MS || jumpMs > JUMP_MS;
   }
@@ -116,7 +139,11 @@ function readSome(path: string): string {
 }
 
 const SHORTAGES: ReadonlySet<string> = new Set(["EMFILE", "ENFILE", "ENOMEM"]);
-const LOOK_INTERVAL_MS = 500;
+const TICK_MS = 500;
+/** In case a notice was lost. */
+const TICKS_PER_LOOK = 40;
+/** Addresses and routes of one change come within this time. */
+const NOTICE_MS = 50;
 /** Longer than any honest pause of a busy process. */
 const LATE_MS = 5_000;
 /** More than a clock adjustment usually steps, less than any sleep that matters. */
