@@ -3,12 +3,13 @@
  * in. Changes are made one after the other, each stating the whole wish; whoever waits for `apply` finds it done.
  *
  * The kernel takes addresses and routes away when somebody sets the interface down, or its MTU below what IPv6 needs. It is
- * looked at once a second: down stays down and is shown, for that was somebody's wish; up again it gets back what it lost.
+ * looked at within a second of the kernel's notice that something changed: down stays down and is shown, for that was somebody's wish; up again it gets back what it lost.
  */
 import type { Problem } from "../base/error-code.ts";
 import { PilotError } from "../base/pilot-error.ts";
 import type { Engine } from "../engine/engine.ts";
 import { applyInterface, type InterfaceState, interfaceState } from "../host/interface.ts";
+import { watchLinks } from "../io/native.ts";
 import { formatOverlayAddress } from "../wire/address.ts";
 import { networkId } from "../wire/ids.ts";
 import { serviceAddress } from "./name-service.ts";
@@ -21,6 +22,9 @@ export class OverlayInterface {
   #last: Promise<void> = Promise.resolve();
   #isApplying = false;
   #watch: NodeJS.Timeout | undefined;
+  #noticed: NodeJS.Timeout | undefined;
+  /** Ends the kernel's notices; undefined where there are none. */
+  #endNotices: (() => void) | undefined;
   /** Looks that are left out after a repair was refused. */
   #looksToSkip = 0;
 
@@ -56,14 +60,27 @@ export class OverlayInterface {
 
   /** From now on what is lost comes back; after the first `apply`. */
   watch(): void {
-    this.#watch = setInterval(() => void this.look(), LOOK_INTERVAL_MS).unref();
+    this.#endNotices = watchLinks(() => this.#lookSoon());
+    const everyMs = this.#endNotices === undefined ? LOOK_INTERVAL_MS : UNTOLD_LOOK_INTERVAL_MS;
+    this.#watch = setInterval(() => this.#lookSoon(), everyMs).unref();
   }
 
   close(): void {
     clearInterval(this.#watch);
+    clearTimeout(this.#noticed);
+    this.#endNotices?.();
+    this.#looksToSkip = 0;
   }
 
-  /** One look, which the timer makes once a second; done when what was missing is there again, or was refused. */
+  /** A while with many notices is one look; what was refused is tried again without any. */
+  #lookSoon(): void {
+    this.#noticed ??= setTimeout(() => {
+      this.#noticed = undefined;
+      void this.look().then(() => this.#looksToSkip > 0 && this.#lookSoon());
+    }, LOOK_INTERVAL_MS).unref();
+  }
+
+  /** One look, which notices and a timer bring about; done when what was missing is there again, or was refused. */
   async look(): Promise<void> {
     if (this.#isApplying) return;
     if (this.#looksToSkip > 0) return void this.#looksToSkip--;
@@ -114,4 +131,6 @@ export interface InterfaceHost {
 }
 
 const LOOK_INTERVAL_MS = 1_000;
+/** In case a notice was lost. */
+const UNTOLD_LOOK_INTERVAL_MS = 10_000;
 const LOOKS_AFTER_REFUSAL = 5;

@@ -1,10 +1,11 @@
 /** What is measured: each brings up a way from host a to host b of a fresh lab, and says what to measure it by. */
 import { generateKeyPairSync } from "node:crypto";
-import { accessSync, constants, existsSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, rmSync, writeFileSync } from "node:fs";
 import { createConnection } from "node:net";
 import { fromHex } from "../../src/base/bytes.ts";
 import { LAUNCHER, type Lab, waitUntil } from "../helpers/lab.ts";
 import type { LabProcess } from "../helpers/lab-process.ts";
+import { findProgram } from "./programs.ts";
 
 export interface Candidate {
   readonly name: string;
@@ -105,18 +106,7 @@ export function wireguardGo(binary: string | undefined): Candidate {
 
 /** What WGGO names, or what is on the PATH. */
 export function findWireguard(): string | undefined {
-  const folders = (process.env.PATH ?? "").split(":");
-  const places = process.env.WGGO ? [process.env.WGGO] : folders.map((folder) => `${folder}/wireguard-go`);
-  return places.find(isExecutable);
-}
-
-function isExecutable(path: string): boolean {
-  try {
-    accessSync(path, constants.X_OK);
-    return true;
-  } catch {
-    return false;
-  }
+  return findProgram("wireguard-go", "WGGO");
 }
 
 async function wireguardBed(lab: Lab, ends: readonly [WireguardEnd, WireguardEnd]): Promise<Bed> {

@@ -14,7 +14,8 @@ import {
   raw,
   wireguardGo,
 } from "./candidates.ts";
-import { type Figures, measure } from "./measure.ts";
+import { findHttpPrograms } from "./http.ts";
+import { type Figures, type Measurement, measure } from "./measure.ts";
 import { type Round, summarise, tableOf } from "./report.ts";
 
 const USAGE = `usage: scripts/bench [--rounds N] [--seconds S] [--only NAME]... [--json]
@@ -22,7 +23,8 @@ const USAGE = `usage: scripts/bench [--rounds N] [--seconds S] [--only NAME]... 
   --seconds S   length of each TCP transfer (5)
   --only NAME   pilot-tun, preferred (the same, before ordinary programs), wireguard-go or raw; may be given again
   --json        one JSON object on stdout in place of the table
-WGGO names the wireguard-go to compare with, if it is not on the PATH.`;
+WGGO names the wireguard-go to compare with, if it is not on the PATH. HTTP requests are measured where wrk and nginx
+are installed, or named by WRK and NGINX.`;
 
 interface Plan {
   readonly rounds: number;
@@ -45,11 +47,16 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
 try {
   const plan = parsePlan();
   const chosen = choose(plan);
+  const http = findHttpPrograms();
+  if (http === undefined)
+    say("left out: HTTP requests, for wrk or nginx is not installed, and WRK and NGINX name none");
   const rounds: Round[] = [];
   for (let round = 1; round <= plan.rounds; round++) {
     const figures: Record<string, Figures> = {};
     for (const candidate of chosen) {
-      figures[candidate.name] = await runOne(candidate, plan, (line) => say(`${round}/${plan.rounds} ${line}`));
+      figures[candidate.name] = await runOne(candidate, { ...plan, http }, (line) =>
+        say(`${round}/${plan.rounds} ${line}`),
+      );
     }
     rounds.push(figures);
   }
@@ -60,14 +67,14 @@ try {
   process.exitCode = 1;
 }
 
-async function runOne(candidate: Candidate, plan: Plan, report: (line: string) => void): Promise<Figures> {
+async function runOne(candidate: Candidate, how: Measurement, report: (line: string) => void): Promise<Figures> {
   current = await Lab.create("bench", { hosts: HOSTS, topology: "pair" });
   let bed: Bed | undefined;
   try {
     bed = await candidate.start(current);
     // Once more, so that the first packet is one between daemons that know each other and have no keys yet.
     bed = (await bed.restart?.()) ?? bed;
-    return await measure(bed, plan.seconds, (line) => report(`${candidate.name}: ${line}`));
+    return await measure(bed, how, (line) => report(`${candidate.name}: ${line}`));
   } finally {
     await bed?.stop();
     await current.close();

@@ -6,6 +6,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import type { ExecResult } from "../helpers/lab.ts";
 import type { LabProcess } from "../helpers/lab-process.ts";
 import type { Bed } from "./candidates.ts";
+import { type HttpPrograms, httpRate, startHttpServer } from "./http.ts";
 
 /** Null where it does not apply: the kernel has no daemon. */
 export interface Figures {
@@ -13,6 +14,8 @@ export interface Figures {
   readonly tcp4Mbps: number;
   /** Highest rate of 64-byte datagrams with less than 1 % loss. */
   readonly udp64Kpps: number;
+  /** Requests of 16 connections that stay open; null without the programs for it. */
+  readonly httpRps: number | null;
   readonly rttP50Us: number;
   readonly rttP99Us: number;
   readonly loadedRttP50Us: number;
@@ -29,7 +32,13 @@ export interface Figures {
 
 export type Report = (line: string) => void;
 
-export async function measure(bed: Bed, seconds: number, report: Report): Promise<Figures> {
+export interface Measurement {
+  /** Of each transfer. */
+  readonly seconds: number;
+  readonly http: HttpPrograms | undefined;
+}
+
+export async function measure(bed: Bed, { seconds, http }: Measurement, report: Report): Promise<Figures> {
   const firstPacketMs = await firstPacket(bed);
   report(`first packet ${shown(firstPacketMs)} ms`);
   const idleCpuPercent = await idleCpu(bed);
@@ -43,6 +52,8 @@ export async function measure(bed: Bed, seconds: number, report: Report): Promis
   report(`round trip under tcp p50 ${loaded.p50Us} us, p99 ${loaded.p99Us} us`);
   const udp64Kpps = (await highestUdpRate(bed)) / 1_000;
   report(`udp 64 bytes ${udp64Kpps.toFixed(1)} kpps`);
+  const httpRps = http === undefined ? null : await requestsPerSecond(bed, http, seconds);
+  report(`http ${shown(httpRps)} requests/s`);
   // After the transfers: a tunnel that runs for days has its code compiled, its buffers mapped and its sockets grown.
   const rtt = await pings(bed, 0.001, 3_000);
   report(`round trip p50 ${rtt.p50Us} us, p99 ${rtt.p99Us} us`);
@@ -50,6 +61,7 @@ export async function measure(bed: Bed, seconds: number, report: Report): Promis
     tcp1Mbps: one.mbps,
     tcp4Mbps: four.mbps,
     udp64Kpps,
+    httpRps,
     rttP50Us: rtt.p50Us,
     rttP99Us: rtt.p99Us,
     loadedRttP50Us: loaded.p50Us,
@@ -59,6 +71,11 @@ export async function measure(bed: Bed, seconds: number, report: Report): Promis
     idleCpuPercent,
     firstPacketMs,
   };
+}
+
+async function requestsPerSecond(bed: Bed, programs: HttpPrograms, seconds: number): Promise<number> {
+  await startHttpServer(bed, programs);
+  return (await httpRate(bed, programs, seconds)).requestsPerSecond;
 }
 
 function shown(value: number | null): string {
@@ -203,14 +220,16 @@ async function cubicIfThere(bed: Bed): Promise<string[]> {
 
 async function idleCpu(bed: Bed): Promise<number | null> {
   if (bed.daemons.length === 0) return null;
-  await new Promise((resolve) => setTimeout(resolve, 1_000)); // what the start and the first packet set off
-  const before = bed.daemons.map((daemon) => cpuSeconds([daemon]));
+  // What the start and the first packet set off; the collectors of both candidates clear that away some ten seconds later.
+  await new Promise((resolve) => setTimeout(resolve, IDLE_AFTER_MS));
+  const before = bed.daemons.map((daemon) => exactCpuSeconds(daemon));
   await new Promise((resolve) => setTimeout(resolve, IDLE_SECONDS * 1_000));
-  const shares = bed.daemons.map((daemon, index) => (cpuSeconds([daemon]) - before[index]!) / IDLE_SECONDS);
+  const shares = bed.daemons.map((daemon, index) => (exactCpuSeconds(daemon) - before[index]!) / IDLE_SECONDS);
   return Math.max(...shares) * 100;
 }
 
 const IDLE_SECONDS = 10;
+const IDLE_AFTER_MS = 15_000;
 
 /** User and system time of the process groups, proc_pid_stat(5) fields 14 and 15. */
 export function cpuSeconds(daemons: readonly LabProcess[]): number {
@@ -219,6 +238,22 @@ export function cpuSeconds(daemons: readonly LabProcess[]): number {
 
 /** USER_HZ, the same on every Linux that runs Node. */
 const CLOCK_HZ = 100;
+
+/** To the nanosecond, of the threads that run now: ticks of a hundredth of a second say little of an idle daemon. */
+export function exactCpuSeconds(daemon: LabProcess): number {
+  const threads = groupMembers([daemon]).flatMap(({ pid }) =>
+    threadsOf(pid).map((thread) => readIfThere(`/proc/${pid}/task/${thread}/schedstat`)),
+  );
+  return threads.reduce((sum, text) => sum + Number(text.split(" ")[0]), 0) / 1e9;
+}
+
+function threadsOf(pid: string): string[] {
+  try {
+    return readdirSync(`/proc/${pid}/task`);
+  } catch {
+    return []; // it has just ended
+  }
+}
 
 export function rssMib(daemons: readonly LabProcess[]): number | null {
   if (daemons.length === 0) return null;

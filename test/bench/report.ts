@@ -11,6 +11,7 @@ export interface Ratios {
   readonly tcp1: number | null;
   readonly tcp4: number | null;
   readonly udp64: number | null;
+  readonly http: number | null;
   readonly rttP50: number | null;
   readonly cpuPerGb: number | null;
 }
@@ -38,6 +39,7 @@ const RATIO_FIGURES = {
   tcp1: "tcp1Mbps",
   tcp4: "tcp4Mbps",
   udp64: "udp64Kpps",
+  http: "httpRps",
   rttP50: "rttP50Us",
   cpuPerGb: "cpuSecondsPerGb",
 } as const satisfies Record<keyof Ratios, keyof Figures>;
@@ -73,6 +75,7 @@ const ROWS: readonly (readonly [string, keyof Figures, number])[] = [
   ["TCP, 1 stream, Mbit/s", "tcp1Mbps", 0],
   ["TCP, 4 streams, Mbit/s", "tcp4Mbps", 0],
   ["UDP, 64 bytes, < 1 % loss, kpps", "udp64Kpps", 1],
+  ["HTTP, 16 connections, requests/s", "httpRps", 0],
   ["round trip, idle, p50, us", "rttP50Us", 0],
   ["round trip, idle, p99, us", "rttP99Us", 0],
   ["round trip under TCP, p50, us", "loadedRttP50Us", 0],

@@ -289,8 +289,6 @@ export class SimNode {
   makePlane = (): PortableDataPlane => new PortableDataPlane();
   /** What this machine's wall clock shows beyond that of others. */
   wallSkewMs = 0;
-  /** How often a deadline of its own has woken it. */
-  wakeUps = 0;
   #asleepSince: number | undefined;
   #sleptMs = 0;
   /** When it wants to be woken, in the network's time; undefined: ask it. */
@@ -519,7 +517,6 @@ export class SimNode {
 
   wakeIfDue(): void {
     if (this.deadline() > this.#network.now) return;
-    this.wakeUps++;
     this.#clock();
     this.client.handleTimeout(this.now);
     this.engine.handleTimeout(this.now);

@@ -2,10 +2,17 @@ import { describe, expect, it } from "vitest";
 import { udpPacket } from "../helpers/inner-packets.ts";
 import { befriend, SimNetwork, type SimNode } from "../helpers/sim-network.ts";
 
-function wakeUpsIn(network: SimNetwork, node: SimNode, ms: number): number {
-  const before = node.wakeUps;
+/** How often a deadline of its own wakes the node. */
+function wakeUpsIn(network: SimNetwork, { engine }: SimNode, ms: number): number {
+  let wakeUps = 0;
+  const handleTimeout = engine.handleTimeout.bind(engine);
+  engine.handleTimeout = (now) => {
+    wakeUps++;
+    handleTimeout(now);
+  };
   network.run(ms);
-  return node.wakeUps - before;
+  engine.handleTimeout = handleTimeout;
+  return wakeUps;
 }
 
 describe("a node with nothing to do", () => {
