@@ -1,16 +1,18 @@
 /*
- * What JavaScript sees of this machine beside packets: the lock of a state directory, unix sockets, ports kept free, and who
- * may look into this process.
+ * What JavaScript sees of this machine beside packets: the lock of a state directory, unix sockets, ports kept free, what this
+ * process may do, and who may look into it.
  */
 #include "host.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 
 #include "call.h"
 #include "lock.h"
 #include "ports.h"
+#include "privileges.h"
 #include "unix.h"
 
 enum { MAX_PEER_GROUPS = 1024 };
@@ -69,9 +71,30 @@ static napi_value forbid_dumps(napi_env env, napi_callback_info info) {
   return integer(&call, prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0 ? 0 : -errno);
 }
 
+/* reducePrivileges(becomes, uid, gid, groups, keep): 0, or -errno; uid and groups matter only to who becomes somebody */
+static napi_value reduce_privileges(napi_env env, napi_callback_info info) {
+  struct call call = call_of(env, info);
+  struct identity to;
+  bool becomes = bool_of(&call, 0);
+  to.uid = uint_of(&call, 1);
+  to.gid = uint_of(&call, 2);
+  to.groups = array_of(&call, 3, napi_uint32_array, 0, &to.group_count);
+  uint32_t keep = uint_of(&call, 4);
+  if (call.bad) return bad_call(&call);
+  return integer(&call, privileges_reduce(becomes ? &to : NULL, keep));
+}
+
+/* handOn(fd): 0, or -errno; the program that this process becomes has it too */
+static napi_value hand_on(napi_env env, napi_callback_info info) {
+  struct call call = call_of(env, info);
+  int fd = int_of(&call, 0);
+  if (call.bad) return bad_call(&call);
+  return integer(&call, fcntl(fd, F_SETFD, 0) < 0 ? -errno : 0);
+}
+
 bool host_export(napi_env env, napi_value exports) {
   static const struct function functions[] = {
     {"lockFile", lock_path}, {"unixSend", unix_send_text}, {"unixPeer", unix_peer_ids}, {"reservePorts", reserve_ports},
-    {"forbidDumps", forbid_dumps}};
+    {"forbidDumps", forbid_dumps}, {"reducePrivileges", reduce_privileges}, {"handOn", hand_on}};
   return export_functions(env, exports, functions, sizeof functions / sizeof *functions);
 }

@@ -4,6 +4,7 @@ import type { Endpoint } from "../base/endpoint.ts";
 import { formatEndpoint } from "../base/endpoint.ts";
 import type { PilotError } from "../base/pilot-error.ts";
 import { EXIT, type ExitCode, type Problem, SCHEMA } from "../control/api.ts";
+import { type Confinement, confineDaemon, socketFolder, stateFolder } from "./confine.ts";
 import { type Context, type Declare, examples, type Input } from "./context.ts";
 import { type ForegroundTask, runForeground } from "./foreground.ts";
 import { plain } from "./format.ts";
@@ -34,6 +35,10 @@ export const declareRendezvous: Declare = (program, perform) => {
     .option("--invite-days <DAYS>", "how long an invitation into a network waits for its answer", "30")
     .option("--state <DIR>", "registrations and trust pairs", DEFAULT_STATE)
     .option("--admin <SOCKET>", "where health, metrics and backup ask (default: admin.sock in the state directory)")
+    .option(
+      "--user <NAME>",
+      `whom root becomes before anything is opened, or root; default: whose --state is, else ${OWN_USER} if there is one`,
+    )
     .option("--relay-limit <MBIT/S>", "what one node that proved its number may send through the relay", "10000")
     .option("--relay-limit-unproven <MBIT/S>", "what one address may send through it without a proof", "200")
     .option("--relay-proven-only", "relay only between nodes that proved their numbers, which pilot-tun does")
@@ -42,6 +47,8 @@ export const declareRendezvous: Declare = (program, perform) => {
   declareRendezvousOperations(command, perform);
 };
 
+/** Made by the package. */
+const OWN_USER = "pilot-rendezvous";
 const DEFAULT_CONFIG = "/etc/pilot-tun/rendezvous.toml";
 
 export interface RendezvousOptions {
@@ -78,11 +85,12 @@ export async function rendezvous(
   input: Input,
   startRendezvous: StartRendezvous = loadAndStart,
 ): Promise<ExitCode> {
-  const options = readRendezvousOptions(context, input);
+  const { options, settings } = readRendezvousOptions(context, input);
   if (input.options.check === true) {
     context.answer({ schema: SCHEMA, ok: true }, () => ["the options are good"]);
     return EXIT.ok;
   }
+  if (startRendezvous === loadAndStart) await confineDaemon(context, confinementOf(options, settings.values.user));
   const facts = {
     registry: formatEndpoint(options.registry),
     beacon: formatEndpoint(options.beacon),
@@ -123,11 +131,22 @@ async function loadAndStart(options: RendezvousOptions): Promise<RendezvousTask>
   return await daemon.runRendezvous(options);
 }
 
-function readRendezvousOptions(context: Context, input: Input): Omit<RendezvousOptions, "onProblem"> {
+/** A port below 1024, such as 443. */
+function confinementOf({ stateDir, admin }: Pick<RendezvousOptions, "stateDir" | "admin">, user: unknown): Confinement {
+  return {
+    user: user === undefined ? undefined : String(user),
+    ownUser: OWN_USER,
+    capabilities: ["NET_BIND_SERVICE"],
+    stateDir,
+    folders: [stateFolder(stateDir, ["rendezvous.db"]), socketFolder(admin, defaultAdminPath(stateDir))],
+  };
+}
+
+function readRendezvousOptions(context: Context, input: Input) {
   const named = input.options.config;
   const config = { path: String(named ?? DEFAULT_CONFIG), mustExist: named !== undefined };
   const settings = layerSettings(input, context.environment.variables, config);
-  return parseRendezvousOptions(settings.values, (problem) => problemInPlace(problem, settings));
+  return { settings, options: parseRendezvousOptions(settings.values, (problem) => problemInPlace(problem, settings)) };
 }
 
 /** Throws a UsageError with all that is wrong. */

@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 import { PilotError } from "../base/pilot-error.ts";
 import { EXIT, type ExitCode } from "../control/api.ts";
 import { RUN_PROTOCOL, type RunReply } from "../control/run-api.ts";
-import { type Account, findAccount } from "./account.ts";
+import { type Account, findAccount } from "../host/account.ts";
 import { type Context, type Declare, examples, type Input } from "./context.ts";
 import { UsageError, usageProblem } from "./refusal.ts";
 import type { Variables } from "./settings.ts";

@@ -4,6 +4,7 @@ import { EXIT, type ExitCode, type Problem, SCHEMA } from "../control/api.ts";
 import { auditDirectoryOf, instancePaths } from "../control/instance.ts";
 import type { Running, UpOptions } from "../daemon/up-options.ts";
 import { COMPAT_PATH, COMPAT_PORT } from "../wire/compat.ts";
+import { type Confinement, confineDaemon, socketFolder, stateFolder } from "./confine.ts";
 import { type Context, type Declare, examples, type Input } from "./context.ts";
 import { runForeground } from "./foreground.ts";
 import {
@@ -55,6 +56,11 @@ export const declareUp: Declare = (program, perform) => {
       "serve metrics for Prometheus: 127.0.0.1:9586, [::1]:9586 or unix:PATH; default: nowhere",
     )
     .option("--no-dns", "answer no names under .pilot on this host")
+    .option(
+      "--user <NAME>",
+      `whom root becomes before anything is opened, or root; default: whose --state is, else ${OWN_USER} if there is one`,
+    )
+    .option("--see-programs", "let root keep the right to look at everybody's programs, for rules by group: and flows")
     .option("--allow-g1-keys", "also accept the weaker key derivation of Pilot daemons from before April 2026")
     .addOption(new Option("--plain-only", "be a plain Pilot agent to every peer; for tests").hideHelp())
     .option(
@@ -72,10 +78,14 @@ export const declareUp: Declare = (program, perform) => {
     .action(perform((context, input) => up(context, input)));
 };
 
+/** Made by the package. */
+const OWN_USER = "pilot-tun";
+
 /** RFC 8200 §5. */
 const MIN_MTU_BYTES = 1280;
 const MAX_MTU_BYTES = 9000;
 
+type ParsedOptions = Omit<UpOptions, "signal" | "configuration">;
 type StartDaemon = (options: UpOptions) => Promise<Running>;
 
 export async function up(context: Context, input: Input, startDaemon: StartDaemon = loadAndStart): Promise<ExitCode> {
@@ -91,12 +101,36 @@ export async function up(context: Context, input: Input, startDaemon: StartDaemo
     };
   };
   const configuration = { path: configFileOf(context, input).path, settings: effectiveSettings(settings), reread };
+  if (startDaemon === loadAndStart) await confineDaemon(context, confinementOf(context, options, settings.values));
   return await runForeground(
     context.environment,
     (signal) => startDaemon({ ...options, configuration, signal }),
     (running) => context.answer({ schema: SCHEMA, ...running.ready }, () => [running.readyLine]),
   );
 }
+
+/** Interface, addresses and routes; ports below 1024, such as the one for names. */
+function confinementOf(
+  context: Context,
+  { stateDir, control, audit }: ParsedOptions,
+  raw: Input["options"],
+): Confinement {
+  const hasOwnAudit = audit !== undefined && audit.directory !== auditDirectoryOf(stateDir);
+  return {
+    user: raw.user === undefined ? undefined : String(raw.user),
+    ownUser: OWN_USER,
+    capabilities: ["NET_ADMIN", "NET_BIND_SERVICE", ...(raw.seePrograms === true ? TO_SEE_PROGRAMS : [])],
+    stateDir,
+    folders: [
+      stateFolder(stateDir, ["identity.json", "node.json"]),
+      ...(hasOwnAudit ? [stateFolder(audit.directory, ["anchor.json"])] : []),
+      socketFolder(control, instancePaths(context.options.instance).control),
+    ],
+  };
+}
+
+/** Other users' /proc/PID/fd: to open it and to read its links. */
+const TO_SEE_PROGRAMS = ["SYS_PTRACE", "DAC_READ_SEARCH"] as const;
 
 function checked(context: Context, { configPath }: Settings): ExitCode {
   const reply = { schema: SCHEMA, ok: true, config: configPath ?? null };
@@ -130,7 +164,7 @@ export function parseUpOptions(
   context: Context,
   raw: Input["options"],
   inPlace?: (problem: Problem) => Problem,
-): Omit<UpOptions, "signal" | "configuration"> {
+): ParsedOptions {
   const paths = instancePaths(context.options.instance);
   const checked = new Checked(inPlace);
   const options = {

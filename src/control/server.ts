@@ -166,8 +166,10 @@ function alreadyRunning(path: string, cause?: unknown): PilotError {
   );
 }
 
+const NO_ACCESS_HINT = "Run it as root, or name with --control a place where the daemon's user may make a socket.";
+
 function noAccess(path: string, cause?: unknown): PilotError {
-  return new PilotError("not_privileged", `No permission for ${path}`, "Run it as root.", cause);
+  return new PilotError("not_privileged", `No permission for ${path}`, NO_ACCESS_HINT, cause);
 }
 
 // ---- requests -----------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
  */
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { hasAll, parsePrivileges } from "../io/privileges.ts";
 import type { Accounts, BadWord } from "../policy/parse-selector.ts";
 
 /** `sees`: what the process that keeps the policy can know of programs; nothing is held against one that only reads it. */
@@ -43,9 +44,9 @@ export function programSight(): ProgramSight {
   return { group: mayTrace, unit: mayTrace || isInUnified(textOf("/proc/self/cgroup")) };
 }
 
+/** To read what links in /proc/PID/fd stand for takes the one, to open that folder of another user the other. */
 export function mayTraceIn(status: string): boolean {
-  const effective = /^CapEff:\t([0-9a-f]{1,16})$/m.exec(status)?.[1];
-  return effective !== undefined && ((BigInt(`0x${effective}`) >> CAP_SYS_PTRACE) & 1n) === 1n;
+  return hasAll(parsePrivileges(status).effective, ["SYS_PTRACE", "DAC_READ_SEARCH"]);
 }
 
 /** A process outside the root of the unified hierarchy shows that the service manager uses it. */
@@ -57,7 +58,7 @@ function obstacleTo(kind: "group" | "unit"): BadWord {
   const other = kind === "group" ? "write user: or unit:" : "write user:";
   return {
     message: `This daemon may not look at other users' programs, so it cannot know their ${kind}`,
-    hint: `Give it CAP_SYS_PTRACE (docs/service.md), or ${other}.`,
+    hint: `Start it with --see-programs (docs/service.md), or ${other}.`,
   };
 }
 
@@ -91,5 +92,3 @@ function askNameService(database: "passwd" | "group", name: string): number | un
 
 const PATIENCE_MS = 500;
 const MAX_ASKED = 32;
-/** capabilities(7). */
-const CAP_SYS_PTRACE = 19n;

@@ -113,6 +113,11 @@ export interface NativeShim {
   reservePorts(interfaceName: string, first: number, fds: Int32Array): Result;
   /** For the whole process. */
   forbidDumps(): Result;
+  /** For this thread alone; `keep` as bits. */
+  reducePrivileges(becomes: boolean, uid: number, gid: number, groups: Uint32Array, keep: number): Result;
+
+  /** A descriptor that the program which this process becomes has too. */
+  handOn(fd: number): Result;
 
   /** Calls whenever an interface, an address or an IPv4 route may have changed, once for many changes. */
   linksWatch(onChange: () => void): LinksHandle | Result;

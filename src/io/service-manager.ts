@@ -3,7 +3,7 @@
  * ready, that we live, and is given the TUN device to keep over a restart. Everything is a no-op without one.
  */
 import { closeSync } from "node:fs";
-import { sendToUnixSocket } from "./native.ts";
+import { checked, nativeShim, sendToUnixSocket } from "./native.ts";
 
 export class ServiceManager {
   readonly #socket: string | undefined;
@@ -83,6 +83,11 @@ function keptDescriptors(
   if (Number(LISTEN_PID) !== pid || !Number.isInteger(count) || count < 1 || count > MAX_KEPT) return new Map();
   const names = (LISTEN_FDNAMES ?? "").split(":");
   return new Map(Array.from({ length: count }, (_, index) => [names[index] ?? "", FIRST_FD + index]));
+}
+
+/** What a manager kept for this process, for the program that it becomes: Node closes every descriptor but three on the way. */
+export function handOnKept(environment: NodeJS.ProcessEnv, pid: number): void {
+  for (const fd of keptDescriptors(environment, pid).values()) checked(nativeShim().handOn(fd), "fcntl");
 }
 
 function oneLine(text: string): string {

@@ -240,7 +240,8 @@ function damagedIdentity(aside: string): PilotError {
   );
 }
 
-function unwritable(path: string, cause: unknown): PilotError {
+/** The PilotError `state_unwritable`. */
+export function unwritable(path: string, cause: unknown): PilotError {
   const reason = cause instanceof Error ? cause.message : String(cause);
   return new PilotError(
     "state_unwritable",

@@ -12,7 +12,7 @@
  * Everything it starts is bounded in time and ended by `close`, also after a failure. It needs root, /dev/net/tun and
  * network namespaces, and says in one sentence which of them is missing.
  */
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { fileURLToPath } from "node:url";
 import { LabNetwork, NET, type Topology } from "./lab-network.ts";
@@ -41,6 +41,8 @@ export interface NodeOptions {
   /** Further options of `pilot-tun up`. */
   readonly extraArgs?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
+  /** Its control socket, from now on, in place of one in the lab's folder. */
+  readonly control?: string;
   /** A program that runs `pilot-tun` with the arguments it is given, after doing something else. */
   readonly launcher?: string;
   /** How long it may take until it says that it is ready. */
@@ -73,6 +75,8 @@ export class Lab {
   readonly folder: string;
   /** Key: host. BOUNDED by the hosts; a restarted node takes the place of the last. */
   readonly #nodes = new Map<string, LabNode>();
+  /** Key: host, of those that were given another. BOUNDED by the hosts. */
+  readonly #controls = new Map<string, string>();
   /** In the order of their start. BOUNDED by what one test starts. */
   readonly #processes: LabProcess[] = [];
   #rendezvous: LabProcess | undefined;
@@ -92,6 +96,7 @@ export class Lab {
   private constructor(network: LabNetwork) {
     this.network = network;
     this.folder = mkdtempSync(`${tmpdir()}/${network.key}-`);
+    chmodSync(this.folder, 0o711); // daemons become other users
   }
 
   // ---- programs -----------------------------------------------------------------------------------------------------
@@ -169,6 +174,7 @@ export class Lab {
 
   /** Starts a node without waiting for it: for those that must fail, or start before the registry. */
   spawnNode(host: string, options: NodeOptions = {}): LabProcess {
+    if (options.control !== undefined) this.#controls.set(host, options.control);
     const where = ["--registry", this.registry, "--beacon", this.beacon];
     const own = ["--state", this.#subfolder(`${host}-state`), "--tun", "pilot0", "--hostname", options.name ?? host];
     const args = ["--json", "--control", this.#controlOf(host), "up", ...where, ...own, ...(options.extraArgs ?? [])];
@@ -275,7 +281,7 @@ export class Lab {
   }
 
   #controlOf(host: string): string {
-    return `${this.folder}/${host}.sock`;
+    return this.#controls.get(host) ?? `${this.folder}/${host}.sock`;
   }
 }
 

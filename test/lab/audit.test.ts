@@ -13,8 +13,8 @@ beforeAll(async () => {
   writeFileSync(policy, "allow in any from trusted\nallow out tcp 7001 to trusted\nallow out icmp to trusted\n", {
     mode: 0o600,
   });
-  await lab.startNode("a", { extraArgs: ["--policy", policy] });
-  await lab.startNode("b");
+  await lab.startNode("a", { extraArgs: ["--policy", policy, "--see-programs"] });
+  await lab.startNode("b", { extraArgs: ["--see-programs"] });
   await lab.trust("a", "b");
   const server = lab.spawn("b", "python3", ["-u", "-c", SERVER, lab.overlay("b")]);
   await server.waitForLine(/listening/);

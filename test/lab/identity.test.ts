@@ -32,7 +32,7 @@ it("keeps address and trust on another host; a running daemon is not restored ov
   for (const name of ["identity.json", "trust.json", "node.json", "lock"]) {
     expect([name, statSync(`${moved}/${name}`).uid]).toEqual([name, 12_345]);
   }
-  const there = await lab.startNode("c", { name: "a" });
+  const there = await lab.startNode("c", { name: "a", control: `${lab.folder}/run-c/control.sock` });
   expect(there.address).toBe(address);
   await lab.waitForTrust("c", "b", "mutual");
   const { code, stdout } = await lab.exec("c", "ping", ["-6", "-c", "3", "-i", "0.2", lab.overlay("b")]);

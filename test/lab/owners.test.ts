@@ -39,7 +39,7 @@ beforeAll(async () => {
   for (const host of ["a", "b"]) {
     file = `${lab.folder}/${host}.policy`;
     writeFileSync(file, "allow in any from trusted\nallow out any to trusted\n", { mode: 0o600 });
-    await lab.startNode(host, { extraArgs: ["--policy", file] });
+    await lab.startNode(host, { extraArgs: ["--policy", file, "--see-programs"] });
   }
   await lab.trust("a", "b");
   await serve(ROOT, 7001);

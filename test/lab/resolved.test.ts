@@ -22,8 +22,10 @@ beforeAll(async () => {
   if (!existsSync(`${PROGRAMS}/.complete`))
     throw new Error("systemd-resolved is not there: run scripts/setup with a network");
   lab = await Lab.create("resolved", { hosts: ["a", "b"] });
-  mkdirSync(`${lab.folder}/a-state`, { mode: 0o700 });
-  for (const path of [lab.folder, `${lab.folder}/a-state`]) chownSync(path, DAEMON_UID, DAEMON_UID);
+  for (const path of [`${lab.folder}/a-state`, `${lab.folder}/run-a`]) {
+    mkdirSync(path, { mode: 0o700 });
+    chownSync(path, DAEMON_UID, DAEMON_UID);
+  }
   mkdirSync(`${lab.folder}/host`);
   await startUpstream();
   const words = [`${lab.folder}/host`, PROGRAMS, lab.network.addressOf("net")];
@@ -33,7 +35,7 @@ beforeAll(async () => {
   await lab.startRendezvous();
   writeFileSync(`${lab.folder}/launch`, launchScript(), { mode: 0o755 });
   const env = { PATH: `${PROGRAMS}/usr/bin:${process.env.PATH}` };
-  await lab.startNode("a", { launcher: `${lab.folder}/launch`, env });
+  await lab.startNode("a", { launcher: `${lab.folder}/launch`, env, control: `${lab.folder}/run-a/control.sock` });
   await lab.startNode("b");
   await lab.trust("a", "b");
 }, 60_000);

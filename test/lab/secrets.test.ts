@@ -20,9 +20,8 @@ let cores: string;
 
 beforeAll(async () => {
   lab = await Lab.create("secrets", { hosts: ["a", "b"] });
-  chownSync(lab.folder, NOBODY, NOBODY);
   cores = inLab("cores");
-  for (const folder of [cores, inLab("b-state")]) {
+  for (const folder of [cores, inLab("b-state"), inLab("run-b")]) {
     mkdirSync(folder, { mode: 0o700 });
     chownSync(folder, NOBODY, NOBODY);
   }
@@ -43,7 +42,7 @@ beforeAll(async () => {
   writeFileSync(inLab("a.policy"), "allow in any from trusted\nallow out any to trusted\n");
   await lab.startRendezvous(["--admin-token-file", inLab("admin.token")]);
   await lab.startNode("a", { extraArgs: ["--policy", inLab("a.policy")] });
-  await lab.startNode("b", { launcher: inLab("up-as-nobody") });
+  await lab.startNode("b", { launcher: inLab("up-as-nobody"), control: inLab("run-b/control.sock") });
   await lab.trust("a", "b");
 });
 

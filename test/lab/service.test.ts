@@ -2,7 +2,7 @@
  * The daemon as a service: what it tells the manager that started it, and what a restart keeps. The manager is
  * test/helpers/service-manager.py, which speaks the protocol of systemd.
  */
-import { chmodSync, chownSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { chownSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { LAUNCHER, Lab, waitUntil } from "../helpers/lab.ts";
 import { LabService } from "../helpers/lab-service.ts";
@@ -112,7 +112,6 @@ describe("a daemon under a service manager", () => {
     const folder = `${lab.folder}/c`;
     mkdirSync(folder);
     chownSync(folder, NOBODY, NOBODY);
-    chmodSync(lab.folder, 0o711);
     const drop = ["--reuid", String(NOBODY), "--regid", String(NOBODY), "--clear-groups", "--no-new-privs"];
     const capabilities = ["--inh-caps", "-all,+net_admin", "--ambient-caps", "-all,+net_admin"];
     const where = ["--registry", lab.registry, "--beacon", lab.beacon, "--state", `${folder}/state`];

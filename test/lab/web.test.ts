@@ -11,6 +11,8 @@ import type { LabProcess } from "../helpers/lab-process.ts";
 const HOSTILE = `<img src="http://192.0.2.1/x" onerror="alert(1)"><script>alert(2)</script>`;
 const ORIGIN = "http://127.0.0.1:9587/";
 
+const SEEING = { extraArgs: ["--see-programs"] };
+
 let lab: Lab;
 let browser: Browser;
 let web: LabProcess;
@@ -19,7 +21,12 @@ let addresses: { look: string; change: string };
 beforeAll(async () => {
   lab = await Lab.create("web", { hosts: ["a", "b", "c"] });
   await lab.startRendezvous();
-  [browser] = await Promise.all([startBrowser(lab, "a"), lab.startNode("a"), lab.startNode("b"), lab.startNode("c")]);
+  [browser] = await Promise.all([
+    startBrowser(lab, "a"),
+    lab.startNode("a", SEEING),
+    lab.startNode("b"),
+    lab.startNode("c"),
+  ]);
   await lab.trust("a", "b");
   [web, addresses] = await startWeb(lab.node("a").control);
 });
@@ -161,7 +168,7 @@ describe("the status page", () => {
     expect(await page.locator("#connection").textContent()).toBe("Daemon not running");
     expect(await page.locator("#failure").textContent()).toContain("pilot-tun up");
     await pictures(page, "down");
-    await lab.startNode("a");
+    await lab.startNode("a", SEEING);
     await isLive(page);
     expect(await page.locator("#failure").isHidden()).toBe(true);
 

@@ -33,7 +33,7 @@ describe("a daemon that may not look at programs", () => {
   it("takes rules by user, and refuses those that it could not keep, with the cure", () => {
     const blind = { group: false, unit: false };
     expect(problemsOf("allow out any to b by user:root", blind)).toEqual([]);
-    const cure = "Give it CAP_SYS_PTRACE (docs/service.md), or write user: or unit:.";
+    const cure = "Start it with --see-programs (docs/service.md), or write user: or unit:.";
     expect(problemsOf("allow out any to b by group:root", blind)[0]).toContain(cure);
     for (const owner of ["unit:a.service", "cgroup:/a"]) {
       expect(problemsOf(`allow out any to b by ${owner}`, blind)[0]).toContain("it cannot know their unit");
@@ -43,7 +43,9 @@ describe("a daemon that may not look at programs", () => {
 
   it("is told by its capabilities and by where the service manager keeps programs", () => {
     expect(mayTraceIn("Name:\tx\nCapEff:\t000001ffffffffff\nCapBnd:\t0\n")).toBe(true);
-    expect(mayTraceIn("CapEff:\t0000000000080000\n")).toBe(true);
+    expect(mayTraceIn("CapEff:\t0000000000080004\n")).toBe(true);
+    // To trace alone: /proc/PID/fd of another user does not open.
+    expect(mayTraceIn("CapEff:\t0000000000080000\n")).toBe(false);
     expect(mayTraceIn("CapEff:\t0000000000001000\nCapBnd:\t000001ffffffffff\n")).toBe(false);
     expect(mayTraceIn("")).toBe(false);
     expect(isInUnified("0::/system.slice/pilot-tun.service\n")).toBe(true);

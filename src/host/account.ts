@@ -14,15 +14,20 @@ export interface Account {
 
 /** By name or number. Throws PilotError `unknown_user`. */
 export function findAccount(user: string): Account {
+  const account = lookUpAccount(user);
+  if (account !== undefined) return account;
+  throw new PilotError(
+    "unknown_user",
+    `There is no user ${JSON.stringify(user)}`,
+    "getent passwd lists those there are.",
+  );
+}
+
+/** The same; undefined when there is none. */
+export function lookUpAccount(user: string): Account | undefined {
   const entry = ask("getent", "passwd", "--", user);
   const [name, , uid, gid, , home, shell] = (entry ?? "").trimEnd().split(":");
-  if (shell === undefined) {
-    throw new PilotError(
-      "unknown_user",
-      `There is no user ${JSON.stringify(user)}`,
-      "getent passwd lists those there are.",
-    );
-  }
+  if (shell === undefined) return undefined;
   const groups = (ask("id", "-G", "--", name!) ?? gid!).trim().split(/\s+/).map(Number);
   return { name: name!, uid: Number(uid), gid: Number(gid), groups, home: home!, shell: shell || "/bin/sh" };
 }
