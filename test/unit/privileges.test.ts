@@ -4,7 +4,8 @@ import { isMapped } from "../../src/daemon/confinement.ts";
 import { hasAll, hasOthers, parsePrivileges } from "../../src/io/privileges.ts";
 
 it("a process's user and capabilities are the effective ones, and nothing where the kernel tells nothing", () => {
-  const status = "Name:\tx\nUid:\t1000\t7\t0\t0\nCapPrm:\t0000000000001400\nCapEff:\t0000000000001000\nNoNewPrivs:\t1\n";
+  const status =
+    "Name:\tx\nUid:\t1000\t7\t0\t0\nCapPrm:\t0000000000001400\nCapEff:\t0000000000001000\nNoNewPrivs:\t1\n";
   expect(parsePrivileges(status)).toEqual({ uid: 7, permitted: 0x1400n, effective: 0x1000n, hasNoNew: true });
   expect(parsePrivileges("")).toEqual({ uid: 0, permitted: 0n, effective: 0n, hasNoNew: false });
 });
