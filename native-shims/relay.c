@@ -146,8 +146,8 @@ struct outgoing {
   struct sockaddr_in6 to;
   struct iovec parts[MAX_RUN_FRAMES]; /* one frame each */
   struct iovec whole; /* all of them, where nothing is left out between them */
-  union run_size control;
   int frames;
+  union run_size control;
 };
 
 /* Rewrites what stands before each frame and lays out the parts of one message. */
