@@ -147,6 +147,9 @@ describe("the package", () => {
     expect(inside("stat", "-c", "%a", "/usr/lib/pilot-tun/dist/native/pilot-tun-run")).toBe("755\n");
     expect(inside("stat", "-c", "%U:%G %a", "/etc/pilot-tun")).toBe("root:pilot-tun 775\n");
     await runInstalled();
+    // Root started both, and they became the users that the package made.
+    const owners = ["/var/lib/pilot-tun/identity.json", "/var/lib/pilot-rendezvous/rendezvous.db", "/run/pilot-tun"];
+    expect(inside("stat", "-c", "%U", ...owners)).toBe("pilot-tun\npilot-rendezvous\npilot-tun\n");
   }, 120_000);
 
   it("keeps identity and address over an upgrade", async () => {
