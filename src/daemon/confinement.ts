@@ -70,9 +70,12 @@ export function confine(wish: Confinement): boolean {
   if (!stays) for (const folder of wish.folders) handOver(folder, to);
   handOnKept(process.env, process.pid);
   reduce(stays ? undefined : to, wish.capabilities);
-  if (!stays) for (const file of wish.program) checkReadable(file, to);
+  if (!stays) for (const file of [...wish.program, ...credentials()]) checkReadable(file, to);
   return true;
 }
+
+/** A folder that a service manager fills for whom it started, root, and for nobody else: a key in it must not go unseen. */
+const credentials = () => [process.env.CREDENTIALS_DIRECTORY ?? []].flat();
 
 /** A rendezvous does without the C shim where nobody asks for what only that can do. */
 function isShimBuilt(): boolean {
@@ -87,7 +90,7 @@ function isShimBuilt(): boolean {
 
 /** Undefined: root stays. Root of a container may be without the right to become somebody, or that user may not be there. */
 function userByDefault({ stateDir, ownUser }: Confinement, effective: bigint): Somebody | undefined {
-  if (!hasAll(effective, ["SETUID", "SETGID", "CHOWN"])) return undefined;
+  if (!hasAll(effective, ["SETUID", "SETGID", "CHOWN"]) || credentials().length > 0) return undefined;
   const stats = statSync(stateDir, { throwIfNoEntry: false });
   const found = stats === undefined || stats.uid === 0 ? lookUpAccount(ownUser) : ownerOf(stats);
   return found !== undefined && isInNamespace(found) ? found : undefined;

@@ -146,6 +146,15 @@ describe("whoever asks for what cannot be", () => {
     expect(statSync(inLab("c-state/letters")).uid).toBe(0);
   });
 
+  it("does not lose the key that a service manager gave to root", async () => {
+    mkdirSync(inLab("credentials"), { mode: 0o700 });
+    const env = { CREDENTIALS_DIRECTORY: inLab("credentials") };
+    const ended = lab.spawnNode("c", { extraArgs: ["--user", "nobody"], env });
+    await ended.waitForEnd(15_000);
+    const message = `The user nobody may not read ${inLab("credentials")}`;
+    expect(JSON.parse(ended.stdout).error).toMatchObject({ code: "not_privileged", message });
+  });
+
   it("is not somebody who is not root", async () => {
     const words = ["--reuid", String(NOBODY), "--regid", String(NOBODY), "--clear-groups", LAUNCHER, "--json", "up"];
     const where = ["--registry", lab.registry, "--beacon", lab.beacon, "--user", "root"];
