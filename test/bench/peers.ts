@@ -42,12 +42,15 @@ const WANTED_RATIO = 0.9;
 /** What the start set off is over, links doze. */
 const SETTLE_MS = 45_000;
 const IDLE_MS = 20_000;
+const POLL_MS = 500;
+const QUIET_MS = 30_000;
 const crypto = new NodeCrypto();
 
 interface Figures {
   /** From the start of the program until the interface can be used. */
   readonly readyMs: number;
-  /** Until every peer has its session. */
+  /** With the crowd, and until there were so many. */
+  readonly sessions: number;
   readonly sessionsS: number;
   /** Of one core, after all that. */
   readonly idlePercent: number;
@@ -130,8 +133,9 @@ async function measure(lab: Lab, players: LabProcess | undefined, what: string):
   const startedAt = performance.now();
   const node = await lab.startNode("a", { timeoutMs: 60_000 });
   const readyMs = performance.now() - startedAt;
-  const sessionsS = players === undefined ? 0 : await untilAllHaveSessions(players, startedAt);
-  say(`${what}: ready after ${readyMs.toFixed(0)} ms, all sessions after ${sessionsS.toFixed(0)} s`);
+  const sessions = players === undefined ? 0 : await untilSessionsAreMade(players);
+  const sessionsS = players === undefined ? 0 : (performance.now() - startedAt) / 1_000;
+  say(`${what}: ready after ${readyMs.toFixed(0)} ms, ${sessions} sessions after ${sessionsS.toFixed(0)} s`);
   await sleep(SETTLE_MS);
   const before = exactCpuSeconds(node.process);
   await sleep(IDLE_MS);
@@ -149,16 +153,34 @@ async function measure(lab: Lab, players: LabProcess | undefined, what: string):
   const rtt = await pings(bed, 0.002, 1_500);
   const list = await timeList(bed);
   const figures = {
-    ...{ readyMs, sessionsS, idlePercent, tcp1Mbps: one.mbps, tcp4Mbps: four.mbps, cpuPerGb, udpKpps, rtt, ...list },
+    ...{
+      readyMs,
+      sessions,
+      sessionsS,
+      idlePercent,
+      tcp1Mbps: one.mbps,
+      tcp4Mbps: four.mbps,
+      cpuPerGb,
+      udpKpps,
+      rtt,
+      ...list,
+    },
     rssMib: Math.max(idleMib, rssMib([node.process])!),
   };
   say(`${what}: ${one.mbps.toFixed(0)} Mbit/s, p50 ${rtt.p50Us} us, peers in ${list.listMs.toFixed(0)} ms`);
   return figures;
 }
 
-async function untilAllHaveSessions(players: LabProcess, startedAt: number): Promise<number> {
-  await players.waitForLine(new RegExp(`^sessions ${PEERS}$`), 300_000);
-  return (performance.now() - startedAt) / 1_000;
+/** Until all have one, or for long no more came: under load some exchanges get lost, and wait for a packet to be tried again. */
+async function untilSessionsAreMade(players: LabProcess): Promise<number> {
+  const count = () => Number([...players.stdout.matchAll(/^sessions (\d+)$/gm)].at(-1)?.[1] ?? 0);
+  let best = 0;
+  for (let quietMs = 0; best < PEERS && quietMs < QUIET_MS; quietMs += POLL_MS) {
+    await sleep(POLL_MS);
+    if (count() > best) quietMs = 0;
+    best = Math.max(best, count());
+  }
+  return best;
 }
 
 async function timeList(bed: Bed): Promise<Pick<Figures, "listMs" | "listStallMs">> {
@@ -191,7 +213,8 @@ function report(rounds: readonly Round[]): void {
     "round trip, p50, us": of((each) => each.rtt.p50Us),
     "round trip, p99, us": of((each) => each.rtt.p99Us),
     "ready after the start, ms": of((each) => each.readyMs),
-    "all sessions after the start, s": of((each) => each.sessionsS),
+    "sessions with the others": of((each) => each.sessions),
+    "these after the start, s": of((each) => each.sessionsS),
     "pilot-tun peers, ms": of((each) => each.listMs),
     "longest wait meanwhile, ms": of((each) => each.listStallMs),
   };
