@@ -7,7 +7,7 @@ import { live, type Outcome } from "./world.ts";
 
 const USAGE = `usage: scripts/simulate [--seeds N] [--from S] [--nodes N]
        scripts/simulate --seed S [--nodes N] [--only 1,2,…] [--log]
-       scripts/simulate --mutants [--seeds N]
+       scripts/simulate --mutants [--seeds N] [--from MUTANT]
 
   --seeds N   how many lives (100), from seed --from S (1) on
   --nodes N   in each network; by default each seed chooses, 2 to 50
@@ -34,7 +34,7 @@ function main(): number {
   const count = values.seed === undefined ? Number(values.seeds) : 1;
   const nodes = values.nodes === undefined ? undefined : Number(values.nodes);
   if (![from, count, nodes ?? 2].every((value) => Number.isInteger(value) && value > 0)) return say(USAGE, 2);
-  if (values.mutants) return tryMutants(join(import.meta.dirname, "../.."), count) === 0 ? 0 : 1;
+  if (values.mutants) return tryMutants(join(import.meta.dirname, "../.."), count, from) === 0 ? 0 : 1;
   const chosen = values.only?.split(",").map(Number);
   let [failed, sent, delivered, pairs] = [0, 0, 0, 0];
   for (let seed = from; seed < from + count; seed++) {

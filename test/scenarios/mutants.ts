@@ -7,13 +7,18 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync }
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-export interface Mutant {
-  readonly name: string;
+export interface Change {
   /** Below the repository. */
   readonly file: string;
   /** Stands there exactly once. */
   readonly text: string;
   readonly becomes: string;
+}
+
+export interface Mutant extends Change {
+  readonly name: string;
+  /** What would hide the first change. */
+  readonly and?: Change;
 }
 
 export const MUTANTS: readonly Mutant[] = [
@@ -30,10 +35,15 @@ export const MUTANTS: readonly Mutant[] = [
     becomes: 'const state = "mutual" as ReturnType<typeof trust.stateOf>;',
   },
   {
-    name: "flows go on under an earlier trust",
+    name: "flows are not cut when trust ends, and go on under an earlier one",
     file: "src/policy/flow-table.ts",
     text: "if (words[entry + EPOCH] !== (epoch | 0)) return false;",
     becomes: "void epoch;",
+    and: {
+      file: "src/engine/parting.ts",
+      text: "const flows = this.#parts.flows.cut(link.index, nowS);",
+      becomes: "const flows: Flow[] = [];\n    void nowS;",
+    },
   },
   {
     name: "a revocation that was heard of leaves the link open",
@@ -127,10 +137,10 @@ export const MUTANTS: readonly Mutant[] = [
   },
 ];
 
-/** In so many lives from seed 1 on; what each is caught by is printed. Returns how many are not caught. */
-export function tryMutants(root: string, seeds: number): number {
+/** In so many lives from seed 1 on, from the given mutant on; what each is caught by is printed. Returns how many are not caught. */
+export function tryMutants(root: string, seeds: number, from: number): number {
   let survivors = 0;
-  for (const mutant of MUTANTS) {
+  for (const mutant of MUTANTS.slice(from - 1)) {
     const shown = withMutant(root, mutant, (copy) => runLives(copy, seeds));
     if (shown === undefined) survivors++;
     console.log(`${shown === undefined ? "NOT CAUGHT" : "caught    "}  ${mutant.name}${shown ? `: ${shown}` : ""}`);
@@ -138,11 +148,15 @@ export function tryMutants(root: string, seeds: number): number {
   return survivors;
 }
 
-/** The text with the mutant's change; throws when that has no place in it, or several. */
-export function mutate(text: string, mutant: Mutant): string {
-  const parts = text.split(mutant.text);
-  if (parts.length !== 2) throw new Error(`${mutant.file} has ${parts.length - 1} places for "${mutant.name}"`);
-  return parts.join(mutant.becomes);
+/** The text with the change; throws when that has no place in it, or several. */
+export function mutate(text: string, { file, text: place, becomes }: Change): string {
+  const parts = text.split(place);
+  if (parts.length !== 2) throw new Error(`${file} has ${parts.length - 1} places for ${JSON.stringify(place)}`);
+  return parts.join(becomes);
+}
+
+export function changesOf(mutant: Mutant): readonly Change[] {
+  return mutant.and === undefined ? [mutant] : [mutant, mutant.and];
 }
 
 function withMutant<T>(root: string, mutant: Mutant, act: (copy: string) => T): T {
@@ -152,8 +166,10 @@ function withMutant<T>(root: string, mutant: Mutant, act: (copy: string) => T): 
       cpSync(join(root, part), join(copy, part), { recursive: true });
     }
     symlinkSync(join(root, "node_modules"), join(copy, "node_modules"));
-    const file = join(copy, mutant.file);
-    writeFileSync(file, mutate(readFileSync(file, "utf8"), mutant));
+    for (const change of changesOf(mutant)) {
+      const file = join(copy, change.file);
+      writeFileSync(file, mutate(readFileSync(file, "utf8"), change));
+    }
     return act(copy);
   } finally {
     rmSync(copy, { recursive: true, force: true });

@@ -94,7 +94,7 @@ export function makeScenario(seed: number, nodeCount?: number): Scenario {
     ...(hasNetwork ? memberships(more, size, calmAtMs) : []),
     ...(more.chance(0.2) ? policies(more, pairs, calmAtMs) : []),
     ...(more.chance(0.3) ? sleeps(more, size, calmAtMs) : []),
-    ...(more.chance(0.1) ? burst(more, pairs, calmAtMs) : []),
+    ...(more.chance(0.15) ? burst(more, pairs, calmAtMs) : []),
   ];
   steps.sort((one, other) => one.atMs - other.atMs);
   return { seed, nodes, steps, calmAtMs, hostile, hasNetwork, rekeyMs };
@@ -149,11 +149,17 @@ function sleeps(random: Random, size: number, calmAtMs: number): Step[] {
     .filter((step) => step.atMs < calmAtMs);
 }
 
-/** More at once than may wait for a key. */
+/** More at once than may wait for a key, of a node that has none yet. */
 function burst(random: Random, pairs: readonly Pair[], calmAtMs: number): Step[] {
   const [a, b] = random.pick(pairs);
   const packets = random.between(70, 120);
-  return [{ atMs: random.between(1_000, calmAtMs), act: { kind: "send", a, b, packets } }];
+  const atMs = random.between(calmAtMs / 2, calmAtMs - 1);
+  const acts: Act[] = [
+    { kind: "kill", a, learned: "kept" },
+    { kind: "start", a },
+    { kind: "send", a, b, packets },
+  ];
+  return acts.map((act) => ({ atMs, act }));
 }
 
 /** Most networks are small: there a seed costs little, and most of what goes wrong needs two or three. */

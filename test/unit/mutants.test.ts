@@ -2,11 +2,13 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
-import { MUTANTS, mutate } from "../scenarios/mutants.ts";
+import { changesOf, MUTANTS, mutate } from "../scenarios/mutants.ts";
 
 const ROOT = join(import.meta.dirname, "../..");
 
-it.each(MUTANTS)("there is exactly one place for the mutant: $name", (mutant) => {
-  const text = readFileSync(join(ROOT, mutant.file), "utf8");
-  expect(mutate(text, mutant)).not.toBe(text);
+it.each(MUTANTS)("there is exactly one place for each change of the mutant: $name", (mutant) => {
+  for (const change of changesOf(mutant)) {
+    const text = readFileSync(join(ROOT, change.file), "utf8");
+    expect(mutate(text, change)).not.toBe(text);
+  }
 });
