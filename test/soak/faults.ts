@@ -39,7 +39,7 @@ export function allFaults(world: SoakWorld, { shortPauseMs, longPauseMs, everywh
     killedPeer(world),
     stopped(world, "a", shortPauseMs),
     stopped(world, "c", longPauseMs),
-    ...(everywhere ? [stopped(world, "b", longPauseMs)] : []),
+    ...(everywhere ? [stopped(world, "b", longPauseMs), stopped(world, NET, longPauseMs)] : []),
     ...on("b", (host) => noDescriptors(world, host)),
     ...on("a", (host) => fullDisk(world, host)),
     setClock(world, 168 * 3_600),
@@ -99,11 +99,15 @@ function killedPeer(world: SoakWorld): Fault {
   };
 }
 
-function stopped(world: SoakWorld, host: ServiceHost | "c", ms: number): Fault {
-  const pid = (): number => (host === "c" ? world.lab.node("c").process.pid! : world.services[host].daemonPid);
+/** On NET it is the rendezvous, without which those that know each other go on. */
+function stopped(world: SoakWorld, host: ServiceHost | "c" | typeof NET, ms: number): Fault {
+  const pid = (): number => {
+    if (host === NET) return world.lab.rendezvous.pid!;
+    return host === "c" ? world.lab.node("c").process.pid! : world.services[host].daemonPid;
+  };
   return {
-    name: `SIGSTOP of the daemon on ${host} for ${ms / 1000} s`,
-    reach: [host === "a" ? "b" : "a", host],
+    name: `SIGSTOP of ${host === NET ? "the rendezvous" : `the daemon on ${host}`} for ${ms / 1000} s`,
+    reach: host === "b" || host === "c" ? ["a", host] : ["b", "a"],
     healedWithinMs: 2_000,
     async inject() {
       process.kill(pid(), "SIGSTOP");

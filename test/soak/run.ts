@@ -58,6 +58,7 @@ class Soak {
   #ledgers: readonly Ledger[] = [];
   #downloads!: Downloads;
   #churn!: Churn;
+  #plainChurn!: Churn;
   #faults = 0;
 
   constructor(world: SoakWorld, options: SoakOptions) {
@@ -84,9 +85,10 @@ class Soak {
     this.#ledgers = await Promise.all(routes.map((route) => Ledger.open(lab, route)));
     this.#downloads = await Downloads.open(lab, "b", DOWNLOAD_MIB);
     this.#churn = await Churn.open(lab, "a", "b");
+    this.#plainChurn = await Churn.open(lab, "b", "c");
     this.#facts = await this.#allFacts();
     for (let stirred = 0; stirred < this.#options.warmUp; stirred += MOST_AT_ONCE) {
-      await this.#churn.stir(Math.min(MOST_AT_ONCE, this.#options.warmUp - stirred));
+      await this.#stir(Math.min(MOST_AT_ONCE, this.#options.warmUp - stirred));
     }
     await (await this.#downloads.begin("a", "100M", 30)).whole;
   }
@@ -105,7 +107,7 @@ class Soak {
       for (const ledger of this.#ledgers) await ledger.advances(LEDGER_PATIENCE_MS);
       await this.#checkDaemons();
       if (this.#ends(fault) !== ends) throw new Error("a daemon ended by it");
-      await this.#churn.stir(this.#options.churn);
+      await this.#stir(this.#options.churn);
       this.#takeSamples();
       this.#tell(fault, tookMs);
     } catch (cause) {
@@ -117,6 +119,12 @@ class Soak {
   #ends(fault: Fault): number {
     const { services } = this.#world;
     return SERVICE_HOSTS.reduce((sum, host) => sum + (host === fault.ends ? 0 : services[host].ends), 0);
+  }
+
+  /** Both with the peer of our own kind and with the plain one, which takes sockets and streams of the daemon. */
+  async #stir(count: number): Promise<void> {
+    await this.#churn.stir(count);
+    await this.#plainChurn.stir(Math.ceil(count / PLAIN_SHARE));
   }
 
   /** They live, have no problem, and are who they were, trusting whom they trusted. */
@@ -199,3 +207,4 @@ const DOWNLOAD_PATIENCE_S = 120;
 const LEDGER_PATIENCE_MS = 60_000;
 const CONTENT_MS = 20_000;
 const MOST_AT_ONCE = 1_000;
+const PLAIN_SHARE = 4;

@@ -52,6 +52,7 @@ export class SoakWorld {
     await Promise.all([...starts, lab.startNode("d", { extraArgs: ["--public"] })]);
     await lab.trust("a", "b");
     await lab.trust("a", "c");
+    await lab.trust("b", "c");
     await Promise.all(["a", "b", "d"].map((host) => lab.stopNode(host)));
     // So little that it can be filled, and the audit log with it.
     const options = { diskKiB: DISK_KIB, extraArgs: ["--audit-keep", "2x64K"] };
@@ -61,6 +62,7 @@ export class SoakWorld {
     for (const host of SERVICE_HOSTS) await world.#makeHonest(host);
     await world.reaches("a", "b", 10_000);
     await world.reaches("a", "c", 10_000);
+    await world.reaches("b", "c", 10_000);
     return world;
   }
 
