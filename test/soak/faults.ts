@@ -288,14 +288,14 @@ function littleMemory(world: SoakWorld): Fault {
     ends: "a",
     async inject() {
       [ends, ready] = [service.ends, service.readyTimes];
-      await world.limit("a", "data", String((kibibytes(world.statusOf("a"), "VmData") + 1024) * 1024));
+      await world.limit("a", "data", `${(kibibytes(world.statusOf("a"), "VmData") + 1024) * 1024}:`);
       const ask = (): Promise<unknown> => world.status("a").catch(() => undefined);
       for (let i = 0; i < 200 && service.ends === ends; i++) await Promise.all([ask(), ask(), ask(), ask()]);
       await pause(FAULT_MS);
     },
     async heal() {
       if (service.ends > ends) return service.waitUntilReady(ready + 1);
-      await world.limit("a", "data", "unlimited");
+      await world.limit("a", "data", "unlimited:");
     },
   };
 }

@@ -150,7 +150,7 @@ export class SoakWorld {
     return /^Max open files +\d+ +(\d+)/m.exec(limits)![1]!;
   }
 
-  /** A limit of setrlimit(2) of a running daemon, `SOFT:HARD` or one of the two. */
+  /** A limit of setrlimit(2) of a running daemon, `SOFT:`: the other one could not be raised again everywhere. */
   async limit(host: ServiceHost, resource: "nofile" | "data", value: string): Promise<void> {
     await this.run(NET, "prlimit", "--pid", String(this.services[host].daemonPid), `--${resource}=${value}`);
   }
