@@ -13,7 +13,7 @@ beforeEach(async () => {
   lab = await Lab.create("revoke", { hosts: ["a", "b"] });
   await lab.startRendezvous();
   await lab.startNode("a");
-  await lab.startNode("b");
+  await lab.startNode("b", { extraArgs: ["--see-programs"] });
   await lab.trust("a", "b");
 });
 
