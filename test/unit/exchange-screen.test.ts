@@ -5,9 +5,13 @@ import { type Instant, instant } from "../../src/base/instant.ts";
 import { NodeCrypto } from "../../src/io/node-crypto.ts";
 import { ExchangeProof } from "../../src/tunnel/exchange-proof.ts";
 import { ExchangeBudget, ExchangeScreen } from "../../src/tunnel/exchange-screen.ts";
+import { ExchangeSender } from "../../src/tunnel/exchange-sender.ts";
 import { KeyExchange, type LocalIdentity, PILA_FLAG } from "../../src/tunnel/key-exchange.ts";
+import type { LinkContext } from "../../src/tunnel/link-context.ts";
+import type { LinkSender } from "../../src/tunnel/link-sender.ts";
 import { Path } from "../../src/tunnel/path.ts";
 import { PortableCrypto } from "../../src/tunnel/portable-crypto.ts";
+import type { Sessions } from "../../src/tunnel/sessions.ts";
 import { type Pila, parsePila, pilaSignatureInput } from "../../src/wire/frame.ts";
 import { nodeId } from "../../src/wire/ids.ts";
 import { seededBytes } from "../helpers/seeded-bytes.ts";
@@ -147,5 +151,29 @@ describe("signature checks in a peer's name", () => {
     expect(known).toBeGreaterThan(2_900);
     const at = instant(10_000);
     expect(screens.filter((screen) => screen.admits(byB(), elsewhere(1), false, at))).toHaveLength(500);
+  });
+});
+
+describe("exchanges that somebody at another address has a node send in answer", () => {
+  it("are forty and twenty a second for all peers together; where a peer may be, one in half a second", () => {
+    const context = { exchangeBudget: new ExchangeBudget() } as LinkContext;
+    const sent = { known: 0, elsewhere: 0 };
+    const sender = {
+      send: (_: Uint8Array, to: typeof KNOWN) => {
+        if (to === KNOWN) sent.known++;
+        else sent.elsewhere++;
+      },
+    } as unknown as LinkSender;
+    const sessions = { exchange: new KeyExchange(crypto, A, B.node) } as Sessions;
+    const senders = Array.from({ length: 200 }, () => {
+      const path = new Path(false);
+      path.suggest(KNOWN, "registry", instant(0));
+      return new ExchangeSender(context, sessions, path, sender, proofOf(A, B));
+    });
+    for (let i = 0; i < 20_000; i++) senders[i % 200]!.request(elsewhere(i), false, instant(i / 2));
+    expect(sent.elsewhere).toBeLessThanOrEqual(40 + 20 * 10);
+    expect(sent.elsewhere).toBeGreaterThan(230);
+    for (let i = 0; i < 1_000; i++) senders[0]!.request(KNOWN, false, instant(i));
+    expect(sent.known).toBe(2);
   });
 });
