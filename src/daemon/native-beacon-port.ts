@@ -110,15 +110,16 @@ export class NativeBeaconPort implements BeaconPort {
   #handleRow(at: number): void {
     const { rows } = this.#relay;
     const slot = rows[at + RELAY_ROW.SLOT]!;
-    const source = this.#sources.find(rows, at + RELAY_ROW.ADDRESS, rows[at + RELAY_ROW.PORT]!);
-    if (rows[at + RELAY_ROW.FORM] === BEACON.RELAY) return this.#handleRun(at, source);
+    const sourceOf = () => this.#sources.find(rows, at + RELAY_ROW.ADDRESS, rows[at + RELAY_ROW.PORT]!);
+    if (rows[at + RELAY_ROW.FORM] === BEACON.RELAY) return this.#handleRun(at, sourceOf);
     const offset = rows[at + RELAY_ROW.OFFSET]!;
     const datagram = this.#relay.arena.slice(offset, offset + rows[at + RELAY_ROW.LENGTH]!);
     this.#relay.release(slot);
+    const source = sourceOf();
     if (source !== undefined) this.handleDatagram(datagram, source);
   }
 
-  #handleRun(at: number, source: Endpoint | undefined): void {
+  #handleRun(at: number, sourceOf: () => Endpoint | undefined): void {
     const { rows } = this.#relay;
     const slot = rows[at + RELAY_ROW.SLOT]!;
     const length = rows[at + RELAY_ROW.LENGTH]!;
@@ -126,7 +127,7 @@ export class NativeBeaconPort implements BeaconPort {
     const sender = rows[at + RELAY_ROW.SENDER]! >>> 0;
     const pair = { sender: nodeId(sender), destination: nodeId(rows[at + RELAY_ROW.DESTINATION]! >>> 0) };
     const size = { frames: Math.ceil(length / segment), bytes: length };
-    const route = source === undefined ? undefined : this.server.routeRelay(pair, source, size, now());
+    const route = this.server.routeRelay(pair, sourceOf, size, now());
     if (route === undefined) return this.#relay.release(slot);
     const form = route.extended ? BEACON.RELAY_DELIVER_TO : BEACON.RELAY_DELIVER;
     const run = { slot, offset: rows[at + RELAY_ROW.OFFSET]!, length, segment, sender, form, to: route.to };

@@ -161,13 +161,19 @@ export class BeaconServer {
    */
   routeRelay(
     { sender, destination }: Pick<Relay, "sender" | "destination">,
-    source: Endpoint,
+    sourceOf: () => Endpoint | undefined,
     { frames, bytes }: { readonly frames: number; readonly bytes: number },
     now: Instant,
   ): RelayRoute | undefined {
     this.counters.received += frames;
+    // The cheapest test first: a flood from made-up sources must not keep others waiting.
+    const to = this.#nodes.find(destination, now);
+    if (to === undefined) return this.#refused("unknownTarget", frames);
     const from = this.#nodes.find(sender, now);
     const isProven = from?.provenAt !== undefined;
+    if (this.#provenOnly && !(isProven && to.provenAt !== undefined)) return this.#refused("proofMissing", frames);
+    const source = sourceOf();
+    if (source === undefined) return this.#refused("malformed", frames);
     if (isProven && !sameEndpoint(from.endpoint, source)) return this.#refused("forgedSender", frames);
     const flow = isProven ? `node ${sender}` : sourceKey(source.address);
     const limits = isProven ? this.#provenLimits : this.#unprovenLimits;
@@ -176,13 +182,10 @@ export class BeaconServer {
     // Addresses can be made up, so that each has a limit of its own means nothing.
     if (!isProven && !this.#strangers.frames.take(now, frames)) return this.#overLimit("limitedFrames", frames);
     if (!isProven && !this.#strangers.bytes.take(now, bytes)) return this.#overLimit("limitedBytes", frames);
-    const to = this.#nodes.find(destination, now);
-    if (to === undefined) return this.#refused("unknownTarget", frames);
-    if (this.#provenOnly && !(isProven && to.provenAt !== undefined)) return this.#refused("proofMissing", frames);
     this.counters.relayed += frames;
     this.counters.relayedBytes += bytes;
     this.ledger.add(sender, destination, frames, bytes);
-    return { to: to.endpoint, extended: to.extended, flow };
+    return { to: to.endpoint, extended: to.extended, flow: isProven ? flow : shareOf(flow) };
   }
 
   /** A node that proved its number by other means, over a connection that stands behind `endpoint`. */
@@ -208,7 +211,7 @@ export class BeaconServer {
   }
 
   #relay(datagram: Uint8Array, message: Relay, source: Endpoint, now: Instant): readonly BeaconDatagram[] {
-    const route = this.routeRelay(message, source, { frames: 1, bytes: datagram.length }, now);
+    const route = this.routeRelay(message, () => source, { frames: 1, bytes: datagram.length }, now);
     if (route === undefined) return NOTHING;
     return [{ to: route.to, bytes: relayToDelivery(datagram, route.extended), flow: route.flow }];
   }
@@ -317,7 +320,14 @@ function relayLimits(frames: RateLimit, bytes: RateLimit): RelayLimits {
 }
 
 function bucketOfAll({ perSecond, burst }: RateLimit): TokenBucket {
-  return new TokenBucket(STRANGERS_SHARES * perSecond, STRANGERS_SHARES * burst, instant(0));
+  return new TokenBucket(RELAY_SHARES * perSecond, RELAY_SHARES * burst, instant(0));
+}
+
+/** Made-up addresses must not be ten thousand flows that each have their turn: all of them have so many shares at most. */
+function shareOf(source: string): string {
+  let hash = 0;
+  for (let i = 0; i < source.length; i++) hash = (Math.imul(hash, 31) + source.charCodeAt(i)) | 0;
+  return `share ${(hash >>> 0) % STRANGER_FLOWS}`;
 }
 
 type Relay = Extract<NodeToBeacon, { kind: "relay" }>;
@@ -332,7 +342,8 @@ function datagrams(parts: readonly (readonly [Endpoint, Uint8Array | undefined])
 const NOTHING: readonly BeaconDatagram[] = [];
 const MAX_PORT = 65_535;
 /** All who proved nothing have the limits of so many together. */
-const STRANGERS_SHARES = 4;
+const RELAY_SHARES = 4;
+const STRANGER_FLOWS = 64;
 const NO_COUNTS: BeaconCounters = {
   received: 0,
   malformed: 0,

@@ -125,10 +125,10 @@ describe("floods at a daemon", () => {
   it("a node that is new is registered, trusted and reached while daemon and beacon are flooded", async () => {
     const beacon = { address: lab.network.addressOf(lab.rendezvousHost), port: Number(lab.beacon.split(":").at(-1)) };
     const all = [
-      await flooder.start(await daemonAt("a"), [...strangers(), ...exchangesOfB()], { rate: RATE / 2, seconds: 30 }),
+      await flooder.start(await daemonAt("a"), [...strangers(), ...exchangesOfB()], { rate: RATE / 6, seconds: 60 }),
       await flooder.start(beacon, [floods.discoveries(), floods.relayed(nodeId(lab.node("a").node))], {
-        rate: RATE / 2,
-        seconds: 30,
+        rate: RATE / 6,
+        seconds: 60,
       }),
     ];
     const startedAt = performance.now();
@@ -140,7 +140,7 @@ describe("floods at a daemon", () => {
     expect(all.every((flood) => flood.isRunning)).toBe(true);
     await Promise.all(all.map((flood) => flood.stop()));
     expect(code, stdout).toBe(0);
-    expect(tookMs).toBeLessThan(20_000);
+    expect(tookMs).toBeLessThan(45_000);
   });
 });
 

@@ -209,6 +209,22 @@ test("senders without a proof share four times the limit of one, however many ad
   expect(lab.reach(1, 2, B)).toEqual([HOME]);
 });
 
+test("made-up senders are few flows in the relay's queue, and a proven node is one of its own", () => {
+  const lab = new ProofLab();
+  lab.prove(1, HOME);
+  lab.prove(2, B);
+  const flowOf = (from: string, sender: number): string | undefined => {
+    const frame = new Uint8Array([...encodeRelayPrefix(nodeId(sender), nodeId(1)), 0x50]);
+    return lab.server.handleDatagram(frame, parseEndpoint(from)!, instant(lab.nowMs))[0]?.flow;
+  };
+  const strangers = new Set(
+    Array.from({ length: 2_000 }, (_, i) => flowOf(`203.0.${i >> 8}.${i & 255}:4000`, 5_000 + i)),
+  );
+  expect(strangers.size).toBeGreaterThan(32);
+  expect(strangers.size).toBeLessThanOrEqual(64);
+  expect(strangers).not.toContain(flowOf(B, 2));
+});
+
 test("where the operator wants proofs, frames pass only between proven nodes", () => {
   const lab = new ProofLab({ provenOnly: true });
   lab.prove(1, HOME);
