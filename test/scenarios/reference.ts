@@ -84,6 +84,7 @@ export class Reference {
     const side = direction === "in" ? "receiver" : "sender";
     if (!this.has(by, of, atMs)) return `no packet without the ${side}'s consent`;
     if (inNetwork && !this.#members.has(by)) return `no packet in a network that the ${side} is not in`;
+    if (inNetwork && !this.#everMembers.has(of)) return "no packet in a network that the other was never in";
     const denied = this.#policies.get(`${by} ${of}`);
     if (!inNetwork && (denied === direction || denied === "both")) return `no packet that the ${side}'s policy denies`;
     return undefined;
