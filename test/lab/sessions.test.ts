@@ -34,8 +34,10 @@ it("two nodes have sessions with keys of their own, and every list of peers says
   const shown = await lab.exec("a", LAUNCHER, ["--control", lab.node("a").control, "show"]);
   expect(shown.stdout).toContain("session: noise, forward secret");
   for (const host of ["a", "b"]) {
-    const { records } = JSON.parse(readFileSync(`${lab.node(host).stateDir}/trust.json`, "utf8"));
-    expect(records).toMatchObject([{ agrees_on_keys: true }]);
+    await waitUntil(`${host} to have it written that the other agrees on keys`, () => {
+      const { records } = JSON.parse(readFileSync(`${lab.node(host).stateDir}/trust.json`, "utf8"));
+      return records.length === 1 && records[0].agrees_on_keys === true;
+    });
   }
 });
 
