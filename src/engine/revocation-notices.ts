@@ -29,6 +29,7 @@ export class RevocationNotices {
     if (record === undefined || !mustBeTold(record)) return;
     const sent = this.#sent.get(link.node) ?? 0;
     this.#sent.set(link.node, sent + 1);
+    if (link.isUp && sent > 0) link.probeEveryWay(now); // the way that it had may be none any more
     if (!link.isUp) link.connect(now);
     else if (record.state === "none") this.#bridge.sayHello(link, now);
     else this.#bridge.sendRevoked(link, reasonOf(record), now);
