@@ -13,10 +13,11 @@ import { befriendCrowd, type Crowd, pairWithCrowd, registerCrowd } from "./crowd
 import { cpuSeconds, exactCpuSeconds, type Percentiles, pings, rssMib, startServer, tcp, udpAt } from "./measure.ts";
 import { aligned, fixed, median } from "./report.ts";
 
-const USAGE = `usage: scripts/bench-peers [--rounds N] [--seconds S] [--peers N] [--json]
+const USAGE = `usage: scripts/bench-peers [--rounds N] [--seconds S] [--peers N] [--away] [--json]
   --rounds N    how often each state is measured (2)
   --seconds S   length of each TCP transfer (5)
   --peers N     trusted peers with sessions, besides the one that is measured with (10000)
+  --away        they are trusted and nowhere to be reached: no sessions
   --json        one JSON object on stdout in place of the table
 Wanted: <= 150 MB of memory, and no slow-down: throughput >= 0.9 of that with one peer.`;
 const { values } = parseArgs({
@@ -24,6 +25,7 @@ const { values } = parseArgs({
     rounds: { type: "string", default: "2" },
     seconds: { type: "string", default: "5" },
     peers: { type: "string", default: "10000" },
+    away: { type: "boolean", default: false },
     json: { type: "boolean", default: false },
     help: { type: "boolean", default: false },
   },
@@ -39,8 +41,8 @@ const HOSTS = ["a", "b"] as const;
 const FIRST_PORT = 20_000;
 const WANTED_BYTES = 150e6;
 const WANTED_RATIO = 0.9;
-/** What the start set off is over, links doze. */
-const SETTLE_MS = 45_000;
+/** What the start set off is over, links doze. Those that nobody answers are given up one after another. */
+const SETTLE_MS = values.away ? 120_000 : 45_000;
 const IDLE_MS = 20_000;
 const POLL_MS = 500;
 const QUIET_MS = 30_000;
@@ -109,10 +111,10 @@ async function run(lab: Lab): Promise<Round[]> {
     const alone = await measure(lab, undefined, `${round}/${ROUNDS} alone`);
     await lab.stopNode("a");
     const leave = befriendCrowd(crypto, lab.node("a").stateDir, crowd);
-    const players = await startCrowd(lab, crowd, identity);
+    const players = values.away ? undefined : await startCrowd(lab, crowd, identity);
     const crowded = await measure(lab, players, `${round}/${ROUNDS} with ${PEERS} more`);
     await lab.stopNode("a");
-    await players.stop();
+    await players?.stop();
     leave();
     rounds.push({ alone, crowded });
   }
