@@ -15,8 +15,8 @@
  *
  * Receiving: the port has two sockets. The kernel puts sealed frames, and what the beacon relays, into the first; all
  * else, which anybody can send and which takes more work to judge, into a second one with a small buffer. So a flood of
- * that pushes out no frame of a peer, and waits behind them. recvmmsg into slots of the inbound arena, each big enough for the largest datagram; UDP_GRO lets the kernel
- * hand over a run as one message with the segment size beside it.
+ * that pushes out no frame of a peer, and waits behind them. recvmmsg fills slots of the inbound arena, each big enough
+ * for the largest datagram; UDP_GRO lets the kernel hand over a run as one message with the segment size beside it.
  */
 #include "plane.h"
 
