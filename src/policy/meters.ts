@@ -92,8 +92,11 @@ function bucket(bytesPerS: number, now: Instant): TokenBucket {
   return new TokenBucket(bytesPerS, Math.max(bytesPerS * BURST_S, LEAST_BURST_BYTES), now);
 }
 
-/** Enough for TCP to find its pace under a limit. */
-const BURST_S = 0.1;
+/**
+ * Over a short way TCP loses all that is under way when it meets a limit, and is silent for 200 ms at least before it sends
+ * again (TCP_RTO_MIN of Linux): a bucket that is full sooner gives away what it was granted meanwhile.
+ */
+const BURST_S = 0.3;
 const LARGEST_PACKET_BYTES = 65_536;
 const LEAST_BURST_BYTES = LARGEST_PACKET_BYTES;
 /** As many as there can be links. */

@@ -56,7 +56,7 @@ describe("a limit", () => {
     for (const direction of [[], ["-R"]]) {
       const { code, megabytes } = await transfer("b", 5201, ...direction);
       expect(code).toBe(0);
-      expect(megabytes).toBeGreaterThan(0.5);
+      expect(megabytes).toBeGreaterThan(0.5); // 0.95 to 1.05 where nobody else wants the processor
       expect(megabytes).toBeLessThan(1.15);
     }
     expect((await drops())["over-limit"]).toBeGreaterThan(before["over-limit"] ?? 0);
@@ -71,7 +71,7 @@ describe("a limit", () => {
       ]),
       transfer("b", 5201),
     ]);
-    expect(Number(free.stdout)).toBeGreaterThan(4e6);
+    expect(Number(free.stdout)).toBeGreaterThan(2e6); // what the other rule's limit does not let through
   });
 
   it("holds for plain agents' streams too", async () => {
@@ -84,7 +84,7 @@ describe("a limit", () => {
       const { code, megabytes } = await transfer("c", 5201, ...direction);
       expect(code).toBe(0);
       expect(megabytes).toBeGreaterThan(0.4);
-      expect(megabytes).toBeLessThan(1.3); // what the sockets between hold comes first
+      expect(megabytes).toBeLessThan(1.5); // what the sockets between hold comes first
     }
   });
 });
