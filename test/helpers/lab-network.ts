@@ -54,7 +54,9 @@ export class LabNetwork {
   async create(): Promise<void> {
     requireCapabilities();
     await removeStaleNetworks();
-    for (const host of this.allHosts) await this.#addNamespace(host);
+    const [first, ...more] = this.allHosts;
+    await this.#addNamespace(first!); // the first of a machine sets the folder of all up
+    await Promise.all(more.map((host) => this.#addNamespace(host)));
     if (this.topology === "switch") await this.#wireSwitch();
     else await this.#wirePair();
     const others = this.allHosts.slice(1);
@@ -62,7 +64,7 @@ export class LabNetwork {
   }
 
   async remove(): Promise<void> {
-    for (const host of [...this.allHosts].reverse()) await removeNamespace(`${this.key}-${host}`);
+    await Promise.all(this.allHosts.map((host) => removeNamespace(`${this.key}-${host}`)));
   }
 
   async #addNamespace(host: string): Promise<void> {
@@ -85,12 +87,13 @@ export class LabNetwork {
     // Without an address of its own a bridge takes the lowest of its ports, another one whenever a host is unplugged.
     await ip(net, "link", "add", "br0", "address", "02:00:00:00:77:01", "type", "bridge");
     await this.#giveAddresses(NET, "br0");
-    for (const host of this.hosts) {
+    const plugIn = async (host: string): Promise<void> => {
       const names = ["name", "eth0", "netns", this.namespaceOf(host), "type", "veth", "peer", "name", `to-${host}`];
       await run("ip", ["link", "add", ...names, "netns", net]);
       await ip(net, "link", "set", "dev", `to-${host}`, "master", "br0", "up");
       await this.#giveAddresses(host, "eth0");
-    }
+    };
+    await Promise.all(this.hosts.map(plugIn));
   }
 
   async #wirePair(): Promise<void> {
@@ -145,7 +148,9 @@ async function removeNamespace(namespace: string): Promise<void> {
     for (const pid of inside) killIfThere(pid);
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
-  await run("ip", ["netns", "del", namespace]);
+  await run("ip", ["netns", "del", namespace]).catch((error: Error) => {
+    if (existsSync(`/run/netns/${namespace}`)) throw error; // else another run that found it stale was quicker
+  });
 }
 
 async function pidsInside(namespace: string): Promise<number[]> {
@@ -192,4 +197,4 @@ async function run(program: string, args: readonly string[]): Promise<string> {
   return stdout;
 }
 
-const COMMAND_TIMEOUT_MS = 10_000;
+const COMMAND_TIMEOUT_MS = 30_000;

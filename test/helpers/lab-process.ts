@@ -76,7 +76,7 @@ export class LabProcess {
   }
 
   /** The first line that matches, of either stream or of the one named; looks at what was printed before, too. */
-  async waitForLine(pattern: RegExp, timeoutMs = 10_000, stream?: OutputStream): Promise<string> {
+  async waitForLine(pattern: RegExp, timeoutMs = LINE_TIMEOUT_MS, stream?: OutputStream): Promise<string> {
     const streams: readonly OutputStream[] = stream === undefined ? ["stdout", "stderr"] : [stream];
     const find = (): string | undefined =>
       streams.flatMap((name) => wholeLines(this.#text[name])).find((line) => pattern.test(line));
@@ -169,6 +169,8 @@ function wholeLines(text: string): string[] {
   return text.slice(0, text.lastIndexOf("\n") + 1).split("\n");
 }
 
+/** Of a slow machine. */
+const LINE_TIMEOUT_MS = 20_000;
 const KEPT_CHARACTERS = 4 * 1024 * 1024;
 const REPORT_CHARACTERS = 4_000;
 

@@ -15,6 +15,8 @@
 import { chmodSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { fileURLToPath } from "node:url";
+import type { ControlMethod, ReplyOf, RequestOf, Sealed } from "../../src/control/api.ts";
+import { ControlClient } from "../../src/control/client.ts";
 import { LabNetwork, NET, type Topology } from "./lab-network.ts";
 import { LabProcess, type SpawnOptions } from "./lab-process.ts";
 
@@ -212,13 +214,26 @@ export class Lab {
     return { code, reply: stdout.trim() === "" ? undefined : JSON.parse(stdout), stderr };
   }
 
+  /** What the daemon of a host says, as `pilot-tun` prints it with --json; a test that asks often starts no program so. */
+  ask<M extends ControlMethod>(host: string, method: M, request: RequestOf<M>): Promise<Sealed<ReplyOf<M>>> {
+    return new ControlClient(this.#controlOf(host)).call(method, request, { timeoutMs: EXEC_TIMEOUT_MS });
+  }
+
+  status(host: string): Promise<Reply> {
+    return this.ask(host, "status", {});
+  }
+
+  peers(host: string): Promise<Reply> {
+    return this.ask(host, "peers", {});
+  }
+
   /** Consent of both sides, and waits until both know of it. */
   async trust(a: string, b: string): Promise<void> {
     const [asker, answerer] = [this.node(a), this.node(b)];
     await this.pilot(a, "trust", "ask", String(answerer.node));
     await waitUntil(`${b} to hear that ${a} asks`, async () => {
-      const { requests } = await this.pilot(b, "trust", "pending");
-      return requests.some((request: Reply) => request.node === asker.node);
+      const { requests } = await this.ask(b, "trust/pending", {});
+      return requests.some(({ node }) => node === asker.node);
     });
     await this.pilot(b, "trust", "approve", String(asker.node));
     await this.waitForTrust(a, b, "mutual");
@@ -232,8 +247,8 @@ export class Lab {
     await waitUntil(
       `${a} and ${b} to trust each other again`,
       async () => {
-        const { requests } = await this.pilot(b, "trust", "pending");
-        if (requests.some(({ node }: Reply) => String(node) === asker)) await this.pilot(b, "trust", "approve", asker);
+        const { requests } = await this.ask(b, "trust/pending", {});
+        if (requests.some(({ node }) => String(node) === asker)) await this.pilot(b, "trust", "approve", asker);
         return (await this.trustOf(a, b)) === "mutual" && (await this.trustOf(b, a)) === "mutual";
       },
       30_000,
@@ -253,8 +268,8 @@ export class Lab {
 
   /** `none` when it has no record. */
   async trustOf(a: string, b: string): Promise<string> {
-    const { entries } = await this.pilot(a, "trust", "ls");
-    return entries.find((entry: Reply) => entry.node === this.node(b).node)?.trust ?? "none";
+    const { entries } = await this.ask(a, "trust/ls", {});
+    return entries.find(({ node }) => node === this.node(b).node)?.trust ?? "none";
   }
 
   // ---- the end ------------------------------------------------------------------------------------------------------
@@ -289,7 +304,7 @@ export class Lab {
 export async function waitUntil(
   what: string,
   isSo: () => Promise<boolean> | boolean,
-  timeoutMs = 10_000,
+  timeoutMs = WAIT_MS,
 ): Promise<void> {
   const deadline = performance.now() + timeoutMs;
   while (!(await isSo())) {
@@ -298,6 +313,8 @@ export async function waitUntil(
   }
 }
 
-const EXEC_TIMEOUT_MS = 20_000;
-const READY_TIMEOUT_MS = 15_000;
+/** What is long enough on a slow machine: a test that must bound a time says which. */
+const EXEC_TIMEOUT_MS = 40_000;
+const READY_TIMEOUT_MS = 30_000;
+const WAIT_MS = 20_000;
 const POLL_INTERVAL_MS = 50;

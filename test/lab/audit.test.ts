@@ -154,16 +154,16 @@ describe("the audit log", () => {
     const log = () => readFileSync(inside(`${disk}/log/audit-00000001.jsonl`), "utf8");
     await connect(120);
     await waitUntil("the disk to be full", async () => {
-      return (await lab.pilot("a", "status")).problems.some(({ code }: Reply) => code === "audit_failing");
+      return (await lab.status("a")).problems.some(({ code }: Reply) => code === "audit_failing");
     });
-    const [problem] = (await lab.pilot("a", "status")).problems;
+    const [problem] = (await lab.status("a")).problems;
     expect(problem.message).toMatch(/ENOSPC.*packets go on. \d+ events wait/);
     expect((await connect(5)).stdout).toBe("5 done\n");
     // Room again, where the log is.
     const remount = ["-t", String(daemon.pid), "-m", "mount", "-o", "remount,size=4m", disk];
     expect((await lab.exec("a", "nsenter", remount)).code).toBe(0);
     await waitUntil("the log to be written again", async () => {
-      return (await lab.pilot("a", "status")).problems.every(({ code }: Reply) => code !== "audit_failing");
+      return (await lab.status("a")).problems.every(({ code }: Reply) => code !== "audit_failing");
     });
     await waitUntil("all to be told", () => log().split('"event":"flow-open"').length > 125);
     const words = ["--json", "audit", "verify", "--dir", inside(`${disk}/log`)];

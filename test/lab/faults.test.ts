@@ -10,8 +10,7 @@ let lab: Lab;
 beforeAll(async () => {
   lab = await Lab.create("faults");
   await lab.startRendezvous();
-  await lab.startNode("a");
-  await lab.startNode("b");
+  await Promise.all([lab.startNode("a"), lab.startNode("b")]);
   await lab.trust("a", "b");
 });
 
@@ -24,7 +23,7 @@ const pings = async (from: string, to: string, count = 2): Promise<number> => {
 };
 
 const portOf = async (host: string): Promise<number> => {
-  const status = await lab.pilot(host, "status");
+  const status = await lab.status(host);
   return Number(status.listen.split(":").at(-1));
 };
 
@@ -58,7 +57,7 @@ describe("hostile input", () => {
     }
     await inject("c", lab.network.addressOf("a"), await portOf("a"), datagrams);
     expect(await pings("a", "b", 5)).toBe(5);
-    const { drops } = await lab.pilot("a", "status");
+    const { drops } = await lab.status("a");
     const counted = Object.values(drops as Record<string, number>).reduce((sum, count) => sum + count, 0);
     expect(counted).toBeGreaterThan(500);
     expect(drops).toMatchObject({
@@ -71,7 +70,7 @@ describe("hostile input", () => {
     // Frames under keys that are no longer held would be counted as bad tags: the session's own keys are agreed first.
     expect(await pings("b", "a", 1)).toBe(1);
     await waitUntil("a and b to hold the session's own keys", async () => {
-      const statuses = await Promise.all([lab.pilot("a", "status"), lab.pilot("b", "status")]);
+      const statuses = await Promise.all([lab.status("a"), lab.status("b")]);
       return statuses.every(({ peers }) => peers[0].session === "noise");
     });
     const file = `${lab.folder}/sealed.pcap`;
@@ -96,9 +95,9 @@ describe("hostile input", () => {
       copy.fill(0xff, 12, 20); // the counter's eight bytes
       return copy;
     });
-    const before = (await lab.pilot("a", "status")).drops;
+    const before = (await lab.status("a")).drops;
     await inject("c", lab.network.addressOf("a"), await portOf("a"), [...forged, ...sealed, ...sealed]);
-    const after = (await lab.pilot("a", "status")).drops;
+    const after = (await lab.status("a")).drops;
     expect((after["bad-tag"] ?? 0) - (before["bad-tag"] ?? 0)).toBe(forged.length);
     expect((after.replayed ?? 0) - (before.replayed ?? 0)).toBe(2 * sealed.length);
     expect(await pings("b", "a", 3)).toBe(3);
@@ -127,7 +126,7 @@ for i in range(60):
     await lab.exec("c", "python3", ["-c", program, address]);
     expect(lab.rendezvous.isRunning).toBe(true);
     await lab.startNode("c");
-    expect((await lab.pilot("c", "status")).registry.state).toBe("connected");
+    expect((await lab.status("c")).registry.state).toBe("connected");
   });
 
   it("garbage at the control socket is answered or cut, and the daemon goes on", async () => {
@@ -140,7 +139,7 @@ for i in range(40):
     s.close()
 `;
     await lab.exec("a", "python3", ["-c", program, lab.node("a").control]);
-    expect((await lab.pilot("a", "status")).interface).toBe("pilot0");
+    expect((await lab.status("a")).interface).toBe("pilot0");
   });
 });
 
@@ -180,13 +179,13 @@ describe("restarts and outages", () => {
       async () => (await pings("a", "b", 1)) === 1,
       3_000,
     );
-    const { registry } = await lab.pilot("a", "status");
+    const { registry } = await lab.status("a");
     expect(registry.state).not.toBe("connected");
     expect(registry.error).toMatch(/ECONNREFUSED|unreachable|timed out/);
     await lab.startRendezvous();
     await waitUntil(
       "a to be connected again",
-      async () => (await lab.pilot("a", "status")).registry.state === "connected",
+      async () => (await lab.status("a")).registry.state === "connected",
       15_000,
     );
   });
@@ -239,7 +238,7 @@ describe("a start that cannot succeed", () => {
     await lab.stopNode("c");
     writeFileSync(`${lab.node("c").stateDir}/trust.json`, '{"version":1,"rec');
     await lab.startNode("c");
-    const status = await lab.pilot("c", "status");
+    const status = await lab.status("c");
     expect(status.problems).toMatchObject([{ code: "trust_damaged" }]);
     expect(status.peers).toEqual([]);
   });
@@ -287,6 +286,6 @@ async function errorOf([program, ...args]: readonly string[]): Promise<Reply> {
 }
 
 async function peerOf(host: string, peer: string): Promise<Reply> {
-  const { peers } = await lab.pilot(host, "peers");
+  const { peers } = await lab.peers(host);
   return peers.find((entry: Reply) => entry.node === lab.node(peer).node);
 }

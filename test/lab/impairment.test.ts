@@ -38,7 +38,7 @@ afterEach(async () => {
 afterAll(() => lab?.close());
 
 const peerOf = async (host: string, other: string): Promise<Reply> => {
-  const { peers } = await lab.pilot(host, "peers");
+  const { peers } = await lab.peers(host);
   return peers.find((peer: Reply) => peer.node === lab.node(other).node);
 };
 
@@ -138,9 +138,7 @@ describe("hosts behind routers, over a wire that loses", () => {
 
 /** Copies of frames that a and b refused. */
 async function replayed(): Promise<number> {
-  const drops = await Promise.all(
-    ["a", "b"].map(async (host) => (await lab.pilot(host, "status")).drops.replayed ?? 0),
-  );
+  const drops = await Promise.all(["a", "b"].map(async (host) => (await lab.status(host)).drops.replayed ?? 0));
   return drops.reduce((sum, count) => sum + count, 0);
 }
 

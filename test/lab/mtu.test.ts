@@ -118,7 +118,7 @@ async function download(megabytes: number, curlArgs: readonly string[] = []): Pr
 }
 
 async function peer(host: string, other: string): Promise<Reply> {
-  const { peers } = await lab.pilot(host, "status");
+  const { peers } = await lab.status(host);
   return peers.find((entry: Reply) => entry.node === lab.node(other).node);
 }
 

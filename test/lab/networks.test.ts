@@ -49,7 +49,7 @@ describe("networks", () => {
     expect(await ping("a", inNetwork("b", 1))).toContain("prohibited");
     await lab.pilot("a", "trust", "ask", String(lab.node("b").node));
     await lab.waitForTrust("a", "b", "mutual", 10_000);
-    expect((await lab.pilot("b", "trust", "pending")).requests).toEqual([]);
+    expect((await lab.ask("b", "trust/pending", {})).requests).toEqual([]);
     await pinged("a", inNetwork("b", 1));
     await pinged("b", inNetwork("a", 1));
     const server = ["-m", "http.server", "--bind", inNetwork("b", 1), "8080", "--directory", lab.folder];
@@ -110,7 +110,7 @@ describe("TLS to the registry", () => {
   it("goes by the pinned fingerprint or the system's authorities, and others get no registration and a reason", async () => {
     expect(fingerprint).toMatch(/^[0-9a-f]{64}$/);
     await lab.startNode("a", { extraArgs: ["--registry-fingerprint", fingerprint] });
-    const status = async (host: string) => (await lab.pilot(host, "status")).registry;
+    const status = async (host: string) => (await lab.status(host)).registry;
     await waitUntil("a registered node", async () => (await status("a")).state === "connected");
     await lab.stopNode("a");
     const wrong = fingerprint.replace(/^./, (digit) => (digit === "0" ? "1" : "0"));
@@ -153,8 +153,7 @@ describe("the key", () => {
       rotated.fingerprint,
     );
     expect((await lab.pilot("b", "whois", overlay)).fingerprint).toBe(rotated.fingerprint);
-    const seen = async () =>
-      (await lab.pilot("a", "status")).problems.find((found: Reply) => found.code === "key_changed");
+    const seen = async () => (await lab.status("a")).problems.find((found: Reply) => found.code === "key_changed");
     await waitUntil("a to see the change", async () => (await seen()) !== undefined);
     expect((await seen()).message).toContain(rotated.fingerprint);
 
@@ -167,7 +166,7 @@ describe("the key", () => {
     await pinged("a", overlay);
 
     expect(await lab.pilot("b", "deregister")).toMatchObject({ node, fingerprint: rotated.fingerprint });
-    expect((await lab.pilot("b", "status")).registry.error).toContain("deregistered");
+    expect((await lab.status("b")).registry.error).toContain("deregistered");
     await pinged("a", overlay); // who knows the way goes on
   });
 
@@ -200,8 +199,7 @@ describe("the key", () => {
 
     const again = await lab.startNode("b", { extraArgs: secure });
     expect(again.node).toBe(before.node);
-    const problem = async () =>
-      (await lab.pilot("a", "status")).problems.find((found: Reply) => found.code === "key_changed");
+    const problem = async () => (await lab.status("a")).problems.find((found: Reply) => found.code === "key_changed");
     await waitUntil("a to see the change", async () => (await problem()) !== undefined, 30_000);
     expect((await problem()).message).toContain(after.fingerprint);
     expect(await ping("a", lab.overlay("b"))).toContain("0 received"); // the pin stays until a's operator decides

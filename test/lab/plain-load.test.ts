@@ -76,7 +76,7 @@ describe("programs of both ends, with a connection each way, idle and busy", () 
 });
 
 async function isKnownAsPlain(): Promise<boolean> {
-  const { peers } = await lab.pilot("a", "peers");
+  const { peers } = await lab.peers("a");
   return peers.some((peer: Reply) => peer.node === lab.node("b").node && peer.kind === "plain");
 }
 
@@ -92,7 +92,7 @@ function residentBytes({ pid }: LabProcess): number {
 /** A Python program that says "ready" when it is; its first argument is its own host's overlay address. */
 async function startProgram(host: string, code: string, args: readonly string[] = []): Promise<LabProcess> {
   const program = lab.spawn(host, "python3", ["-u", "-c", code, lab.overlay(host), ...args]);
-  await program.waitForLine(/ready/, 5_000);
+  await program.waitForLine(/ready/);
   return program;
 }
 

@@ -152,7 +152,7 @@ describe("over a wire with a delay", () => {
 describe("an agent's address in a network", () => {
   it("is reached, and reaches ours, as its first one", async () => {
     await lab.pilot("a", "network", "create", "ops", "--rule", "open", "--admin-token-file", adminToken);
-    await waitUntil("b to be registered", async () => (await lab.pilot("b", "status")).registry.state === "connected");
+    await waitUntil("b to be registered", async () => (await lab.status("b")).registry.state === "connected");
     await lab.pilot("b", "network", "join", "ops");
     const inNetwork = (host: string) => `fd50:494c:4f54:1::${lab.node(host).node.toString(16)}`;
     for (const [from, to] of WAYS) {
@@ -241,7 +241,7 @@ describe("a revocation", () => {
 });
 
 async function peerOf(host: string, peer: string): Promise<Reply> {
-  const { peers } = await lab.pilot(host, "peers");
+  const { peers } = await lab.peers(host);
   return peers.find((entry: Reply) => entry.node === lab.node(peer).node);
 }
 
@@ -253,12 +253,12 @@ async function startPython(
   address = lab.overlay(host),
 ): Promise<LabProcess> {
   const program = lab.spawn(host, "python3", ["-u", "-c", code, address, ...args]);
-  await program.waitForLine(/ready/, 5_000);
+  await program.waitForLine(/ready/);
   return program;
 }
 
 /** From the command on; both are a few milliseconds on a machine that does nothing else. */
-const HERE_S = 0.5;
+const HERE_S = 1;
 const THERE_S = 2;
 const SYN = "(ip6[6] == 6 and ip6[53] & 0x12 == 2)";
 const SYN_ACK = "(ip6[6] == 6 and ip6[53] & 0x12 == 0x12)";

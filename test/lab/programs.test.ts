@@ -90,7 +90,7 @@ describe("between two trusted hosts", () => {
   });
 
   it("status shows address, path, traffic and round trip of the peer", async () => {
-    const status = await lab.pilot("a", "status");
+    const status = await lab.status("a");
     expect(status).toMatchObject({
       schema: "pilot-tun/1",
       interface: "pilot0",
@@ -167,7 +167,7 @@ describe("the interface", () => {
       lab.overlay("b"),
     ]);
     await lab.exec("a", "ip", ["-6", "addr", "del", "fd50:494c:4f54::7777/128", "dev", "lo"]);
-    const status = await lab.pilot("a", "status");
+    const status = await lab.status("a");
     expect(status.drops["spoofed-source"]).toBeGreaterThanOrEqual(2);
   });
 });

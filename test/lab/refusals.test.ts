@@ -4,7 +4,7 @@
  */
 import { writeFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { connectError } from "../helpers/connect-error.ts";
+import { AT_ONCE_MS, connectError, connectOutcome } from "../helpers/connect-error.ts";
 import { InnerCapture } from "../helpers/inner-capture.ts";
 import { Lab } from "../helpers/lab.ts";
 
@@ -114,9 +114,9 @@ describe("a program whose packet goes no further", () => {
     expect(errors.length).toBeGreaterThanOrEqual(200);
     expect(errors.length).toBeLessThanOrEqual(250 + 500 * (seconds + 1)); // the bucket's burst, and what ran in
     await new Promise((resolve) => setTimeout(resolve, 1_000));
-    const startedAt = performance.now();
-    expect(await connectError(lab, "a", lab.overlay("b"), 80)).toBe("EACCES");
-    expect(performance.now() - startedAt).toBeLessThan(1_000);
+    const { told: answer, tookMs } = await connectOutcome(lab, "a", lab.overlay("b"), 80);
+    expect(answer).toBe("EACCES");
+    expect(tookMs).toBeLessThan(AT_ONCE_MS);
   });
 });
 
@@ -127,7 +127,7 @@ describe("silence", () => {
     const onWire = await InnerCapture.start(lab, "a", "eth0");
     // c consents to a, so its daemon does what it can to reach it; a has not been asked about c.
     await lab.pilot("c", "trust", "ask", String(lab.node("a").node));
-    const tunnelPort = (await lab.pilot("a", "status")).listen.split(":").at(-1);
+    const tunnelPort = (await lab.status("a")).listen.split(":").at(-1);
     const target = lab.network.addressOf("a");
     await lab.exec("c", "python3", ["-c", STRANGER, target, tunnelPort, String(lab.node("c").node)]);
     await ping("c", lab.overlay("a"));

@@ -75,7 +75,7 @@ function onHost(...command: readonly string[]): Promise<ExecResult> {
   return lab.exec("a", "nsenter", ["--target", String(insider), "--mount", "--pid", "--", ...command], { env });
 }
 
-const wiring = async (): Promise<string> => (await lab.pilot("a", "status")).dns.resolved;
+const wiring = async (): Promise<string> => (await lab.status("a")).dns.resolved;
 
 /** Ends resolved; resolved-host.sh starts it again. */
 async function restartResolved(): Promise<void> {
@@ -89,7 +89,7 @@ async function restartResolved(): Promise<void> {
 describe("a host with systemd-resolved", () => {
   it("lets only root tell it of names, without the rule for polkit that the package brings", async () => {
     await waitUntil("the daemon to be refused", async () => (await wiring()) === "refused");
-    const { problems } = await lab.pilot("a", "status");
+    const { problems } = await lab.status("a");
     expect(problems.map(({ code }: { code: string }) => code)).toContain("dns_not_wired");
   });
 

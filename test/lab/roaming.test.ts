@@ -13,7 +13,7 @@ describe("paths between two hosts behind routers", () => {
 
   const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
   const peerOf = async (from: string, to: string): Promise<Reply> => {
-    const { peers } = await lab.pilot(from, "peers");
+    const { peers } = await lab.peers(from);
     return peers.find((peer: Reply) => peer.node === lab.node(to).node);
   };
   const waitForPath = async (from: string, to: string, path: string, withinMs: number): Promise<number> => {
@@ -57,7 +57,7 @@ describe("paths between two hosts behind routers", () => {
     await ofA.adopt("a");
     await ofA.adopt("c");
     await ofB.adopt("b");
-    for (const host of ["a", "b", "c"]) await lab.startNode(host);
+    await Promise.all(["a", "b", "c"].map((host) => lab.startNode(host)));
     await lab.trust("a", "b");
     await lab.trust("a", "c");
   });

@@ -48,7 +48,7 @@ const answered = async (from: string, to: string, timeoutS: number): Promise<boo
   return code === 0;
 };
 
-const statusOf = (host: string): Promise<Reply> => lab.pilot(host, "status");
+const statusOf = (host: string): Promise<Reply> => lab.status(host);
 
 async function waitForPath(path: string): Promise<void> {
   for (const host of ["a", "b"]) {

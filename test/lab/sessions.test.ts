@@ -18,7 +18,7 @@ beforeAll(async () => {
 
 afterAll(() => lab?.close());
 
-const sessionOf = async (host: string): Promise<string> => (await lab.pilot(host, "status")).peers[0].session;
+const sessionOf = async (host: string): Promise<string> => (await lab.status(host)).peers[0].session;
 const waitForNoise = (host: string, timeoutMs?: number) =>
   waitUntil(
     `${host} to have a session with keys of its own`,
@@ -70,7 +70,7 @@ it("a transfer of 12 s goes on while keys are replaced, byte for byte, in frames
     datagrams.filter((bytes) => bytes.readUInt32BE(4) === node).map((bytes) => bytes.toString("hex", 8, 12)),
   );
   expect(prefixes.size).toBeGreaterThanOrEqual(3);
-  expect((await lab.pilot("a", "status")).drops["base-session"]).toBeUndefined();
+  expect((await lab.status("a")).drops["base-session"]).toBeUndefined();
 });
 
 it("a peer that was killed has such a session again as soon as it is back", async () => {
@@ -79,7 +79,7 @@ it("a peer that was killed has such a session again as soon as it is back", asyn
   const { stdout } = await lab.exec("a", "ping", ["-6", "-c", "10", "-i", "0.3", "-W", "1", lab.overlay("b")]);
   expect(Number(/(\d+) received/.exec(stdout)?.[1])).toBeGreaterThan(0);
   await Promise.all([waitForNoise("a"), waitForNoise("b")]);
-  expect((await lab.pilot("a", "status")).problems).toEqual([]);
+  expect((await lab.status("a")).problems).toEqual([]);
 });
 
 const sha256 = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex");

@@ -75,7 +75,7 @@ async function waitForDirect(host: string): Promise<void> {
   const pings = lab.spawn("b", "ping", ["-6", "-i", "0.2", lab.overlay(host)]);
   for (const [from, to] of [[host, "b"] as const, ["b", host] as const]) {
     const isDirect = async (): Promise<boolean> => {
-      const { peers } = await lab.pilot(from, "peers");
+      const { peers } = await lab.peers(from);
       return peers.find((peer: Reply) => peer.node === lab.node(to).node)?.path === "direct";
     };
     await waitUntil(`${from} to reach ${to} directly`, isDirect, 15_000);
@@ -139,8 +139,8 @@ describe("a clock that is set", () => {
     ["two weeks back", -168 * HOUR_S],
     ["right again", 0],
   ])("%s interrupts nothing: no ping is lost, the connection goes on, trust stays", async (_, offsetS) => {
-    const trust = await lab.pilot("a", "trust", "ls");
-    const [before] = (await lab.pilot("a", "peers")).peers;
+    const trust = await lab.ask("a", "trust/ls", {});
+    const [before] = (await lab.peers("a")).peers;
     const stream = lab.spawn("b", "python3", ["-u", "-c", SUBSCRIBE, lab.overlay("a")]);
     const source = lab.spawn("a", "python3", ["-u", "-c", PUBLISH]);
     await stream.waitForLine(/^3$/m);
@@ -156,8 +156,8 @@ describe("a clock that is set", () => {
     await stream.stop();
     await source.stop();
     const states = ({ entries }: Reply) => entries.map(({ node, trust, epoch }: Reply) => ({ node, trust, epoch }));
-    expect(states(await lab.pilot("a", "trust", "ls"))).toEqual(states(trust));
-    expect((await lab.pilot("a", "peers")).peers[0]).toMatchObject({ path: before.path, trust: "mutual" });
+    expect(states(await lab.ask("a", "trust/ls", {}))).toEqual(states(trust));
+    expect((await lab.peers("a")).peers[0]).toMatchObject({ path: before.path, trust: "mutual" });
   });
 });
 
@@ -176,7 +176,7 @@ describe("a machine that had nothing to do, and slept", () => {
     await back.process.stop();
     poked.kill("SIGUSR1");
     await poked.waitForLine(/^1$/m);
-    expect((await lab.pilot("c", "status")).registry.state).toBe("connected");
+    expect((await lab.status("c")).registry.state).toBe("connected");
   });
 });
 

@@ -14,10 +14,10 @@ const setPolicy = async (text: string) => {
   await lab.pilot("a", "policy", "reload");
 };
 const peer = async (host: string) => {
-  const { peers } = await lab.pilot("a", "peers");
+  const { peers } = await lab.peers("a");
   return peers.find(({ node }: { node: number }) => node === lab.node(host).node);
 };
-const drops = async (): Promise<Record<string, number>> => (await lab.pilot("a", "status")).drops;
+const drops = async (): Promise<Record<string, number>> => (await lab.status("a")).drops;
 /** Megabytes a second that arrive, and whether the connection lived to its end. */
 const transfer = async (host: string, port: number, ...more: readonly string[]) => {
   const words = ["-6", "-c", lab.overlay(host), "-p", String(port), "-J", "-t", "4", ...more];
@@ -31,9 +31,11 @@ beforeAll(async () => {
   policy = `${lab.folder}/policy`;
   writeFileSync(policy, "allow in any from trusted\nallow out any to trusted\n", { mode: 0o600 });
   await lab.startRendezvous();
-  await lab.startNode("a", { extraArgs: ["--policy", policy] });
-  await lab.startNode("b");
-  await lab.startNode("c", { extraArgs: ["--plain-only"] });
+  await Promise.all([
+    lab.startNode("a", { extraArgs: ["--policy", policy] }),
+    lab.startNode("b"),
+    lab.startNode("c", { extraArgs: ["--plain-only"] }),
+  ]);
   await lab.trust("a", "b");
   await lab.trust("a", "c");
   for (const host of ["b", "c"]) {

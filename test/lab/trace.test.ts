@@ -42,7 +42,7 @@ async function trace(to: string): Promise<{ code: number; reply: Reply; text: st
 
 const waitForPath = async (to: string, path: string): Promise<void> => {
   const isSo = async (): Promise<boolean> => {
-    const { peers } = await lab.pilot("a", "peers");
+    const { peers } = await lab.peers("a");
     return peers.find((peer: Reply) => peer.node === lab.node(to).node)?.path === path;
   };
   await waitUntil(`a to reach ${to} by ${path}`, isSo, 15_000);
@@ -88,14 +88,14 @@ describe("trace", () => {
     await block(lab, "a", "meta l4proto udp");
     await waitUntil("TCP to the beacon", async () => {
       await lab.tryPilot("a", "ping", "-c", "1", String(lab.node("b").node));
-      return (await lab.pilot("a", "status")).beacon.transport === "tcp";
+      return (await lab.status("a")).beacon.transport === "tcp";
     });
     await answered("b");
     const { code, reply } = await trace("b");
     expect(code).toBe(0);
     expect(reply).toMatchObject({ path: "tcp", answered: true, notDirect: { code: "udp-blocked" } });
     await unblock(lab, "a");
-    await waitUntil("UDP", async () => (await lab.pilot("a", "status")).beacon.transport === "udp", 15_000);
+    await waitUntil("UDP", async () => (await lab.status("a")).beacon.transport === "udp", 15_000);
   });
 
   it("of a peer that is away says that nothing comes back, at once and after the keys were given up", async () => {

@@ -47,14 +47,14 @@ beforeAll(async () => {
 afterEach(() => unblock(lab, "a"));
 afterAll(() => lab?.close());
 
-const transportOf = async (host: string): Promise<string> => (await lab.pilot(host, "status")).beacon.transport;
+const transportOf = async (host: string): Promise<string> => (await lab.status(host)).beacon.transport;
 
 const peerOf = async (host: string, peer: string): Promise<Reply> => {
-  const { peers } = await lab.pilot(host, "peers");
+  const { peers } = await lab.peers(host);
   return peers.find((entry: Reply) => entry.node === lab.node(peer).node);
 };
 
-const problemsOf = async (host: string): Promise<Reply[]> => (await lab.pilot(host, "status")).problems;
+const problemsOf = async (host: string): Promise<Reply[]> => (await lab.status(host)).problems;
 
 function download(host: string, bytesPerSecond: number): LabProcess {
   const url = `http://[${lab.overlay("b")}]:8000/${bytesPerSecond}`;

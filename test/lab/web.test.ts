@@ -102,7 +102,7 @@ describe("the status page", () => {
     await lab.pilot("a", "ping", "b", "-c", "2");
     await waitUntil("the curve to move", async () => (await curve.getAttribute("aria-label")) !== before);
     await waitUntil("the round trip of the daemon", async () => {
-      const { peers } = await lab.pilot("a", "peers");
+      const { peers } = await lab.peers("a");
       return (await row.locator(".trip").textContent()) === roundTrip(peers[0].rttMs);
     });
     expect(await curve.locator("polyline").count()).toBeGreaterThan(0);

@@ -40,7 +40,7 @@ beforeAll(async () => {
   lab = await Lab.create("why", { hosts: ["a", "b", "c"] });
   for (const host of ["a", "b", "c"]) writeFileSync(policyOf(host), OPEN, { mode: 0o600 });
   await lab.startRendezvous();
-  for (const host of ["a", "b", "c"]) await startNode(host);
+  await Promise.all(["a", "b", "c"].map((host) => startNode(host)));
   await lab.trust("a", "b");
 });
 
@@ -110,7 +110,7 @@ describe("why", () => {
     expect(await why("a", tcp(number("c"), 1))).toMatchObject({ found: "consent local not_trusted" });
     await lab.pilot("a", "trust", "ask", number("c"));
     expect(await why("a", tcp(number("c"), 1))).toMatchObject({ found: "consent remote not_answered" });
-    await waitUntil("c to hear it", async () => (await lab.pilot("c", "trust", "pending")).requests.length === 1);
+    await waitUntil("c to hear it", async () => (await lab.ask("c", "trust/pending", {})).requests.length === 1);
     const waiting = await why("c", tcp("a", 1));
     expect(waiting).toMatchObject({ found: "consent local not_approved", fix: "pilot-tun trust approve a" });
     await lab.pilot("c", ...waiting.fix.split(" ").slice(1));
@@ -158,7 +158,7 @@ describe("why", () => {
   it("names what a lease does not grant, and its end", async () => {
     await lab.pilot("b", "trust", "approve", "a", "--ports", "tcp/7004", "--for", "1h");
     await waitUntil("a to hear it", async () =>
-      (await lab.pilot("a", "trust", "ls")).entries.some((entry: Reply) => entry.lease !== null),
+      (await lab.ask("a", "trust/ls", {})).entries.some((entry: Reply) => entry.lease !== null),
     );
     expect(await why("a", tcp("b", 22))).toMatchObject({ found: "lease remote lease_port" });
     const here = await why("b", tcpFrom("a", 22));
@@ -196,7 +196,7 @@ describe("why", () => {
     await lab.stopNode("b", "SIGKILL");
     expect(await why("a", tcp("b", 7004))).toMatchObject({ found: "path remote peer_silent" });
     await lab.rendezvous.stop();
-    await waitUntil("a to notice", async () => (await lab.pilot("a", "status")).registry.state !== "connected");
+    await waitUntil("a to notice", async () => (await lab.status("a")).registry.state !== "connected");
     expect((await why("a", tcp("b", 7004))).found).toMatch(/path local offline|path remote peer_silent/);
     await lab.startRendezvous();
   });
@@ -216,7 +216,7 @@ describe("why", () => {
       "a to know what b is",
       async () => {
         await lab.tryPilot("a", "ping", "b", "-c", "1");
-        return (await lab.pilot("a", "peers")).peers.find((peer: Reply) => peer.hostname === "b").kind === "plain";
+        return (await lab.peers("a")).peers.find((peer: Reply) => peer.hostname === "b").kind === "plain";
       },
       15_000,
     );

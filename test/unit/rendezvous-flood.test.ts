@@ -29,6 +29,9 @@ afterEach(async () => {
   rmSync(root, { recursive: true, force: true });
 });
 
+/** A few where the machine is free; seconds where those of the flood are served first. */
+const ANSWER_MS = 250;
+
 /** The median of `count` waits, in milliseconds. */
 async function median(count: number, ask: () => Promise<unknown>): Promise<number> {
   const waits: number[] = [];
@@ -67,7 +70,7 @@ test("a registry flooded from one address goes on answering others, and refuses 
     expect(await other.ask({ type: "lookup", node_id: 1 })).toMatchObject({ node_id: 1 });
   });
   for (const flooder of flooders) flooder.destroy();
-  expect(wait).toBeLessThan(50);
+  expect(wait).toBeLessThan(ANSWER_MS);
   // 400 at once and 200 a second passed; each connection had one more refused five times a second.
   expect(rendezvous.stats().requests).toBeLessThan(3000);
   other.close();
@@ -95,6 +98,6 @@ test("a beacon flooded from one address goes on answering others", async () => {
   other.close();
   flooder.close();
   expect(answered).toBeGreaterThanOrEqual(36);
-  expect(wait).toBeLessThan(50);
+  expect(wait).toBeLessThan(ANSWER_MS);
   expect(rendezvous.stats().beacon.limitedControl).toBeGreaterThan(1000);
 });

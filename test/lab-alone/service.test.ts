@@ -16,8 +16,7 @@ let service: LabService;
 beforeAll(async () => {
   lab = await Lab.create("service", { hosts: ["a", "b", "c"] });
   await lab.startRendezvous();
-  await lab.startNode("a");
-  await lab.startNode("b");
+  await Promise.all([lab.startNode("a"), lab.startNode("b")]);
   await lab.trust("a", "b");
   await lab.stopNode("b");
   writeFileSync(`${lab.folder}/b.policy`, "allow in any from trusted\nallow out any to trusted\n");

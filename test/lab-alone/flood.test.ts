@@ -16,16 +16,14 @@ let flooder: Flooder;
 beforeAll(async () => {
   lab = await Lab.create("flood", { hosts: ["a", "b", "c", "x"] });
   await lab.startRendezvous();
-  await lab.startNode("a");
-  await lab.startNode("b");
+  await Promise.all([lab.startNode("a"), lab.startNode("b")]);
   await lab.trust("a", "b");
   flooder = await Flooder.create(lab, "x");
 });
 
 afterAll(() => lab?.close());
 
-const portOf = async (host: string): Promise<number> =>
-  Number((await lab.pilot(host, "status")).listen.split(":").at(-1));
+const portOf = async (host: string): Promise<number> => Number((await lab.status(host)).listen.split(":").at(-1));
 
 const daemonAt = async (host: string): Promise<FloodTarget> => {
   return { address: lab.network.addressOf(host), port: await portOf(host) };
@@ -56,7 +54,7 @@ async function lostPings(count: number): Promise<number> {
   return count - Number(/(\d+) received/.exec(stdout)?.[1]);
 }
 
-const dropsAt = async (host: string): Promise<Record<string, number>> => (await lab.pilot(host, "status")).drops;
+const dropsAt = async (host: string): Promise<Record<string, number>> => (await lab.status(host)).drops;
 
 const grown = (before: Record<string, number>, after: Record<string, number>, reasons: readonly string[]): number =>
   reasons.reduce((sum, reason) => sum + (after[reason] ?? 0) - (before[reason] ?? 0), 0);

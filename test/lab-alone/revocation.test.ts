@@ -12,8 +12,7 @@ let lab: Lab;
 beforeEach(async () => {
   lab = await Lab.create("revoke", { hosts: ["a", "b"] });
   await lab.startRendezvous();
-  await lab.startNode("a");
-  await lab.startNode("b", { extraArgs: ["--see-programs"] });
+  await Promise.all([lab.startNode("a"), lab.startNode("b", { extraArgs: ["--see-programs"] })]);
   await lab.trust("a", "b");
 });
 
