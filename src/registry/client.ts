@@ -14,7 +14,6 @@
 import type { Crypto } from "../base/crypto.ts";
 import { type Endpoint, formatEndpoint, sameEndpoint } from "../base/endpoint.ts";
 import { after, type Deadline, earlier, type Instant, instant } from "../base/instant.ts";
-import { TokenBucket } from "../base/token-bucket.ts";
 import type { NodeId } from "../wire/ids.ts";
 import { integerField, parseRegistryMessage, type RegistryMessage, signedText } from "../wire/registry.ts";
 import {
@@ -35,6 +34,7 @@ import {
   type RegistryState,
   registeredEvent,
 } from "./events.ts";
+import { HandshakePolls } from "./handshake-polls.ts";
 import { KeyRotation, type KeyRotationEvent } from "./key-rotation.ts";
 import { NETWORK_REQUEST_TYPES, type NetworkCommand } from "./network-commands.ts";
 
@@ -95,9 +95,7 @@ export class RegistryClient {
   #heartbeatAt: Instant = instant(0);
   #heartbeatFailures = 0;
   #serverTime: { readonly unixS: number | undefined; readonly at: Instant } | undefined;
-  #pollAt: Instant = instant(0);
-  readonly #polls = new TokenBucket(1_000 / POLL_GAP_MS, POLL_BURST, instant(0));
-  #expectUntil: Instant = instant(0);
+  readonly #polls = new HandshakePolls();
   #queueResumesAt: Instant = instant(0);
   #saidVisibility = false;
   /** By the operator's word, until the next start. */
@@ -123,7 +121,7 @@ export class RegistryClient {
     return this.#hostname;
   }
 
-  /** The registry's clock, in whole seconds, as of its last answer to a heartbeat; undefined before the first. */
+  /** The registry's clock, in whole seconds, as of its last answer to a heartbeat; undefined before the first on a registration. */
   get serverTime(): { readonly unixS: number | undefined; readonly at: Instant } | undefined {
     return this.#serverTime;
   }
@@ -290,15 +288,12 @@ export class RegistryClient {
 
   /** Asks for waiting handshakes now, or soon: anybody can send the word that some wait in a beacon's name. */
   pollHandshakes(): void {
-    const at = this.#polls.take(this.#now) ? this.#now : after(this.#now, POLL_GAP_MS);
-    if (at < this.#pollAt) this.#pollAt = at;
+    this.#polls.notice(this.#now);
   }
 
   /** An answer is awaited: until then handshakes are polled every two seconds. */
   expectHandshakes(until: Instant): void {
-    if (until > this.#expectUntil) this.#expectUntil = until;
-    const soon = after(this.#now, EXPECTING_POLL_MS);
-    if (soon < this.#pollAt) this.#pollAt = soon;
+    this.#polls.expect(until, this.#now);
   }
 
   /** The JSON text to send next. */
@@ -322,7 +317,7 @@ export class RegistryClient {
     if (this.#registerAt !== undefined) next = { at: this.#registerAt, reason: "register" };
     if (this.#state !== "ok") return next;
     next = earlier(next, { at: this.#heartbeatAt, reason: "registry heartbeat" });
-    next = earlier(next, { at: this.#pollAt, reason: "handshake poll" });
+    next = earlier(next, { at: this.#polls.at, reason: "handshake poll" });
     if (this.#queue.size > 0) next = earlier(next, { at: this.#queueResumesAt, reason: "registry queue" });
     return next;
   }
@@ -343,7 +338,8 @@ export class RegistryClient {
       const signature = this.#signer.sign(signedText.heartbeat(node));
       return { as: { kind: "heartbeat" }, request: { type: "heartbeat", node_id: node, signature } };
     }
-    if (this.#now >= this.#pollAt) {
+    if (this.#now >= this.#polls.at) {
+      this.#polls.handleSent(this.#now);
       const signature = this.#signer.sign(signedText.pollHandshakes(node));
       return { as: { kind: "poll" }, request: { type: "poll_handshakes", node_id: node, signature } };
     }
@@ -382,7 +378,7 @@ export class RegistryClient {
         this.#serverTime = { unixS: integerField(reply, "time"), at: this.#now };
         return;
       case "poll":
-        this.#pollAt = after(this.#now, this.#now < this.#expectUntil ? EXPECTING_POLL_MS : POLL_MS);
+        this.#polls.handleAnswered(this.#now);
         this.#events.push(...handshakeEvents(reply));
         return;
       case "rotate":
@@ -419,7 +415,8 @@ export class RegistryClient {
     this.#registerBackoffMs = FIRST_BACKOFF_MS;
     this.#heartbeatAt = after(this.#now, HEARTBEAT_MS);
     this.#heartbeatFailures = 0;
-    this.#pollAt = this.#now;
+    this.#serverTime = undefined; // the machine may have slept, while its instants stood still
+    this.#polls.handleRegistered(this.#now);
     this.#events.push(event);
     this.#enter("ok");
     if (this.#tags !== undefined) this.setTags(this.#tags); // a registration has no place for them
@@ -437,7 +434,7 @@ export class RegistryClient {
         this.#heartbeatRefused(error);
         return;
       case "poll":
-        this.#pollAt = after(this.#now, POLL_MS);
+        this.#polls.handleRefused(this.#now);
         return;
       case "rotate":
         return this.#endRotation({ kind: "key-kept", error });
@@ -582,11 +579,6 @@ const REPLY_TYPES = {
 const REPLY_TIMEOUT_MS = 10_000;
 const HEARTBEAT_MS = 30_000;
 const MAX_HEARTBEAT_FAILURES = 3;
-const POLL_MS = 30_000;
-const EXPECTING_POLL_MS = 2000;
-/** Between polls that somebody's word leads to, when there were many. */
-const POLL_GAP_MS = 500;
-const POLL_BURST = 4;
 const FIRST_BACKOFF_MS = 1000;
 const MAX_BACKOFF_MS = 30_000;
 const MIN_REGISTER_GAP_MS = 5000;
