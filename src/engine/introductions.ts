@@ -72,7 +72,12 @@ export class Introductions {
   constructor(parts: IntroductionParts, now: Instant) {
     this.#parts = parts;
     const { book, registry } = parts;
-    this.#unconfirmed = new UnconfirmedTrust({ book, registry, denied: (node, now) => this.#denied(node, now) });
+    this.#unconfirmed = new UnconfirmedTrust({
+      ...{ book, registry },
+      denied: (node, now) => this.#denied(node, now),
+      askAgain: (node, now) => this.#askAgain(node, now),
+      seek: (node, now) => parts.connectLink(node, now),
+    });
     this.#rollCall = new RollCall((node, call, at) => this.#callUp(node, call, at), now);
   }
 
@@ -200,8 +205,13 @@ export class Introductions {
   /** What letters of the registry made us believe is not so: our ask is open again, and made again. */
   #denied(node: NodeId, now: Instant): void {
     const record = this.#parts.book.get(node);
-    const asked = record && this.#apply(record, statement.heardNoConsent(record, this.#parts.wall(now)), now);
-    if (asked?.state === "asked") this.#askThroughRegistry(asked, now);
+    if (record !== undefined) this.#apply(record, statement.heardNoConsent(record, this.#parts.wall(now)), now);
+    this.#askAgain(node, now);
+  }
+
+  #askAgain(node: NodeId, now: Instant): void {
+    const record = this.#parts.book.get(node);
+    if (record?.state === "asked") this.#askThroughRegistry(record, now);
   }
 
   /** The peer agreed on keys inside a session: from now on it must. */
@@ -250,9 +260,14 @@ export class Introductions {
     const record = this.#parts.book.get(node);
     if (record === undefined) return;
     if (record.state === "none" && kind === "hello-ack") return this.heardRevocationAck(node, now);
-    if (!consents) return void this.#apply(record, statement.heardNoConsent(record, this.#parts.wall(now)), now);
+    if (!consents) return this.#heardNoConsent(record, now);
     this.#confirm(this.#apply(record, this.#accepted(record, undefined, now), now), epoch);
     if (lease !== undefined) this.#heardLimits(node, lease, now);
+  }
+
+  #heardNoConsent(record: TrustRecord, now: Instant): void {
+    const next = this.#apply(record, statement.heardNoConsent(record, this.#parts.wall(now)), now);
+    if (next !== record) this.#unconfirmed.reopened(record.node, now);
   }
 
   #heardLimits(node: NodeId, lease: LeaseField, now: Instant): void {
@@ -285,9 +300,9 @@ export class Introductions {
   handleRegistry(event: RegistryEvent, now: Instant): void {
     switch (event.kind) {
       case "handshake-request":
-        return this.#heardRequest(event.from, event.reason, event.at, now);
+        return this.#heardRequest(event.from, event.reason, this.#inOwnTime(event.at), now);
       case "handshake-response":
-        return this.#heardResponse(event.from, event.accepted, event.at, now);
+        return this.#heardResponse(event.from, event.accepted, this.#inOwnTime(event.at), now);
       case "looked-up":
         return this.#lookedUp(event, now);
       case "trust-checked":
@@ -298,6 +313,13 @@ export class Introductions {
       default:
         return;
     }
+  }
+
+  /** The registry's time as this machine's clock would have shown it: what letters answer was said by that one. */
+  #inOwnTime(at: WallClock): WallClock {
+    const heard = this.#parts.registry.serverTime;
+    if (heard?.unixS === undefined) return at;
+    return (at - heard.unixS * 1_000 + this.#parts.wall(heard.at)) as WallClock;
   }
 
   #heardRequest(node: NodeId, text: string, at: WallClock, now: Instant): void {
@@ -440,9 +462,11 @@ export class Introductions {
   }
 
   #askThroughRegistry(record: TrustRecord, now: Instant): void {
-    this.#parts.registry.requestHandshake(record.node, statement.askTextOf(record));
-    this.#parts.registry.expectHandshakes(after(now, EXPECT_ANSWER_MS));
-    if (record.publicKey === undefined) this.#parts.registry.lookup(record.node);
+    const { registry } = this.#parts;
+    registry.requestHandshake(record.node, statement.askTextOf(record));
+    registry.expectHandshakes(after(now, EXPECT_ANSWER_MS));
+    if (registry.serverTime === undefined) registry.heartbeatNow(); // or nobody knows how old the answer is
+    if (record.publicKey === undefined) registry.lookup(record.node);
   }
 
   #openLink(record: TrustRecord, now: Instant): void {

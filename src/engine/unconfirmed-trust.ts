@@ -2,8 +2,11 @@
  * Trust that only the registry's letters brought. An approval that was held back, here or there, may answer an ask that was taken
  * back since: then this side believes in trust that the other denies, and as that one is silent to whom it does not trust nobody
  * would ever say so. Until the peer itself has spoken for it (a hello, its accept on port 444) the registry is asked now and then
- * whether the two are a pair, for each side tells it at once what ends there. Its "no" opens our ask again. Trust that the peer
- * has spoken for is not asked about: a registry may have forgotten.
+ * whether the two are a pair, for each side tells it at once what ends there. Its "no" opens our ask again. And the peer is sought,
+ * for the letter that it needs may be one that never came, or that it took for an old one: in the session it hears at once that we
+ * consent. Trust that the peer has spoken for is not asked about: a registry may have forgotten.
+ *
+ * A peer that says it consents no longer, without having revoked, has no request of ours any more: our ask is made again.
  */
 import { after, type Deadline, type Instant } from "../base/instant.ts";
 import type { RegistryClient } from "../registry/client.ts";
@@ -17,6 +20,10 @@ export interface UnconfirmedTrustParts {
   readonly registry: Pick<RegistryClient, "checkTrust">;
   /** The registry knows of no trust between the peer and us, and the peer never spoke for it. */
   denied(node: NodeId, now: Instant): void;
+  /** Makes our ask again, if it is open. */
+  askAgain(node: NodeId, now: Instant): void;
+  /** A session with the peer is wanted, if there is none. */
+  seek(node: NodeId, now: Instant): void;
 }
 
 export class UnconfirmedTrust {
@@ -34,6 +41,11 @@ export class UnconfirmedTrust {
     if (this.#isDoubtful(node)) this.#ask(node, FIRST_PAUSE_MS, now);
   }
 
+  /** What the peer said has opened our ask again; a word of revocation may be on its way behind it. */
+  reopened(node: NodeId, now: Instant): void {
+    this.#ask(node, FIRST_PAUSE_MS, now);
+  }
+
   /** The registry is there (again), and before long it will know what others held back. */
   registered(now: Instant): void {
     for (const node of [...this.#due.keys()]) this.#ask(node, FIRST_PAUSE_MS, now);
@@ -49,8 +61,9 @@ export class UnconfirmedTrust {
     for (const [node, { at, pauseMs }] of [...this.#due]) {
       if (at > now) continue;
       this.#due.delete(node);
+      this.#parts.askAgain(node, now);
       if (!this.#isDoubtful(node)) continue;
-      if (asked++ < MAX_AT_ONCE) this.#parts.registry.checkTrust(node);
+      if (asked++ < MAX_AT_ONCE) this.#doubt(node, now);
       this.#ask(node, asked > MAX_AT_ONCE ? FIRST_PAUSE_MS : Math.min(2 * pauseMs, LONGEST_PAUSE_MS), now);
     }
     this.#nextAt = undefined;
@@ -59,6 +72,11 @@ export class UnconfirmedTrust {
 
   pollTimeout(): Deadline | undefined {
     return this.#nextAt === undefined ? undefined : { at: this.#nextAt, reason: "unconfirmed trust" };
+  }
+
+  #doubt(node: NodeId, now: Instant): void {
+    this.#parts.registry.checkTrust(node);
+    this.#parts.seek(node, now);
   }
 
   #ask(node: NodeId, pauseMs: number, now: Instant): void {

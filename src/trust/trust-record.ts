@@ -267,8 +267,8 @@ export function heardRequest(
     case "mutual":
       return isNewAsk(record, request) ? { ...record, request } : record;
     case "revoked":
-      // A request made before the revocation is an old one that comes late or again.
-      return request.at <= record.since ? record : { ...record, request };
+      // A request made before the revocation is an old one that comes late or again; in the same second it may be a new one.
+      return request.at + STAMP_MS <= record.since ? record : { ...record, request };
     case "lease-ended":
       return request.serial === undefined || isNewAsk(record, request) ? { ...record, request } : record;
     case "pending":
@@ -395,5 +395,7 @@ export function revocationTold(record: TrustRecord): TrustRecord {
 }
 
 const LEASE_BEGIN = 0 as LeaseTime;
-/** Registries stamp in whole seconds of their own clock. */
+/** Registries stamp in whole seconds. */
+const STAMP_MS = 1_000;
+/** And by their own clock, which may be unknown here. */
 const CLOCK_SKEW_MS = 60_000;

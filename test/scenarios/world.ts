@@ -472,7 +472,19 @@ class World {
       if (areInformed && this.#reference.areFriends(a, b) && !this.#areMutual(a, b)) {
         throw new Violated("two that consent find each other", detail);
       }
+      for (const [by, of] of [
+        [a, b],
+        [b, a],
+      ] as const)
+        this.#checkAsk(by, of, detail);
     }
+  }
+
+  /** Who asked in knowledge of the other's last revocation waits for somebody who sees that he does. */
+  #checkAsk(by: number, of: number, detail: string): void {
+    if (this.#stateOf(by, of) !== "asked" || !this.#informed.has(`${by} ${of}`)) return;
+    const request = this.#nodes[of]!.book.get(this.#numberOf(by))?.request;
+    if (request === undefined) throw new Violated("who is asked sees it in the end", detail);
   }
 
   #checkReach(): void {

@@ -226,7 +226,7 @@ describe("trust between members", () => {
     expect(attempt(network, c, b, 0)).toBe("arrived");
   });
 
-  it("ends over there, too, when the peer was away as it ended, and its own ask stays open", () => {
+  it("ends over there, too, when the peer was away as it ended, and its own ask then waits for an operator", () => {
     const { network, a, b } = overlay(); // found by simulation, seed 65 with 3 nodes
     for (const node of [a, b]) join(network, node);
     a.command((engine, now) => engine.introductions.ask(b.node, "", now));
@@ -241,7 +241,7 @@ describe("trust between members", () => {
     network.run(10_000);
     a.wake();
     network.run(90_000);
-    expect([a.book.stateOf(b.node), b.book.stateOf(a.node)]).toEqual(["asked", "none"]);
+    expect([a.book.stateOf(b.node), b.book.stateOf(a.node)]).toEqual(["asked", "pending"]);
     expect([a.engine.link(b.node), b.engine.link(a.node)].map((link) => link !== undefined)).toEqual([true, false]);
     expect(attempt(network, a, b, 0)).toEqual(PROHIBITED);
   });

@@ -86,7 +86,6 @@ describe("trust that was revoked", () => {
     isDeaf = true; // the acknowledgement is lost
     b.command((engine, now) => engine.introductions.revoke(a.node, now));
     network.runUntil(() => a.book.stateOf(b.node) === "revoked-by-peer", 1_000);
-    network.run(1_500); // the registry tells when a request was made in whole seconds
     a.command((engine, now) => engine.introductions.ask(b.node, "again", now));
     network.runUntil(() => b.book.get(a.node)?.request !== undefined, 40_000);
     network.run(20_000);
