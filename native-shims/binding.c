@@ -152,12 +152,12 @@ static napi_value stop_polling(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
-static napi_value pause_tun(napi_env env, napi_callback_info info) {
+static napi_value limit_unsent(napi_env env, napi_callback_info info) {
   struct call call = call_of(env, info);
   struct plane *plane = plane_of(&call);
-  bool pause = bool_of(&call, 1);
-  if (call.bad) return bad_call(&call);
-  return integer(&call, wakeups_pause_tun(plane, pause));
+  int bytes = int_of(&call, 1);
+  if (call.bad || bytes <= 0) return bad_call(&call);
+  return integer(&call, udp_limit_unsent(plane, bytes));
 }
 
 /* ---- batches ---- */
@@ -472,7 +472,7 @@ static const struct function FUNCTIONS[] = {
   {"attachTun", attach_tun},
   {"startPolling", start_polling},
   {"stopPolling", stop_polling},
-  {"pauseTun", pause_tun},
+  {"limitUnsent", limit_unsent},
   {"readTun", read_tun},
   {"sealAndSend", seal_and_send_rows},
   {"receiveAndOpen", receive_and_open_rows},

@@ -24,7 +24,7 @@ struct wakeups {
   struct plane *plane;
   union uv_any_handle handles[HANDLE_COUNT];
   int open_handles;
-  bool has_tun, has_udp, watches_writable;
+  bool has_udp, watches_writable;
 };
 
 static void call(const struct wakeups *wakeups, enum callback_index which) { callback_run(&wakeups->callbacks[which]); }
@@ -67,6 +67,7 @@ static void watch_writable(struct wakeups *wakeups, bool watch) {
 
 static void socket_writable(struct wakeups *wakeups) {
   struct plane *plane = wakeups->plane;
+  udp_note_unsent(plane);
   udp_flush(plane);
   if (plane->status[STATUS_SEND_BLOCKED]) return;
   watch_writable(wakeups, false);
@@ -99,8 +100,8 @@ static void aside_ready(uv_poll_t *handle, int status, int events) {
 }
 
 /*
- * Only begins to watch. A later send may empty the queue by itself, but JavaScript, which stopped reading the TUN, must
- * still hear of it.
+ * Only begins to watch. A later send may empty the queue by itself, but JavaScript, which stopped sending, must still
+ * hear of it.
  */
 void wakeups_watch_writable(struct plane *plane) {
   struct wakeups *wakeups = plane->wakeups;
@@ -115,7 +116,6 @@ static int add_poll(struct wakeups *wakeups, uv_loop_t *loop, enum handle_index 
   if (error < 0) return error;
   handle->data = wakeups;
   wakeups->open_handles++;
-  if (which == TUN_POLL) wakeups->has_tun = true;
   if (which == UDP_POLL) wakeups->has_udp = true;
   return uv_poll_start(handle, UV_READABLE, ready);
 }
@@ -161,13 +161,6 @@ int wakeups_start(napi_env env, struct plane *plane, napi_value on_tun, napi_val
   if (error < 0) wakeups_stop(plane);
   else wakeups_watch_writable(plane);
   return error;
-}
-
-int wakeups_pause_tun(struct plane *plane, bool pause) {
-  struct wakeups *wakeups = plane->wakeups;
-  if (wakeups == NULL || !wakeups->has_tun) return 0;
-  uv_poll_t *handle = &wakeups->handles[TUN_POLL].poll;
-  return pause ? uv_poll_stop(handle) : uv_poll_start(handle, UV_READABLE, tun_ready);
 }
 
 static void handle_closed(uv_handle_t *handle) {

@@ -76,7 +76,7 @@ enum counter {
 enum key_stat { RX_BYTES, TX_BYTES, KEY_RX_PACKETS, KEY_TX_PACKETS, KEY_STAT_COUNT };
 
 /* Words of the small array in which the shim shows its state to JavaScript without a call. */
-enum status_word { STATUS_SEND_BLOCKED, STATUS_HAS_USO, STATUS_RECEIVE_LEFT, STATUS_TOO_LONG, STATUS_WORDS = 4 };
+enum status_word { STATUS_SEND_BLOCKED, STATUS_HAS_USO, STATUS_RECEIVE_LEFT, STATUS_TOO_LONG, STATUS_UNSENT, STATUS_WORDS };
 
 /* ---- formats ---- */
 
@@ -246,6 +246,10 @@ void udp_commit(struct plane *plane, int32_t endpoint_slot, size_t bytes);
 bool udp_queue_datagram(struct plane *plane, const struct sockaddr_in6 *to, const uint8_t *bytes, size_t length,
                         bool may_break);
 void udp_flush(struct plane *plane);
+/* From how many bytes on, as the kernel counts them, the socket takes no more; 0 or -errno. */
+int udp_limit_unsent(struct plane *plane, int bytes);
+/* Tells JavaScript how many it holds. */
+void udp_note_unsent(struct plane *plane);
 /* Fills slots from `first`; the number filled or -errno. */
 int udp_receive(struct plane *plane, int fd, int first, int count);
 

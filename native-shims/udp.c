@@ -5,8 +5,9 @@
  * kernel takes as one message (UDP_SEGMENT): at most 64 frames and 65,507 bytes, all but the last of equal size. The
  * queue is sent when a good run has gathered and at the end of each batch, so that the bytes are still in cache.
  *
- * A full socket (EAGAIN, ENOBUFS) leaves the rest in the queue until the socket is writable; meanwhile JavaScript stops
- * reading the TUN. The queue is bounded: what finds no room is dropped by the caller and counted. A message that the
+ * A full socket (EAGAIN, ENOBUFS) leaves the rest in the queue until the socket is writable; meanwhile JavaScript seals
+ * no more. It says how much the socket may hold, and learns how much there was when it became full and when it had room
+ * again. The queue is bounded: what finds no room is dropped by the caller and counted. A message that the
  * kernel refuses for a reason of its own (no route, too big) is counted and skipped. Where runs are refused, frames
  * go one by one: for good if the device cannot do them (EIO), for frames of that size if the device's MTU is smaller
  * (EINVAL). Nothing is fragmented on the way: JavaScript finds the path's MTU by probes (so ICMP, which anybody can forge,
@@ -24,11 +25,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "datagram.h"
 
-/* The socket may hold a burst on its way in, but what waits on its way out delays all that follows. */
+/* The socket may hold a burst on its way in; what it may hold on its way out, JavaScript says later. */
 enum { RECEIVE_BUFFER = 8 << 20, SEND_SOCKET_BUFFER = 2 << 20 };
 /* Some hundred datagrams: who waits longer for an answer has asked again. */
 enum { ASIDE_BUFFER = 512 << 10 };
@@ -107,8 +110,23 @@ int udp_open(struct plane *plane, const struct sockaddr_in6 *bind_to) {
 
 /* ---- the queue ---- */
 
+int udp_limit_unsent(struct plane *plane, int bytes) {
+  int half = bytes / 2; /* the kernel doubles what it is told, for its own needs, which it counts */
+  if (setsockopt(plane->udp_fd, SOL_SOCKET, SO_SNDBUFFORCE, &half, sizeof half) == 0) return 0;
+  return setsockopt(plane->udp_fd, SOL_SOCKET, SO_SNDBUF, &half, sizeof half) == 0 ? 0 : -errno;
+}
+
+void udp_note_unsent(struct plane *plane) {
+  int bytes = 0;
+  ioctl(plane->udp_fd, SIOCOUTQ, &bytes);
+  plane->status[STATUS_UNSENT] = bytes;
+}
+
 static void set_blocked(struct plane *plane, bool blocked) {
-  if (blocked && !plane->status[STATUS_SEND_BLOCKED]) count_of(plane, SEND_WAITS, 1);
+  if (blocked && !plane->status[STATUS_SEND_BLOCKED]) {
+    count_of(plane, SEND_WAITS, 1);
+    udp_note_unsent(plane);
+  }
   plane->status[STATUS_SEND_BLOCKED] = blocked;
 }
 

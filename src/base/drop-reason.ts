@@ -66,6 +66,10 @@ export const DROP_REASONS = [
   "guest",
   // Device and socket.
   "tun-write-failed",
+  /** The network takes less than programs send, and the longest of the queues of those that wait had to make room. */
+  "egress-full",
+  /** The same, and its flow's queue had been too long for too long. */
+  "egress-delay",
   "send-failed",
 ] as const;
 

@@ -8,6 +8,8 @@ import type { Engine, EngineEvent } from "../engine/engine.ts";
 import { now, wallNow } from "../io/clock.ts";
 import type { NativeDataPlane } from "../io/native-data-plane.ts";
 import type { StagedPacket } from "../tunnel/data-plane.ts";
+import { EgressQueue } from "../tunnel/egress-queue.ts";
+import { Egress } from "./egress.ts";
 
 export interface DriverHooks {
   handleEvent(event: EngineEvent): void;
@@ -24,23 +26,27 @@ export interface DriverGuests {
   takeInbound(count: number): void;
   takeTurned(count: number): void;
   take(packet: Uint8Array): boolean;
-  handleWritable(): void;
 }
 
 export class Driver {
   readonly #engine: Engine;
   readonly #plane: NativeDataPlane;
   readonly #hooks: DriverHooks;
+  /** What waits for the network. */
+  readonly #egress: Egress;
   #timer: NodeJS.Timeout | undefined;
   /** The timer may be set while a request is worked on, and does other things than that. */
   readonly #wakeUp = inNobodysName(() => this.#wake());
   #armedFor: Instant | undefined;
   #stopped = false;
 
-  constructor(engine: Engine, plane: NativeDataPlane, hooks: DriverHooks) {
+  /** `seed`: 32 random bits. */
+  constructor(engine: Engine, plane: NativeDataPlane, seed: number, hooks: DriverHooks) {
     this.#engine = engine;
     this.#plane = plane;
     this.#hooks = hooks;
+    const queue = new EgressQueue(seed, (reason, packets) => engine.countDrop(reason, packets));
+    this.#egress = new Egress(plane, queue, (packets) => this.#sendRows(plane.putTunPackets(packets)));
   }
 
   start(): void {
@@ -48,8 +54,8 @@ export class Driver {
       onTunReadable: () => this.#readTun(),
       onUdpReadable: () => this.#readUdp(),
       onUdpWritable: () => {
-        this.#plane.pauseTun(false);
-        this.#hooks.guests.handleWritable();
+        this.#egress.handleWritable(this.#clock());
+        this.drain();
       },
     });
     this.drain();
@@ -86,7 +92,10 @@ export class Driver {
   }
 
   #sendPackets(packets: readonly StagedPacket[]): void {
+    const at = this.#clock();
+    if (this.#egress.isPacing(at)) return this.#egress.take(packets, at);
     this.#sendRows(this.#plane.putTunPackets(packets));
+    this.#egress.noteSent(at);
   }
 
   #sendRows(count: number): void {
@@ -122,17 +131,21 @@ export class Driver {
 
   #readTun(): void {
     for (let round = 0; round < ROUNDS_PER_WAKE; round++) {
-      if (this.#plane.sendBlocked) {
-        this.#plane.pauseTun(true); // the socket is full: leave packets in the TUN's queue, where the kernel can push back
-        break;
-      }
       const count = this.#plane.readTun();
       if (count === 0) break;
-      this.#sendRows(count);
+      this.#sendBatch(count);
       const tooLong = this.#plane.takeTooLong();
       if (tooLong >= 0) this.#engine.sizes.handleTooLong(tooLong, this.#clock());
     }
     this.drain();
+  }
+
+  /** The rows that were just read. */
+  #sendBatch(count: number): void {
+    const at = this.#clock();
+    if (this.#egress.isPacing(at)) return this.#egress.takeRows(count, at);
+    this.#sendRows(count);
+    this.#egress.noteSent(at);
   }
 
   #readUdp(): void {

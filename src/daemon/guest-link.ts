@@ -32,11 +32,6 @@ export class GuestLink {
     this.#socket.destroy();
   }
 
-  pause(pause: boolean): void {
-    if (pause) this.#socket.pause();
-    else this.#socket.resume();
-  }
-
   /** A packet with nothing left undone. */
   send(packet: Uint8Array): void {
     const frame = new Uint8Array(VNET_HEADER_BYTES + packet.length);

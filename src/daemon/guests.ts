@@ -56,7 +56,6 @@ export class Guests implements RunBackend {
   /** Key: number, from 1. Bound: MAX_GUESTS; ends with its connection. */
   readonly #guests = new Map<number, Guest>();
   /** Those that were told to wait because the socket to the network was full. */
-  #hasPaused = false;
 
   constructor(parts: GuestsParts) {
     this.#parts = parts;
@@ -141,9 +140,6 @@ export class Guests implements RunBackend {
   #receive(guest: Guest, packets: readonly OffloadedPacket[]): void {
     const leaving = packets.filter((packet) => this.#mayLeave(guest, packet));
     if (leaving.length > 0) this.#parts.forward(leaving);
-    if (!this.#parts.plane.sendBlocked) return;
-    this.#hasPaused = true;
-    guest.link?.pause(true);
   }
 
   #mayLeave(guest: Guest, packet: OffloadedPacket): boolean {
@@ -172,13 +168,6 @@ export class Guests implements RunBackend {
     const { sourcePort: destinationPort, destinationPort: sourcePort } = question;
     const ends = { source: whole.subarray(24, 40), destination: whole.subarray(8, 24) };
     guest.link?.send(encodeUdpPacket({ ...ends, sourcePort, destinationPort, payload }));
-  }
-
-  /** The socket to the network has room again. */
-  handleWritable(): void {
-    if (!this.#hasPaused) return;
-    this.#hasPaused = false;
-    for (const { link } of this.#guests.values()) link?.pause(false);
   }
 
   // ---- packets for them

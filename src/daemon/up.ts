@@ -6,7 +6,7 @@
  * node has its number; only the very first start waits for a registry.
  */
 import { closeSync } from "node:fs";
-import { utf8 } from "../base/bytes.ts";
+import { readU32, utf8 } from "../base/bytes.ts";
 import { type Endpoint, formatEndpoint } from "../base/endpoint.ts";
 import { PilotError } from "../base/pilot-error.ts";
 import { BeaconClient, type BeaconProver } from "../beacon/client.ts";
@@ -184,7 +184,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
     ...{ guests, compat, beaconEndpoint, auditLog, events },
   });
   const plain = new PlainSockets(engine, options.prefix, (act) => driver.input(act));
-  const driver: Driver = new Driver(engine, plane, {
+  const driver: Driver = new Driver(engine, plane, readU32(crypto.randomBytes(4), 0), {
     handleEvent: (event) => backend.handleEvent(event),
     pumpRegistry: () => connection.pump(),
     pumpPlain: () => plain.pump(),

@@ -427,9 +427,9 @@ export class Engine {
     return { ...this.#consequences.counters, ...this.admission.counters, flows: this.#flows.size, staged };
   }
 
-  /** Of a packet that never came here. */
-  countDrop(reason: DropReason): void {
-    this.#drops.count(reason);
+  /** Of packets that never came here. */
+  countDrop(reason: DropReason, packets = 1): void {
+    this.#drops.count(reason, packets);
   }
 
   drops(): Partial<Record<DropReason, number>> {

@@ -10,7 +10,15 @@ import { emptyFlowKey, type FlowKey, portsOf, readFlowKey, SHAPE } from "../poli
 import type { FlowTable } from "../policy/flow-table.ts";
 import type { Routes } from "../routing/routes.ts";
 import type { TrustBook } from "../trust/trust-book.ts";
-import { type DataPlane, DROP, LOOPBACK, OUT, ROW_WORDS, type StagedPacket } from "../tunnel/data-plane.ts";
+import {
+  type DataPlane,
+  DROP,
+  LOOPBACK,
+  OUT,
+  packetOfRow,
+  ROW_WORDS,
+  type StagedPacket,
+} from "../tunnel/data-plane.ts";
 import type { LinkTable } from "../tunnel/link-table.ts";
 import { networkAt } from "../wire/address.ts";
 import type { NodeId } from "../wire/ids.ts";
@@ -252,17 +260,7 @@ export class Outbound {
 
   /** Its bytes are borrowed. */
   #packetOf(row: number, way?: StagedPacket["way"]): StagedPacket {
-    const rows = this.#rows;
-    const offset = rows[row + OUT.OFFSET]!;
-    return {
-      bytes: this.#arena.subarray(offset, offset + rows[row + OUT.LENGTH]!),
-      gsoType: rows[row + OUT.GSO_TYPE]!,
-      gsoSize: rows[row + OUT.GSO_SIZE]!,
-      csumStart: rows[row + OUT.CSUM_START]!,
-      csumOffset: rows[row + OUT.CSUM_OFFSET]!,
-      headerLength: rows[row + OUT.HEADER_LENGTH]!,
-      way,
-    };
+    return packetOfRow(this.#parts.dataPlane.outbound, row, way);
   }
 
   /**

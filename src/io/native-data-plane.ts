@@ -4,8 +4,8 @@
  * Invariant: rows and arena bytes are valid until the next call that fills the same batch.
  *
  * A wake-up: `readTun` or `receiveAndOpen`, decide on the rows, `sealAndSend` or `writeTun`. Descriptors that still hold
- * something wake again, so a callback may stop after any number of batches. While `sendBlocked` is true the caller
- * pauses the TUN, until `onUdpWritable`.
+ * something wake again, so a callback may stop after any number of batches. While `sendBlocked` is true what is sealed
+ * waits in a bounded queue, and the caller should seal no more until `onUdpWritable`.
  */
 import type { Endpoint } from "../base/endpoint.ts";
 import { formatEndpoint } from "../base/endpoint.ts";
@@ -64,6 +64,16 @@ export class NativeDataPlane implements DataPlane {
   /** True while the socket is full: what is sealed now waits in a bounded queue. */
   get sendBlocked(): boolean {
     return this.#status[STATUS.SEND_BLOCKED] !== 0;
+  }
+
+  /** What the socket held, as the kernel counts it, when it last became full or had room again. */
+  get unsentBytes(): number {
+    return this.#status[STATUS.UNSENT]!;
+  }
+
+  /** From how many of these on the socket is full. */
+  limitUnsent(bytes: number): void {
+    checked(this.#shim.limitUnsent(this.#plane, bytes), "limit unsent bytes");
   }
 
   /** True when datagrams were received for which the last batch had no rows; they wake `onUdpReadable` again. */
@@ -129,11 +139,6 @@ export class NativeDataPlane implements DataPlane {
   /** None of the wake-ups is called after this. */
   stopPolling(): void {
     this.#shim.stopPolling(this.#plane);
-  }
-
-  /** Stops or resumes `onTunReadable`. */
-  pauseTun(pause: boolean): void {
-    checked(this.#shim.pauseTun(this.#plane, pause), "poll tun");
   }
 
   /** Fills `outbound`; returns the number of rows, 0 when the TUN is empty. */

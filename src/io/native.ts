@@ -49,7 +49,8 @@ export interface NativeShim {
     onUdpWritable: () => void,
   ): Result;
   stopPolling(plane: PlaneHandle): void;
-  pauseTun(plane: PlaneHandle, pause: boolean): Result;
+  /** From how many bytes on the socket takes no more. */
+  limitUnsent(plane: PlaneHandle, bytes: number): Result;
   /** Outbound rows filled. */
   readTun(plane: PlaneHandle): Result;
   sealAndSend(plane: PlaneHandle, count: number): void;
@@ -184,8 +185,8 @@ export const IN_ARENA_BYTES = 32 * (65536 + 1088);
 /** Bytes of a sealed frame around its virtual packet. */
 export const SEALED_OVERHEAD_BYTES = 36;
 /** Words of the array in which the shim shows its state. */
-export const STATUS = { SEND_BLOCKED: 0, HAS_USO: 1, RECEIVE_LEFT: 2, TOO_LONG: 3 } as const;
-export const STATUS_WORDS = 4;
+export const STATUS = { SEND_BLOCKED: 0, HAS_USO: 1, RECEIVE_LEFT: 2, TOO_LONG: 3, UNSENT: 4 } as const;
+export const STATUS_WORDS = 5;
 
 /** What `tcpPoll` tells of a socket. GONE: the far end's end or a reset is there, perhaps behind what can be read. */
 export const TCP_READY = { READABLE: 1, WRITABLE: 2, GONE: 4 } as const;

@@ -1,11 +1,13 @@
 /**
- * What waits to be relayed, so that one sender's bulk does not delay another's ping: deficit round robin over flows,
- * where a flow that had nothing waiting goes first for one quantum (RFC 8290 §4, without its delay control: the senders'
- * own transports see losses). Bounded in bytes, in all and per flow; when all is full, the longest flow loses its oldest.
+ * What waits to be relayed, so that one sender's bulk does not delay another's ping: round robin over flows (RFC 8290 §4,
+ * without its delay control: the senders' own transports see losses). Bounded in bytes, in all and per flow; when all is
+ * full, the longest flow loses its oldest.
  *
  * A flow is a proven node, or all unproven senders of one source address together: who cannot say who he is gets no
  * larger share by claiming to be many.
  */
+import { RoundRobin, type Turn } from "../base/round-robin.ts";
+
 export interface RelayQueueLimits {
   readonly maxBytes: number;
   readonly maxFlowBytes: number;
@@ -20,9 +22,10 @@ export class RelayQueue<Item> {
   readonly #limits: RelayQueueLimits;
   /** By flow key; bounded by the items waiting, a flow leaves when it is empty. */
   readonly #flows = new Map<string, Flow<Item>>();
-  /** Flows that still have their first quantum, and the others: served in this order. */
-  readonly #fresh = new Set<Flow<Item>>();
-  readonly #backlogged = new Set<Flow<Item>>();
+  readonly #turns = new RoundRobin<Flow<Item>>(QUANTUM_BYTES, {
+    firstBytes: (flow) => flow.first?.charge,
+    leave: (flow) => this.#flows.delete(flow.key),
+  });
   #bytes = 0;
   #items = 0;
 
@@ -53,21 +56,8 @@ export class RelayQueue<Item> {
   }
 
   pop(): Item | undefined {
-    for (;;) {
-      const list = this.#fresh.size > 0 ? this.#fresh : this.#backlogged;
-      const flow: Flow<Item> | undefined = list.values().next().value;
-      if (flow === undefined) return undefined;
-      const charge = flow.first?.charge;
-      if (charge !== undefined && flow.deficit >= charge) {
-        flow.deficit -= charge;
-        return this.#take(flow);
-      }
-      list.delete(flow);
-      if (charge !== undefined) flow.deficit += QUANTUM_BYTES;
-      // An empty flow waits for one round of the others before it may be fresh again.
-      if (charge !== undefined || list === this.#fresh) this.#backlogged.add(flow);
-      else this.#flows.delete(flow.key);
-    }
+    const flow = this.#turns.next();
+    return flow === undefined ? undefined : this.#take(flow);
   }
 
   /** Gives up the oldest item of the longest flow; undefined when nothing waits. */
@@ -88,9 +78,9 @@ export class RelayQueue<Item> {
   }
 
   #open(key: string): Flow<Item> {
-    const flow: Flow<Item> = { key, first: undefined, last: undefined, bytes: 0, deficit: QUANTUM_BYTES };
+    const flow: Flow<Item> = { key, first: undefined, last: undefined, bytes: 0, deficitBytes: 0 };
     this.#flows.set(key, flow);
-    this.#fresh.add(flow);
+    this.#turns.add(flow);
     return flow;
   }
 
@@ -122,13 +112,11 @@ interface Entry<Item> {
   next: Entry<Item> | undefined;
 }
 
-interface Flow<Item> {
+interface Flow<Item> extends Turn {
   readonly key: string;
   first: Entry<Item> | undefined;
   last: Entry<Item> | undefined;
   bytes: number;
-  /** What it may still send before the others have their turn. */
-  deficit: number;
 }
 
 const NOTHING: readonly never[] = [];

@@ -148,6 +148,20 @@ export interface StagedPacket {
   readonly way?: "direct" | "relay" | undefined;
 }
 
+/** What the row of `outbound` whose words begin at `at` describes; its bytes are borrowed. */
+export function packetOfRow({ rows, arena }: Batch, at: number, way?: StagedPacket["way"]): StagedPacket {
+  const offset = rows[at + OUT.OFFSET]!;
+  return {
+    bytes: arena.subarray(offset, offset + rows[at + OUT.LENGTH]!),
+    gsoType: rows[at + OUT.GSO_TYPE]!,
+    gsoSize: rows[at + OUT.GSO_SIZE]!,
+    csumStart: rows[at + OUT.CSUM_START]!,
+    csumOffset: rows[at + OUT.CSUM_OFFSET]!,
+    headerLength: rows[at + OUT.HEADER_LENGTH]!,
+    way,
+  };
+}
+
 /** Virtual packets that follow each other, as a stream's do; one alone, too, and one without payload. */
 export interface VirtualRun {
   /** Of the first, 34 bytes: payload length, CRC, and the sequence numbers of the others, are filled in for each. */

@@ -20,6 +20,9 @@ export interface Figures {
   readonly rttP99Us: number;
   readonly loadedRttP50Us: number;
   readonly loadedRttP99Us: number;
+  /** The same while the line carries SLOW_LINE_MBITS and has a deep queue of its own. */
+  readonly slowLineRttP50Us: number;
+  readonly slowLineRttP99Us: number;
   /** Both daemons, during the one-stream transfer. */
   readonly cpuSecondsPerGb: number | null;
   /** Both daemons, after all the transfers. */
@@ -54,6 +57,8 @@ export async function measure(bed: Bed, { seconds, http }: Measurement, report: 
   report(`udp 64 bytes ${udp64Kpps.toFixed(1)} kpps`);
   const httpRps = http === undefined ? null : await requestsPerSecond(bed, http, seconds);
   report(`http ${shown(httpRps)} requests/s`);
+  const slow = await onSlowLine(bed, () => pingsUnderTcp(bed, seconds));
+  report(`round trip under tcp on a slow line p50 ${slow.p50Us} us, p99 ${slow.p99Us} us`);
   // After the transfers: a tunnel that runs for days has its code compiled, its buffers mapped and its sockets grown.
   const rtt = await pings(bed, 0.001, 3_000);
   report(`round trip p50 ${rtt.p50Us} us, p99 ${rtt.p99Us} us`);
@@ -66,6 +71,8 @@ export async function measure(bed: Bed, { seconds, http }: Measurement, report: 
     rttP99Us: rtt.p99Us,
     loadedRttP50Us: loaded.p50Us,
     loadedRttP99Us: loaded.p99Us,
+    slowLineRttP50Us: slow.p50Us,
+    slowLineRttP99Us: slow.p99Us,
     cpuSecondsPerGb: one.cpuSecondsPerGb,
     rssMib: rssMib(bed.daemons),
     idleCpuPercent,
@@ -115,6 +122,23 @@ async function pingsUnderTcp(bed: Bed, seconds: number): Promise<Percentiles> {
   await transfer;
   return result;
 }
+
+/** A line that loses nothing and lets everything wait, as many do whose queues nobody looks after. */
+async function onSlowLine<T>({ lab }: Bed, act: () => Promise<T>): Promise<T> {
+  const tc = async (...words: readonly string[]): Promise<void> => {
+    const { code, stderr } = await lab.exec("a", "tc", ["qdisc", ...words]);
+    if (code !== 0) throw new Error(`tc ${words.join(" ")}: ${stderr}`);
+  };
+  const shape = ["rate", `${SLOW_LINE_MBITS}mbit`, "burst", "128k", "limit", "50m"];
+  await tc("add", "dev", "eth0", "root", "tbf", ...shape);
+  try {
+    return await act();
+  } finally {
+    await tc("del", "dev", "eth0", "root");
+  }
+}
+
+const SLOW_LINE_MBITS = 100;
 
 function roundTripsUs(output: string): number[] {
   return [...output.matchAll(/time=([\d.]+) ms/g)].map((match) => Math.round(Number(match[1]) * 1_000));

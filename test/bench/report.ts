@@ -80,6 +80,8 @@ const ROWS: readonly (readonly [string, keyof Figures, number])[] = [
   ["round trip, idle, p99, us", "rttP99Us", 0],
   ["round trip under TCP, p50, us", "loadedRttP50Us", 0],
   ["round trip under TCP, p99, us", "loadedRttP99Us", 0],
+  ["the same on a line of 100 Mbit/s, p50, us", "slowLineRttP50Us", 0],
+  ["the same on a line of 100 Mbit/s, p99, us", "slowLineRttP99Us", 0],
   ["both daemons, CPU s/GB", "cpuSecondsPerGb", 2],
   ["both daemons, RSS, MiB", "rssMib", 0],
   ["idle daemon, % of a core", "idleCpuPercent", 2],
