@@ -1,6 +1,6 @@
 /*
- * AES-256-GCM by the OpenSSL that Node carries and exports. A context is made once per key and direction and keeps the
- * expanded key; per frame only the nonce is set. Bytes are sealed and opened where they lie.
+ * AES-256-GCM by the OpenSSL that Node carries and exports. A context keeps the expanded key of one direction (keys.c says for
+ * how long); per frame only the nonce is set. Bytes are sealed and opened where they lie.
  */
 #include "plane.h"
 
@@ -9,11 +9,19 @@
 #include <openssl/evp.h>
 #include <openssl/params.h>
 
+/* Looked up once: else each context looks it up for itself. JavaScript has one thread. */
+static const EVP_CIPHER *aes_256_gcm(void) {
+  static EVP_CIPHER *fetched;
+  if (fetched == NULL) fetched = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
+  return fetched;
+}
+
 cipher_ctx *aead_new(const uint8_t key[32], bool seal) {
   static const uint8_t no_nonce[12];
-  EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
+  const EVP_CIPHER *cipher = aes_256_gcm();
+  EVP_CIPHER_CTX *ctx = cipher == NULL ? NULL : EVP_CIPHER_CTX_new();
   if (ctx == NULL) return NULL;
-  if (EVP_CipherInit_ex(ctx, EVP_aes_256_gcm(), NULL, key, no_nonce, seal) == 1) return ctx;
+  if (EVP_CipherInit_ex(ctx, cipher, NULL, key, no_nonce, seal) == 1) return ctx;
   ERR_clear_error();
   EVP_CIPHER_CTX_free(ctx);
   return NULL;

@@ -340,7 +340,7 @@ static napi_value seal(napi_env env, napi_callback_info info) {
   struct key *key = key_at(plane, slot);
   if (key == NULL) return integer(&call, -ENOENT);
   memcpy(frame.at + FRAME_HEADER, packet.at, packet.length);
-  return integer(&call, seal_frame(key, frame.at, packet.length) ? 0 : -EIO);
+  return integer(&call, seal_frame(plane, key, frame.at, packet.length) ? 0 : -EIO);
 }
 
 /* queueVirtual(plane, keySlot, endpointSlot, header, payload, segmentBytes) */

@@ -6,6 +6,10 @@
  * Where one key serves both directions, nonces are kept apart by the random prefix each side sends; where each has its own,
  * the peer's one prefix is known beforehand and tells which of several keys a frame is for. A prefix of the peer gets
  * a replay window when its first frame has passed the tag; the sixth evicts the one used longest ago.
+ *
+ * What OpenSSL keeps for a key is ten times the key. Of thousands of peers few talk at once: contexts are made when a frame needs
+ * them, for WARM_KEYS keys at most, and taken from one that none needed for longest, roughly: a hand goes round over them
+ * and passes over those that were used since it came by (a "clock").
  */
 #include "plane.h"
 
@@ -37,10 +41,51 @@ static void unlink_key(struct plane *plane, struct key *key) {
   *at = key->next;
 }
 
-static void free_key(struct key *key) {
-  for (int i = 0; i < PREFIXES_PER_KEY; i++) free(key->windows[i]);
+static void cool(struct plane *plane, struct key *key) {
   aead_free(key->seal);
   aead_free(key->open);
+  key->seal = key->open = NULL;
+  if (key->warm_place != NONE) plane->warm[key->warm_place] = NONE;
+  key->warm_place = NONE;
+}
+
+/* Ends within two rounds: the first leaves nothing that was used lately. */
+static int32_t free_warm_place(struct plane *plane) {
+  for (;;) {
+    int32_t place = plane->warm_next;
+    plane->warm_next = (place + 1) % WARM_KEYS;
+    struct key *there = key_at(plane, plane->warm[place]);
+    if (there != NULL && there->used_lately) {
+      there->used_lately = false;
+      continue;
+    }
+    if (there != NULL) cool(plane, there);
+    return place;
+  }
+}
+
+static cipher_ctx *warm(struct plane *plane, struct key *key, cipher_ctx **ctx, const uint8_t bytes[32], bool seal) {
+  key->used_lately = true;
+  if (*ctx != NULL) return *ctx;
+  if (key->warm_place == NONE) {
+    key->warm_place = free_warm_place(plane);
+    plane->warm[key->warm_place] = key->slot;
+  }
+  *ctx = aead_new(bytes, seal);
+  return *ctx;
+}
+
+cipher_ctx *key_seal_ctx(struct plane *plane, struct key *key) {
+  return warm(plane, key, &key->seal, key->seal_key, true);
+}
+
+cipher_ctx *key_open_ctx(struct plane *plane, struct key *key) {
+  return warm(plane, key, &key->open, key->open_key, false);
+}
+
+static void free_key(struct plane *plane, struct key *key) {
+  for (int i = 0; i < PREFIXES_PER_KEY; i++) free(key->windows[i]);
+  cool(plane, key);
   OPENSSL_cleanse(key, sizeof *key);
   free(key);
 }
@@ -51,7 +96,7 @@ uint64_t key_remove(struct plane *plane, int32_t slot) {
   uint64_t counter = key->send_counter;
   unlink_key(plane, key);
   plane->keys[slot] = NULL;
-  free_key(key);
+  free_key(plane, key);
   return counter;
 }
 
@@ -59,12 +104,9 @@ int key_install(struct plane *plane, int32_t slot, const struct key_spec *spec) 
   if (!slot_valid(slot) || spec->first_counter < 1 || spec->first_counter > MAX_COUNTER) return -EINVAL;
   struct key *key = calloc(1, sizeof *key);
   if (key == NULL) return -ENOMEM;
-  key->seal = aead_new(spec->key, true);
-  key->open = aead_new(spec->receive_key != NULL ? spec->receive_key : spec->key, false);
-  if (key->seal == NULL || key->open == NULL) {
-    free_key(key);
-    return -ENOMEM;
-  }
+  memcpy(key->seal_key, spec->key, sizeof key->seal_key);
+  memcpy(key->open_key, spec->receive_key != NULL ? spec->receive_key : spec->key, sizeof key->open_key);
+  key->warm_place = NONE;
   key->slot = slot;
   key->endpoint_slot = NONE;
   key->local_node = spec->local_node;

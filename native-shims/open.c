@@ -56,10 +56,11 @@ static bool is_too_short(const struct datagram *d) {
 
 /* ---- opening ---- */
 
-static bool open_with(struct key *key, const struct datagram *d) {
+static bool open_with(struct plane *plane, struct key *key, const struct datagram *d) {
   const uint8_t *tag = d->bytes + d->length - TAG_BYTES;
-  return aead_open(key->open, d->bytes + 8, d->bytes + 4, key->bind_sender ? 4 : 0, d->bytes + FRAME_HEADER,
-                   d->length - FRAME_OVERHEAD, tag);
+  cipher_ctx *ctx = key_open_ctx(plane, key);
+  return ctx != NULL && aead_open(ctx, d->bytes + 8, d->bytes + 4, key->bind_sender ? 4 : 0, d->bytes + FRAME_HEADER,
+                                  d->length - FRAME_OVERHEAD, tag);
 }
 
 static bool may_open(const struct key *key, const struct datagram *d) {
@@ -79,8 +80,8 @@ static struct key *open_frame(struct plane *plane, struct key *first, const stru
       if (!may_open(key, d)) continue;
       tried++;
       if ((key_window(key, d->bytes + 8) != NULL) != known) continue;
-      if (failed != NULL) open_with(failed, d);
-      if (open_with(key, d)) return key;
+      if (failed != NULL) open_with(plane, failed, d);
+      if (open_with(plane, key, d)) return key;
       failed = key;
     }
   }

@@ -29,6 +29,7 @@ struct plane *plane_create(void) {
     return NULL;
   }
   for (int i = 0; i < NODE_BUCKETS; i++) plane->node_heads[i] = NONE;
+  for (int i = 0; i < WARM_KEYS; i++) plane->warm[i] = NONE;
   return plane;
 }
 

@@ -157,14 +157,17 @@ struct key {
   bool has_receive_prefix; /* the peer's nonces have this prefix and no other */
   uint8_t send_prefix[4], receive_prefix[4];
   uint64_t send_counter;
-  cipher_ctx *seal, *open;
+  uint8_t seal_key[32], open_key[32];
+  cipher_ctx *seal, *open; /* NULL until a frame needs them, and again when the key is cool */
+  int32_t warm_place;      /* in plane.warm, or NONE: a cool key has no contexts */
+  bool used_lately;
   uint8_t send_header[VIRTUAL_HEADER];
   uint8_t receive_header[VIRTUAL_HEADER];
   uint64_t use_clock;
   struct replay_window *windows[PREFIXES_PER_KEY]; /* NULL until a prefix needs it: most peers use one */
 };
 
-enum { NODE_BUCKETS = 32768 };
+enum { NODE_BUCKETS = 32768, WARM_KEYS = 1024 };
 
 #define MAX_COUNTER ((uint64_t)9007199254740991) /* Number.MAX_SAFE_INTEGER */
 
@@ -182,6 +185,9 @@ struct key_spec {
 int key_install(struct plane *plane, int32_t slot, const struct key_spec *spec);
 uint64_t key_remove(struct plane *plane, int32_t slot);
 void keys_wipe(struct plane *plane);
+/* NULL without memory. */
+cipher_ctx *key_seal_ctx(struct plane *plane, struct key *key);
+cipher_ctx *key_open_ctx(struct plane *plane, struct key *key);
 struct key *key_at(struct plane *plane, int32_t slot);
 struct key *key_first_of(struct plane *plane, uint32_t node);
 struct key *key_next_of(struct plane *plane, struct key *key);
@@ -288,7 +294,7 @@ struct virtual_run {
 /* They go to the end of the send queue; udp_flush sends them. A run without payload is one packet. */
 void seal_virtual_run(struct plane *plane, int32_t key_slot, int32_t endpoint_slot, const struct virtual_run *run);
 /* `frame` has FRAME_HEADER free bytes, the virtual packet, and room for the tag. */
-bool seal_frame(struct key *key, uint8_t *frame, size_t virtual_length);
+bool seal_frame(struct plane *plane, struct key *key, uint8_t *frame, size_t virtual_length);
 
 int receive_and_open(struct plane *plane);
 
@@ -338,6 +344,8 @@ struct plane {
 
   struct key **keys; /* by slot */
   int32_t *node_heads; /* slot of the first key by hash of the peer's node */
+  int32_t warm[WARM_KEYS]; /* slots of keys that have contexts, or NONE */
+  int32_t warm_next;
   struct endpoint *endpoints; /* by slot */
   struct sockaddr_in6 relay;
   bool has_relay;

@@ -14,25 +14,26 @@
 enum { VIRTUAL_LENGTH = 2, VIRTUAL_SEQUENCE = 20, VIRTUAL_CRC = 30 };
 static const uint8_t MAGIC[4] = {'P', 'I', 'L', 'S'};
 
-bool seal_frame(struct key *key, uint8_t *frame, size_t virtual_length) {
-  if (key->send_counter >= MAX_COUNTER) return false;
+bool seal_frame(struct plane *plane, struct key *key, uint8_t *frame, size_t virtual_length) {
+  cipher_ctx *ctx = key_seal_ctx(plane, key);
+  if (ctx == NULL || key->send_counter >= MAX_COUNTER) return false;
   memcpy(frame, MAGIC, 4);
   write_u32(frame + 4, key->local_node);
   memcpy(frame + 8, key->send_prefix, 4);
   write_u64(frame + 12, key->send_counter++);
   uint8_t *bytes = frame + FRAME_HEADER;
-  return aead_seal(key->seal, frame + 8, frame + 4, key->bind_sender ? 4 : 0, bytes, virtual_length,
-                   bytes + virtual_length);
+  return aead_seal(ctx, frame + 8, frame + 4, key->bind_sender ? 4 : 0, bytes, virtual_length, bytes + virtual_length);
 }
 
-static bool seal_segment(struct key *key, const struct packet *packet, uint32_t index, uint8_t *frame) {
+static bool seal_segment(struct plane *plane, struct key *key, const struct packet *packet, uint32_t index,
+                         uint8_t *frame) {
   uint8_t *virtual = frame + FRAME_HEADER;
   memcpy(virtual, key->send_header, VIRTUAL_HEADER);
   uint32_t length = segment_write(packet, index, virtual + VIRTUAL_HEADER);
   write_u16(virtual + VIRTUAL_LENGTH, length);
   memset(virtual + VIRTUAL_CRC, 0, 4);
   write_u32(virtual + VIRTUAL_CRC, crc32_of(virtual, VIRTUAL_HEADER + length));
-  return seal_frame(key, frame, VIRTUAL_HEADER + length);
+  return seal_frame(plane, key, frame, VIRTUAL_HEADER + length);
 }
 
 static void count_sent(struct plane *plane, const struct key *key, uint32_t packets, uint64_t bytes) {
@@ -50,7 +51,7 @@ void seal_packet(struct plane *plane, int32_t key_slot, int32_t endpoint_slot, c
   for (uint32_t index = 0; key != NULL && index < count; index++) {
     size_t length = segment_length(packet, index), frame_bytes = FRAME_OVERHEAD + VIRTUAL_HEADER + length;
     uint8_t *frame = udp_reserve(plane, endpoint_slot, frame_bytes);
-    if (frame == NULL || !seal_segment(key, packet, index, frame)) break;
+    if (frame == NULL || !seal_segment(plane, key, packet, index, frame)) break;
     udp_commit(plane, endpoint_slot, frame_bytes);
     sent++;
     bytes += length;
@@ -71,7 +72,7 @@ static bool seal_virtual(struct plane *plane, struct key *key, int32_t endpoint_
   memset(virtual + VIRTUAL_CRC, 0, 4);
   if (length > 0) memcpy(virtual + VIRTUAL_HEADER, run->payload + at, length);
   write_u32(virtual + VIRTUAL_CRC, crc32_of(virtual, bytes));
-  if (!seal_frame(key, frame, bytes)) return false;
+  if (!seal_frame(plane, key, frame, bytes)) return false;
   udp_commit(plane, endpoint_slot, FRAME_OVERHEAD + bytes);
   return true;
 }

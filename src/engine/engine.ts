@@ -555,7 +555,7 @@ export class Engine {
       ...{ book: trust, registry },
       wall: (now) => this.#wall(now),
       openLink: (node, publicKey, now) => {
-        const link = this.#links.open(node, publicKey, now);
+        const link = this.#links.open(node, publicKey);
         const endpoint = this.#endpoints.get(node);
         if (endpoint !== undefined) link?.suggestEndpoint(endpoint, "cached", now);
       },

@@ -85,12 +85,12 @@ export class Pings {
 
   /** Sends a request straight to one endpoint, whatever the path is. */
   proveDirect(link: Link, endpoint: Endpoint, now: Instant): void {
-    link.sendDirectProof(this.#request(link.node, now, true).packet, endpoint);
+    link.sendProofBy(endpoint, this.#request(link.node, now, true).packet);
   }
 
   /** Sends a request through the relay, whatever the path is. */
   proveRelay(link: Link, now: Instant): void {
-    link.sendRelayProof(this.#request(link.node, now).packet);
+    link.sendProofBy(undefined, this.#request(link.node, now).packet);
   }
 
   /** A control packet of an authenticated peer. */

@@ -57,17 +57,27 @@ export class UnconfirmedTrust {
 
   handleTimeout(now: Instant): void {
     if (this.#nextAt === undefined || this.#nextAt > now) return;
-    let asked = 0;
-    for (const [node, { at, pauseMs }] of [...this.#due]) {
-      if (at > now) continue;
-      this.#due.delete(node);
+    for (const [node, pauseMs] of this.#takeDue(now)) {
       this.#parts.askAgain(node, now);
       if (!this.#isDoubtful(node)) continue;
-      if (asked++ < MAX_AT_ONCE) this.#doubt(node, now);
-      this.#ask(node, asked > MAX_AT_ONCE ? FIRST_PAUSE_MS : Math.min(2 * pauseMs, LONGEST_PAUSE_MS), now);
+      this.#doubt(node, now);
+      this.#ask(node, Math.min(2 * pauseMs, LONGEST_PAUSE_MS), now);
     }
+  }
+
+  /** With the last pause of each. Of thousands that are doubtful the others stay due, and nothing is made of them. */
+  #takeDue(now: Instant): [node: NodeId, pauseMs: number][] {
+    const taken: [NodeId, number][] = [];
+    let doubtful = 0;
     this.#nextAt = undefined;
-    for (const { at } of this.#due.values()) this.#nextAt = sooner(this.#nextAt, at);
+    for (const [node, { at, pauseMs }] of this.#due) {
+      if (at > now) this.#nextAt = sooner(this.#nextAt, at);
+      else if (this.#isDoubtful(node) && ++doubtful > MAX_AT_ONCE)
+        this.#nextAt = sooner(this.#nextAt, after(now, FIRST_PAUSE_MS));
+      else taken.push([node, pauseMs]);
+    }
+    for (const [node] of taken) this.#due.delete(node);
+    return taken;
   }
 
   pollTimeout(): Deadline | undefined {

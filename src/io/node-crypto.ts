@@ -33,7 +33,7 @@ export class NodeCrypto implements Crypto {
   }
 
   hkdfSha256(secret: Uint8Array, info: Uint8Array, lengthBytes: number, salt = NO_BYTES): Uint8Array {
-    return new Uint8Array(hkdfSync("sha256", secret, salt, info, lengthBytes));
+    return ownCopy(new Uint8Array(hkdfSync("sha256", secret, salt, info, lengthBytes)));
   }
 
   sealAesGcm(key: Uint8Array, nonce: Uint8Array, additional: Uint8Array, plaintext: Uint8Array): Uint8Array {
@@ -140,6 +140,13 @@ function importPublic(derPrefix: Uint8Array, raw: Uint8Array): KeyObject {
 /** The raw public key that belongs to a private one: the last 32 bytes of its SubjectPublicKeyInfo. */
 function publicHalf(privateKey: KeyObject): Uint8Array {
   return plain(createPublicKey(privateKey).export({ format: "der", type: "spki" }).subarray(-32));
+}
+
+/** Short arrays lie within V8's heap, at a third of what a view of an ArrayBuffer takes there and outside; the other is wiped. */
+function ownCopy(secret: Uint8Array): Uint8Array {
+  const copy = secret.slice();
+  secret.fill(0);
+  return copy;
 }
 
 /** A Uint8Array of its own: Buffers share a pool and behave differently in slice. */

@@ -47,21 +47,15 @@ export class ExchangeScreen {
   readonly #budget: ExchangeBudget;
   readonly #proof: ExchangeProof;
   readonly #path: Path;
-  readonly #proved: TokenBucket;
-  readonly #places: Readonly<Record<ExchangePlace, TokenBucket>>;
+  /** Each is made when it is first asked: most links never meet but one kind. */
+  #checks: Partial<Record<ExchangePlace | "proved", TokenBucket>> | undefined;
   /** Keys of exchanges with a right tag, in hex, that were let through. Bound: MAX_SEEN, oldest out. */
-  readonly #seen: string[] = [];
+  #seen: readonly string[] = NONE_SEEN;
 
-  constructor(budget: ExchangeBudget, proof: ExchangeProof, path: Path, now: Instant) {
+  constructor(budget: ExchangeBudget, proof: ExchangeProof, path: Path) {
     this.#budget = budget;
     this.#proof = proof;
     this.#path = path;
-    this.#proved = new TokenBucket(LINK_PER_SECOND, LINK_BURST, now);
-    this.#places = {
-      known: new TokenBucket(LINK_PER_SECOND, LINK_BURST, now),
-      relayed: new TokenBucket(LINK_PER_SECOND, LINK_BURST, now),
-      elsewhere: new TokenBucket(LINK_PER_SECOND, LINK_BURST, now),
-    };
   }
 
   /** May the signature of this exchange, which names the peer and its key, be looked at? Takes what that costs. */
@@ -69,12 +63,12 @@ export class ExchangeScreen {
     if (this.#isProved(pila, now)) return true;
     const place = placeOf(this.#path, source, relayed);
     // In this order: a link that is flooded must not use up what all links share.
-    return this.#places[place].take(now) && this.#budget.takeCheck(place, now);
+    return this.#takeCheck(place, now) && this.#budget.takeCheck(place, now);
   }
 
   /** Our half of the exchange is another: copies of what was seen would have an effect again, and so would the peer's own. */
   reset(): void {
-    this.#seen.length = 0;
+    this.#seen = NONE_SEEN;
   }
 
   wipe(): void {
@@ -85,10 +79,16 @@ export class ExchangeScreen {
     const tag = pilaProof(trailer);
     if (tag === undefined) return false;
     const key = toHex(exchangeKey);
-    if (this.#seen.includes(key) || !this.#proof.isPeers(exchangeKey, tag) || !this.#proved.take(now)) return false;
-    this.#seen.push(key);
-    if (this.#seen.length > MAX_SEEN) this.#seen.shift();
+    if (this.#seen.includes(key) || !this.#proof.isPeers(exchangeKey, tag)) return false;
+    if (!this.#takeCheck("proved", now)) return false;
+    this.#seen = [...this.#seen, key].slice(-MAX_SEEN);
     return true;
+  }
+
+  #takeCheck(of: ExchangePlace | "proved", now: Instant): boolean {
+    this.#checks ??= {};
+    this.#checks[of] ??= new TokenBucket(LINK_PER_SECOND, LINK_BURST, now);
+    return this.#checks[of].take(now);
   }
 }
 
@@ -117,3 +117,4 @@ const REQUESTS_PER_SECOND = 20;
 const REQUESTS_BURST = 40;
 /** As many lives of a peer as anybody will have recorded. */
 const MAX_SEEN = 64;
+const NONE_SEEN: readonly string[] = [];

@@ -20,9 +20,9 @@ export class ExchangeSender {
   readonly #proof: ExchangeProof;
   /**
    * When it last went there. Key: `placeName`, so that what anybody has us send somewhere keeps the peer from nothing.
-   * Bound: MAX_PLACES, oldest out.
+   * Bound: MAX_PLACES, oldest out. Undefined while nothing was sent lately.
    */
-  readonly #sentAt = new BoundedMap<string, Instant>(MAX_PLACES);
+  #sentAt: BoundedMap<string, Instant> | undefined;
 
   constructor(context: LinkContext, sessions: Sessions, path: Path, sender: LinkSender, proof: ExchangeProof) {
     this.#context = context;
@@ -34,7 +34,7 @@ export class ExchangeSender {
 
   /** To answer the same key again so soon, to the same place, would be an answer to a copy. */
   wasJustSent(to: Endpoint, relayed: boolean, now: Instant): boolean {
-    const sentAt = this.#sentAt.get(placeName(this.#path, to, relayed));
+    const sentAt = this.#sentAt?.get(placeName(this.#path, to, relayed));
     return sentAt !== undefined && after(sentAt, timing.SAME_KEY_ANSWER_MS) > now;
   }
 
@@ -58,7 +58,14 @@ export class ExchangeSender {
     this.send(flag, endpoint, false, now);
   }
 
+  /** Nobody answered, and that was long ago. */
+  rest(): void {
+    this.#sentAt = undefined;
+    this.#proof.wipe();
+  }
+
   send(flag: PilaFlag, to: Endpoint, relayed: boolean, now: Instant): void {
+    this.#sentAt ??= new BoundedMap(MAX_PLACES);
     this.#sentAt.set(placeName(this.#path, to, relayed), now);
     const { exchange } = this.#sessions;
     this.#sender.send(exchange.frame(flag, this.#proof.ours(exchange.publicKey)), to, relayed);

@@ -40,43 +40,45 @@ export class KeyExchange {
   readonly #crypto: Crypto;
   readonly #local: LocalIdentity;
   readonly #peer: NodeId;
-  readonly #keys: KeyPair;
-  /** Without its trailer. */
-  #signed: Uint8Array;
-  /** The identity key that signed it. */
-  #signedBy: Uint8Array;
+  /** Made when it is first needed: of thousands of peers, most are not spoken to. */
+  #keys: KeyPair | undefined;
+  #signature: Uint8Array | undefined;
+  /** The identity key that it is by. */
+  #signedBy: Uint8Array | undefined;
 
   constructor(crypto: Crypto, local: LocalIdentity, peer: NodeId) {
     this.#crypto = crypto;
     this.#local = local;
     this.#peer = peer;
-    this.#keys = crypto.x25519KeyPair();
-    this.#signedBy = local.publicKey;
-    this.#signed = this.#sign();
   }
 
   /** Our key in the exchange. */
   get publicKey(): Uint8Array {
-    return this.#keys.publicKey;
+    return this.#pair.publicKey;
+  }
+
+  get #pair(): KeyPair {
+    this.#keys ??= this.#crypto.x25519KeyPair();
+    return this.#keys;
   }
 
   /** `proof`: the tag for this key, if there can be one. */
   frame(flag: PilaFlag, proof: Uint8Array = NO_PROOF): Uint8Array {
-    if (this.#signedBy !== this.#local.publicKey) {
-      this.#signedBy = this.#local.publicKey;
-      this.#signed = this.#sign();
-    }
     const trailer = new Uint8Array(TRAILER_BYTES);
     trailer[1] = flag;
     writeU32(trailer, RECEIVER, this.#peer);
-    return concatBytes(this.#signed, trailer, proof);
+    const { node: sender, publicKey: identityKey } = this.#local;
+    const pila = encodePila({ sender, exchangeKey: this.publicKey, identityKey, signature: this.#sign() });
+    return concatBytes(pila, trailer, proof);
   }
 
   #sign(): Uint8Array {
-    const { node: sender, seed, publicKey: identityKey } = this.#local;
-    const exchangeKey = this.#keys.publicKey;
-    const signature = this.#crypto.ed25519Sign(seed, pilaSignatureInput(sender, exchangeKey));
-    return encodePila({ sender, exchangeKey, identityKey, signature });
+    const { node, seed, publicKey } = this.#local;
+    if (this.#signature === undefined || this.#signedBy !== publicKey) {
+      this.#signature = this.#crypto.ed25519Sign(seed, pilaSignatureInput(node, this.publicKey));
+      this.#signedBy = publicKey;
+    }
+    return this.#signature;
   }
 
   /** What an agreement with the peer proves of us; to be wiped by whoever keeps it. */
@@ -88,7 +90,7 @@ export class KeyExchange {
 
   /** Wipes the private key: no key can be derived any more. */
   wipe(): void {
-    this.#keys.privateKey.fill(0);
+    this.#keys?.privateKey.fill(0);
   }
 
   /** The cheap tests first: for us, and by the pinned key, before a signature is looked at (§11.21). */
@@ -104,7 +106,7 @@ export class KeyExchange {
 
   /** Tunnel keys with this peer key; undefined for a low-order point. */
   deriveKeys(peerExchangeKey: Uint8Array): TunnelKeys | undefined {
-    const shared = this.#crypto.x25519(this.#keys.privateKey, peerExchangeKey);
+    const shared = this.#crypto.x25519(this.#pair.privateKey, peerExchangeKey);
     if (shared === undefined) return undefined;
     const keys = {
       binding: this.#crypto.hkdfSha256(shared, BINDING_INFO, 32),

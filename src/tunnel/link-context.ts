@@ -78,6 +78,8 @@ export interface LinkContext {
   readonly linkOfKey: Int32Array;
   /** Per key slot: 1 when what opens under it may agree on keys, and nothing else. */
   readonly onlyAgrees: Uint8Array;
+  /** Per link index: when each of LINK_TIMERS is due. */
+  readonly timersAt: Float64Array;
   readonly rekey: RekeyLimits;
   readonly exchangeBudget: ExchangeBudget;
   /** The peer has once agreed on keys: nothing else passes between the two from then on. */

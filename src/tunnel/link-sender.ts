@@ -9,16 +9,17 @@ import type { Session } from "./session.ts";
 
 export class LinkSender {
   readonly #context: LinkContext;
-  readonly #prefix: Uint8Array;
+  readonly #peer: NodeId;
 
   constructor(context: LinkContext, peer: NodeId) {
     this.#context = context;
-    this.#prefix = encodeRelayPrefix(context.local.node, peer);
+    this.#peer = peer;
   }
 
   /** `mayBreak`: the underlay may carry it in pieces. */
   send(frame: Uint8Array, to: Endpoint, relayed: boolean, mayBreak = false): void {
-    const datagram = relayed ? concatBytes(this.#prefix, frame) : frame;
+    const prefix = relayed ? encodeRelayPrefix(this.#context.local.node, this.#peer) : undefined;
+    const datagram = prefix === undefined ? frame : concatBytes(prefix, frame);
     // What fits every path stays whole, at no cost.
     this.#context.transmit(to, datagram, mayBreak && datagram.length > UNBROKEN_BYTES);
   }

@@ -14,6 +14,7 @@ import { Link } from "./link.ts";
 import type { LinkContext, LinkEvent, RekeyLimits } from "./link-context.ts";
 import type { RelayKind } from "./path.ts";
 import { SlotPool } from "./session.ts";
+import { LINK_TIMERS } from "./timers.ts";
 
 export interface Transmit {
   readonly to: Endpoint;
@@ -71,6 +72,7 @@ export class LinkTable {
       relay: () => ports.relay(),
       relayKind: () => ports.relayKind(),
       onlyAgrees: this.onlyAgrees,
+      timersAt: new Float64Array(MAX_LINKS * LINK_TIMERS.length), // zero pages until links use their part
       mustAgree: (node) => ports.mustAgree(node),
       wantsKeepalive: (link) => ports.wantsKeepalive(link),
       transmit: (to, datagram, mayBreak) => this.#transmits.push({ to, datagram, mayBreak }),
@@ -102,7 +104,7 @@ export class LinkTable {
   }
 
   /** The link to `node`, made if need be; undefined when the table is full. */
-  open(node: NodeId, identityKey: Uint8Array, now: Instant): Link | undefined {
+  open(node: NodeId, identityKey: Uint8Array): Link | undefined {
     const known = this.#byNode.get(node);
     if (known !== undefined) return known;
     const index = this.#indexes.take();
@@ -112,7 +114,7 @@ export class LinkTable {
       this.#indexes.give(index);
       return undefined;
     }
-    const link = new Link(this.#context, node, identityKey, index, endpointSlot, now);
+    const link = new Link(this.#context, node, identityKey, index, endpointSlot);
     this.#byNode.set(node, link);
     this.#byIndex[index] = link;
     return link;

@@ -52,7 +52,8 @@ export class Link {
   readonly #staging = new Staging();
   readonly #screen: ExchangeScreen;
   readonly #sessions: Sessions;
-  readonly #rekeying: Rekeying;
+  /** Made when there is something to agree on. */
+  #rekeying: Rekeying | undefined;
   readonly #exchanges: ExchangeSender;
   readonly #follower: PathFollower;
   #attempts = 0;
@@ -67,14 +68,7 @@ export class Link {
   /** Our answer is under way that gives the peer its key: what overtakes it, or comes with it, is lost. */
   #isHeld = false;
 
-  constructor(
-    context: LinkContext,
-    node: NodeId,
-    identityKey: Uint8Array,
-    index: number,
-    endpointSlot: number,
-    now: Instant,
-  ) {
+  constructor(context: LinkContext, node: NodeId, identityKey: Uint8Array, index: number, endpointSlot: number) {
     this.#context = context;
     this.node = node;
     this.#identityKey = identityKey;
@@ -84,19 +78,12 @@ export class Link {
     this.#sender = new LinkSender(context, node);
     this.path = new Path(context.local.node < node, context.relayOnly);
     this.path.relayKind = context.relayKind();
-    this.#timers = new LinkTimers(() => context.timersChanged(this));
+    this.#timers = new LinkTimers(context, this);
     const proof = new ExchangeProof(context.crypto, context.local, node, identityKey);
-    this.#screen = new ExchangeScreen(context.exchangeBudget, proof, this.path, now);
+    this.#screen = new ExchangeScreen(context.exchangeBudget, proof, this.path);
     this.#sessions = new Sessions(context, node, index, endpointSlot);
     this.#exchanges = new ExchangeSender(context, this.#sessions, this.path, this.#sender, proof);
     this.#follower = new PathFollower(context, this, this.path, endpointSlot, this.#timers);
-    this.#rekeying = new Rekeying(context, identityKey, now, {
-      ...{ link: this, sessions: this.#sessions, timers: this.#timers, arrival: this.#arrival },
-      ...{ follower: this.#follower, sender: this.#sender },
-      makeCurrent: (session, at) => this.#makeCurrent(session, at),
-      refuseStaged: (at) => this.#refuseStaged(at),
-      giveUp: (at) => this.#giveUp(at),
-    });
   }
 
   get stagedPackets(): number {
@@ -192,7 +179,7 @@ export class Link {
   connect(now: Instant): void {
     if (
       this.isUp ||
-      this.#rekeying.usesCarrier(now) ||
+      this.#rekeying?.usesCarrier(now) ||
       this.#timers.isSet("exchange-retry") ||
       this.#timers.isSet("agree")
     )
@@ -258,13 +245,13 @@ export class Link {
     this.#arrival.from = source ?? this.path.direct;
     this.#arrival.relayed = relayed;
     if (this.#context.onlyAgrees[keySlot] === 1) {
-      if (this.#rekeying.heardCarrier(session, now)) this.#lastReceivedAt = now;
+      if (this.#rekeying?.heardCarrier(session, now)) this.#lastReceivedAt = now;
       return;
     }
     if (this.#sessions.noteOpened(session, now)) this.#context.emit({ kind: "rekeyed", link: this });
     this.#lastReceivedAt = now;
     if (carriesData) this.#usage.note();
-    if (carriesData) this.#rekeying.noteUse(now);
+    if (carriesData) this.#rekeying?.noteUse(now);
     if (keySlot !== session.sendSlot) {
       session.sendSlot = keySlot;
       if (session === this.#sessions.current) this.#publish();
@@ -284,7 +271,7 @@ export class Link {
   /** Inner packets were sealed for this peer: must be called when it first happens in a batch. */
   noteSent(now: Instant): void {
     this.#usage.note();
-    this.#rekeying.noteUse(now);
+    this.#rekeying?.noteUse(now);
     this.#timers.stop("keepalive");
     this.#timers.setIfStopped("upkeep", after(now, upkeepMs(this.index)));
     this.#timers.setIfStopped("mtu-check", after(now, timing.MTU_CHECK_MS));
@@ -335,12 +322,12 @@ export class Link {
 
   /** The peer's hello says that it agrees on keys. */
   wantAgreement(now: Instant): void {
-    this.#rekeying.heardOffer(now);
+    this.#agreeing.heardOffer(now);
   }
 
   /** A message of the agreement was in the frame that is being handled. */
   handleAgreement(message: AgreementMessage, now: Instant): DropReason | undefined {
-    return this.#rekeying.handle(message, now);
+    return this.#agreeing.handle(message, now);
   }
 
   nextDeadline(): Deadline | undefined {
@@ -357,7 +344,7 @@ export class Link {
   /** Wipes the keys and forgets what waits. */
   close(): void {
     this.#timers.stopAll();
-    this.#rekeying.reset();
+    this.#rekeying?.reset();
     this.#sessions.wipe();
     this.#screen.wipe();
     this.#publish();
@@ -382,9 +369,9 @@ export class Link {
       case "upkeep":
         return this.#keepUp(now);
       case "agree":
-        return this.#rekeying.handleTimeout(now);
+        return this.#rekeying?.handleTimeout(now);
       case "rekey":
-        return this.#rekeying.handleDue(now);
+        return this.#rekeying?.handleDue(now);
       case "carriers-expire":
         return this.isUp ? this.#sessions.dropCarriers() : undefined;
       case "next-expires":
@@ -400,10 +387,17 @@ export class Link {
     if (this.#sessions.current !== undefined) return;
     this.#attempts++;
     const delayMs = timing.RETRY_MS[this.#attempts];
-    if (delayMs === undefined) return this.#refuseStaged(now); // the next packet starts over
+    if (delayMs === undefined) return this.#restAfterExchange(now); // the next packet starts over
     this.#sendExchange(now);
     if (this.#attempts === timing.ASK_AGAIN_ATTEMPT) this.#context.emit({ kind: "endpoint-wanted", link: this });
     this.#timers.set("exchange-retry", after(now, delayMs));
+  }
+
+  /** Nobody answered: what was made to be answered goes, for most of thousands of peers may be away. */
+  #restAfterExchange(now: Instant): void {
+    this.#exchanges.rest();
+    if (this.#sessions.isEmpty) this.#sessions.renew();
+    this.#refuseStaged(now);
   }
 
   #refuseStaged(now: Instant): void {
@@ -484,7 +478,7 @@ export class Link {
   #giveUp(now: Instant): void {
     this.#probes = 0;
     this.#dozes = false;
-    this.#rekeying.reset();
+    this.#rekeying?.reset();
     this.#timers.stopAll();
     this.#sessions.wipe();
     this.#sessions.renew();
@@ -506,7 +500,7 @@ export class Link {
 
   #install(session: Session, flags: number, source: Endpoint, relayed: boolean, now: Instant): void {
     const isAnswer = flags === PILA_FLAG.ANSWER;
-    if (this.#context.mustAgree(this.node)) return this.#rekeying.carry(session, isAnswer, source, relayed, now);
+    if (this.#context.mustAgree(this.node)) return this.#agreeing.carry(session, isAnswer, source, relayed, now);
     if (this.#sessions.isCarrier(session)) this.#sessions.releaseCarrier(session);
     this.#isHeld = !isAnswer && !this.isUp;
     this.#adopt(session, source, relayed, now);
@@ -535,7 +529,7 @@ export class Link {
   #makeCurrent(session: Session, now: Instant): void {
     const before = this.#sessions.makeCurrent(session);
     if (before !== undefined) this.#timers.set("previous-expires", after(now, timing.PREVIOUS_LIFETIME_MS));
-    this.#rekeying.inUse();
+    this.#rekeying?.inUse();
     const goesOn = before !== undefined && equalBytes(before.peerExchangeKey, session.peerExchangeKey);
     if (session.level === "noise") {
       this.#timers.set("carriers-expire", after(now, timing.PREVIOUS_LIFETIME_MS));
@@ -561,14 +555,9 @@ export class Link {
     this.#sender.sendProof(this.#sessions.ofSlot(keySlot), packet, this.path.direct, this.path.isRelayed);
   }
 
-  /** Seals and sends to one endpoint, whatever the path is. */
-  sendDirectProof(packet: Uint8Array, endpoint: Endpoint): void {
-    this.#sender.sendProof(this.#sessions.current, packet, endpoint, false);
-  }
-
-  /** Seals and sends through the relay, whatever the path is. */
-  sendRelayProof(packet: Uint8Array): void {
-    this.#sender.sendProof(this.#sessions.current, packet, undefined, true);
+  /** Seals and sends to one endpoint, or (undefined) through the relay, whatever the path is. */
+  sendProofBy(endpoint: Endpoint | undefined, packet: Uint8Array): void {
+    this.#sender.sendProof(this.#sessions.current, packet, endpoint, endpoint === undefined);
   }
 
   #sendExchange(now: Instant): void {
@@ -590,6 +579,17 @@ export class Link {
     const session = this.#sessions.current;
     const isOlder = session !== undefined && session.sendSlot === session.legacySlot;
     return isOlder && !this.path.isRelayed && this.#probes <= 1;
+  }
+
+  get #agreeing(): Rekeying {
+    this.#rekeying ??= new Rekeying(this.#context, this.#identityKey, {
+      ...{ link: this, sessions: this.#sessions, timers: this.#timers, arrival: this.#arrival },
+      ...{ follower: this.#follower, sender: this.#sender },
+      makeCurrent: (session, at) => this.#makeCurrent(session, at),
+      refuseStaged: (at) => this.#refuseStaged(at),
+      giveUp: (at) => this.#giveUp(at),
+    });
+    return this.#rekeying;
   }
 
   /** Writes what the packet path reads: the slots to seal with, or none. */

@@ -48,7 +48,7 @@ export class Path {
   /** When one proved endpoint last gave way to another. */
   #movedAt: Instant | undefined;
   /** Bounded by MAX_HISTORY, oldest out. */
-  readonly #history: PathChange[] = [];
+  #history: readonly PathChange[] = [];
 
   /** `yields`: of two sides that follow each other between equal endpoints, this one does so sooner. */
   constructor(yields: boolean, isRelayOnly = false) {
@@ -167,8 +167,7 @@ export class Path {
     const endpoint = this.#relayed ? undefined : this.#direct;
     const last = this.#history.at(-1);
     if (last?.kind === this.kind && sameEndpoint(last.endpoint, endpoint)) return "moved";
-    this.#history.push({ at: now, kind: this.kind, endpoint });
-    if (this.#history.length > MAX_HISTORY) this.#history.shift();
+    this.#history = [...this.#history, { at: now, kind: this.kind, endpoint }].slice(-MAX_HISTORY);
     return "moved";
   }
 

@@ -54,7 +54,7 @@ export class Rekeying {
   /** 0 to 1, by link, so that many links do not rekey in the same moment. */
   readonly #spread: number;
   /** What the peer may begin: not the limit of exchanges, which strangers can use up with copies. */
-  readonly #answers: TokenBucket;
+  #answers: TokenBucket | undefined;
   /** Where both sides begin, this one's handshake goes on. */
   readonly #isFirst: boolean;
   #attempts = 0;
@@ -65,12 +65,11 @@ export class Rekeying {
   /** Since when the present keys should have been replaced. */
   #overdueSince: Instant | undefined;
 
-  constructor(context: LinkContext, peerIdentity: Uint8Array, now: Instant, parts: RekeyingParts) {
+  constructor(context: LinkContext, peerIdentity: Uint8Array, parts: RekeyingParts) {
     const { node, index } = parts.link;
     this.#context = context;
     this.#parts = parts;
     this.#agreement = new Agreement(context.crypto, context.local.node, node, peerIdentity);
-    this.#answers = new TokenBucket(2, 8, now);
     this.#isFirst = context.local.node < node;
     this.#spread = ((index * 997) % 1000) / 1000;
   }
@@ -180,6 +179,7 @@ export class Rekeying {
     }
     const isKnown = this.#agreement.knows(session, message.noise);
     if (!isKnown && this.#isBegunByUs(session)) return undefined; // the peer said it before it heard ours
+    this.#answers ??= new TokenBucket(2, 8, now);
     if (!isKnown && !this.#answers.take(now)) return "key-exchange-limited";
     const outcome = this.#agreement.handleFirst(session, message.noise);
     if (outcome === "bad") return "bad-key-exchange";

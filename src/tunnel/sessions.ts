@@ -26,8 +26,8 @@ export class Sessions {
   readonly #node: NodeId;
   readonly #linkIndex: number;
   readonly #endpointSlot: number;
-  /** What was moved under keys that are gone. */
-  readonly #retiredTraffic = new Float64Array(KEY_STAT_COUNT);
+  /** What was moved under keys that are gone; undefined: no key is. */
+  #retiredTraffic: Float64Array | undefined;
   /** Our half; replaced when a session ends for good, so that nothing recorded under it opens again. */
   #exchange: KeyExchange;
   #prefixes: NoncePrefixes;
@@ -51,7 +51,7 @@ export class Sessions {
 
   /** Inner bytes and packets under all keys so far, by KEY_STAT. */
   traffic(): Float64Array {
-    const sum = this.#retiredTraffic.slice();
+    const sum = this.#retiredTraffic?.slice() ?? new Float64Array(KEY_STAT_COUNT);
     for (const session of this.#all()) this.#addTraffic(sum, session);
     return sum;
   }
@@ -169,6 +169,7 @@ export class Sessions {
   }
 
   remove(session: Session): void {
+    this.#retiredTraffic ??= new Float64Array(KEY_STAT_COUNT);
     this.#addTraffic(this.#retiredTraffic, session);
     session.own.keys.privateKey.fill(0);
     session.binding.fill(0);
@@ -211,8 +212,13 @@ export class Sessions {
     this.#exchange.wipe();
   }
 
-  /** A new half of ours, after `wipe`. */
+  get isEmpty(): boolean {
+    return this.#all().length === 0;
+  }
+
+  /** A new half of ours, while there is no session. */
   renew(): void {
+    this.#exchange.wipe();
     this.#exchange = new KeyExchange(this.#context.crypto, this.#context.local, this.#node);
     this.#prefixes = new NoncePrefixes(this.#context.crypto);
     this.#retiredPeerKeys.length = 0;

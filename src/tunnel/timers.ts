@@ -2,7 +2,9 @@
  * The deadlines of one link, by name. A timer that is not set does not exist; the smallest of all links' is the one
  * thing the edge arms a real timer for.
  */
-import type { Deadline, Instant } from "../base/instant.ts";
+import { type Deadline, type Instant, instant } from "../base/instant.ts";
+import type { Link } from "./link.ts";
+import type { LinkContext } from "./link-context.ts";
 
 export const LINK_TIMERS = [
   /** Repeat our key exchange: no answer so far. */
@@ -42,50 +44,71 @@ export const LINK_TIMERS = [
 export type LinkTimer = (typeof LINK_TIMERS)[number];
 
 export class LinkTimers {
-  readonly #at = new Map<LinkTimer, Instant>();
-  readonly #changed: () => void;
+  readonly #link: Link;
+  readonly #context: Pick<LinkContext, "timersAt" | "timersChanged">;
+  /** Where those of this link begin in the array that all links share: it costs them no memory while none is set. */
+  readonly #first: number;
 
-  /** `changed`: the table keeps links in the order of their first deadline. */
-  constructor(changed: () => void) {
-    this.#changed = changed;
+  constructor(context: Pick<LinkContext, "timersAt" | "timersChanged">, link: Link) {
+    this.#context = context;
+    this.#link = link;
+    this.#first = link.index * LINK_TIMERS.length;
+    this.#clear();
   }
 
   set(timer: LinkTimer, at: Instant): void {
-    this.#at.set(timer, at);
-    this.#changed();
+    this.#context.timersAt[this.#first + PLACES[timer]] = at;
+    this.#context.timersChanged(this.#link);
   }
 
   /** Sets the timer only if it is not running: the first cause counts, later ones do not push it away. */
   setIfStopped(timer: LinkTimer, at: Instant): void {
-    if (!this.#at.has(timer)) this.set(timer, at);
+    if (!this.isSet(timer)) this.set(timer, at);
   }
 
   stop(timer: LinkTimer): void {
-    if (this.#at.delete(timer)) this.#changed();
+    if (this.isSet(timer)) this.set(timer, STOPPED);
   }
 
   stopAll(): void {
-    this.#at.clear();
-    this.#changed();
+    this.#clear();
+    this.#context.timersChanged(this.#link);
   }
 
   isSet(timer: LinkTimer): boolean {
-    return this.#at.has(timer);
+    return this.#context.timersAt[this.#first + PLACES[timer]] !== STOPPED;
   }
 
   next(): Deadline | undefined {
-    let first: Deadline | undefined;
-    for (const [reason, at] of this.#at) if (first === undefined || at < first.at) first = { at, reason };
+    const place = this.#firstPlace();
+    return place === undefined ? undefined : { at: this.#at(place), reason: LINK_TIMERS[place]! };
+  }
+
+  /** Takes one timer that is due, the earliest first; undefined when none is. */
+  takeDue(now: Instant): LinkTimer | undefined {
+    const place = this.#firstPlace();
+    if (place === undefined || this.#at(place) > now) return undefined;
+    const timer = LINK_TIMERS[place]!;
+    this.stop(timer);
+    return timer;
+  }
+
+  #firstPlace(): number | undefined {
+    let first: number | undefined;
+    for (let place = 0; place < LINK_TIMERS.length; place++) {
+      if (this.#at(place) < (first === undefined ? STOPPED : this.#at(first))) first = place;
+    }
     return first;
   }
 
-  /** Takes one timer that is due; undefined when none is. */
-  takeDue(now: Instant): LinkTimer | undefined {
-    for (const [timer, at] of this.#at) {
-      if (at > now) continue;
-      this.stop(timer);
-      return timer;
-    }
-    return undefined;
+  #at(place: number): Instant {
+    return this.#context.timersAt[this.#first + place]! as Instant;
+  }
+
+  #clear(): void {
+    this.#context.timersAt.fill(STOPPED, this.#first, this.#first + LINK_TIMERS.length);
   }
 }
+
+const STOPPED = instant(Number.POSITIVE_INFINITY);
+const PLACES = Object.fromEntries(LINK_TIMERS.map((timer, place) => [timer, place])) as Record<LinkTimer, number>;

@@ -44,7 +44,7 @@ function byB(): Pila {
 function screenOfB(budget = new ExchangeBudget()): ExchangeScreen {
   const path = new Path(false);
   path.suggest(KNOWN, "registry", instant(0));
-  return new ExchangeScreen(budget, proofOf(A, B), path, instant(0));
+  return new ExchangeScreen(budget, proofOf(A, B), path);
 }
 
 /** How many of `count`, evenly over `ms`, are let through. */
