@@ -141,7 +141,8 @@ export class Introductions {
     this.#offeredKeys.delete(record.node);
     this.#parts.keySettled(record.node);
     this.#parts.closeLink(record.node, now);
-    return { ...record, publicKey: offered, revocationUntold: false };
+    // What was asked with the key that was not known yet is to be asked again.
+    return { ...record, publicKey: offered, revocationUntold: false, request: undefined };
   }
 
   /** `named`: limits beyond those that the peer asked for. */

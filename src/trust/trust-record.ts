@@ -137,8 +137,8 @@ export function mustBeTold({ state, revocationUntold }: TrustRecord): boolean {
 }
 
 /**
- * The operator asks. A request that already waits is answered by that, and trust mutual at once; the request goes on
- * waiting when the ask has terms, for those let the peer begin nothing. With trust mutual an ask is for other terms.
+ * The operator asks. A request that already waits, also beside a tombstone, is answered by that, and trust mutual at once; the
+ * request goes on waiting when the ask has terms, for those let the peer begin nothing. With trust mutual an ask is for other terms.
  */
 export function ask(
   record: TrustRecord,
@@ -159,8 +159,7 @@ export function ask(
     since: now,
     revocationUntold: false,
   };
-  if (record.request === undefined || record.state !== "pending")
-    return { ...asked, state: "asked", request: undefined };
+  if (record.request === undefined) return { ...asked, state: "asked" };
   return bothAsked(asked, record.request, leaseNow);
 }
 

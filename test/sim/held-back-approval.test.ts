@@ -91,6 +91,21 @@ describe("an approval that was held back until its ask was taken back", () => {
   });
 });
 
+describe("a request that waits beside a tombstone", () => {
+  it("is answered by an ask as by an approval, though only letters pass", () => {
+    const { network, a, b } = two(15); // found by simulation, seed 20213 with 3 nodes
+    network.tap = () => undefined;
+    revoke(a, b);
+    network.run(2_000);
+    ask(b, a);
+    network.runUntil(() => a.book.get(b.node)?.request !== undefined, 40_000);
+    expect(states(a, b)).toEqual(["revoked", "asked"]);
+    ask(a, b);
+    network.run(5_000);
+    expect(states(a, b)).toEqual(["mutual", "mutual"]);
+  });
+});
+
 describe("trust that the peer itself has spoken for", () => {
   it("is not ended by a registry that has forgotten it, nor after a restart", () => {
     const { network, a, b } = two(14);
