@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 
@@ -71,6 +72,16 @@ static napi_value forbid_dumps(napi_env env, napi_callback_info info) {
   return integer(&call, prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0 ? 0 : -errno);
 }
 
+/* trimMemory(): what malloc keeps of freed memory goes back to the kernel, where the C library can do that */
+static napi_value trim_memory(napi_env env, napi_callback_info info) {
+  struct call call = call_of(env, info);
+#ifdef __GLIBC__
+  return integer(&call, malloc_trim(0));
+#else
+  return integer(&call, 0);
+#endif
+}
+
 /* reducePrivileges(becomes, uid, gid, groups, keep): 0, or -errno; uid and groups matter only to who becomes somebody */
 static napi_value reduce_privileges(napi_env env, napi_callback_info info) {
   struct call call = call_of(env, info);
@@ -95,6 +106,7 @@ static napi_value hand_on(napi_env env, napi_callback_info info) {
 bool host_export(napi_env env, napi_value exports) {
   static const struct function functions[] = {
     {"lockFile", lock_path}, {"unixSend", unix_send_text}, {"unixPeer", unix_peer_ids}, {"reservePorts", reserve_ports},
-    {"forbidDumps", forbid_dumps}, {"reducePrivileges", reduce_privileges}, {"handOn", hand_on}};
+    {"forbidDumps", forbid_dumps}, {"trimMemory", trim_memory}, {"reducePrivileges", reduce_privileges},
+    {"handOn", hand_on}};
   return export_functions(env, exports, functions, sizeof functions / sizeof *functions);
 }

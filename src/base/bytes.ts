@@ -58,9 +58,7 @@ export function concatBytes(...parts: readonly Uint8Array[]): Uint8Array {
 }
 
 export function toHex(bytes: Uint8Array): string {
-  let text = "";
-  for (const byte of bytes) text += HEX_OF_BYTE[byte];
-  return text;
+  return Array.from(bytes, (byte) => HEX_OF_BYTE[byte]).join(""); // joined: added up, it would be kept as a tree of its parts
 }
 
 const HEX_OF_BYTE = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, "0"));

@@ -15,6 +15,7 @@ import { VERSION } from "../control/version.ts";
 import { Engine } from "../engine/engine.ts";
 import { HIDDEN } from "../engine/paths.ts";
 import { now, wallNow } from "../io/clock.ts";
+import { keepHeapTight } from "../io/heap-growth.ts";
 import { localAddresses } from "../io/local-addresses.ts";
 import { forbidDumps } from "../io/native.ts";
 import { NativeDataPlane } from "../io/native-data-plane.ts";
@@ -101,6 +102,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
   auditLog?.start();
   undo.add(() => auditLog?.close(stopRecord()));
   const events = new LiveEvents(auditLog);
+  if (book.size > MANY_PEERS) undo.add(keepHeapTight());
   const engine = new Engine(
     {
       prefix: options.prefix,
@@ -381,4 +383,6 @@ class Undo {
 }
 
 const TUN_DESCRIPTOR = "tun";
+/** From here on what peers take is most of the heap. */
+const MANY_PEERS = 1_000;
 const EVERY_ADDRESS: Endpoint = { address: "::", port: 0 };

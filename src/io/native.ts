@@ -114,6 +114,8 @@ export interface NativeShim {
   reservePorts(interfaceName: string, first: number, fds: Int32Array): Result;
   /** For the whole process. */
   forbidDumps(): Result;
+  /** Some milliseconds, once much was freed. */
+  trimMemory(): Result;
   /** For this thread alone; `keep` as bits. */
   reducePrivileges(becomes: boolean, uid: number, gid: number, groups: Uint32Array, keep: number): Result;
 

@@ -39,6 +39,10 @@ export class TrustBook {
     return this.#records.get(node);
   }
 
+  get size(): number {
+    return this.#records.size;
+  }
+
   stateOf(node: NodeId): TrustState {
     return this.#records.get(node)?.state ?? "none";
   }

@@ -26,7 +26,8 @@ export interface Candidate {
 type MutableCandidate = { -readonly [K in keyof Candidate]: Candidate[K] };
 
 export class Candidates {
-  readonly #list: MutableCandidate[] = [];
+  /** Replaced when it changes: an array that grows in place keeps room for many more. */
+  #list: readonly MutableCandidate[] = [];
 
   /** In the order in which they became known. */
   all(): readonly Candidate[] {
@@ -41,16 +42,8 @@ export class Candidates {
   add(endpoint: Endpoint, origin: CandidateOrigin, now: Instant, keep: Endpoint | undefined): boolean {
     if (this.#find(endpoint) !== undefined) return false;
     if (this.#list.length >= MAX_CANDIDATES) this.#evict(keep);
-    this.#list.push({
-      endpoint,
-      origin,
-      addedAt: now,
-      tries: 0,
-      triedAt: undefined,
-      heardAt: undefined,
-      answeredAt: undefined,
-      rttMs: undefined,
-    });
+    const untried = { tries: 0, triedAt: undefined, heardAt: undefined, answeredAt: undefined, rttMs: undefined };
+    this.#list = [...this.#list, { endpoint, origin, addedAt: now, ...untried }];
     return true;
   }
 
@@ -84,7 +77,7 @@ export class Candidates {
       if (sameEndpoint(candidate.endpoint, keep)) continue;
       if (worst < 0 || (candidate.heardAt ?? -1) < (this.#list[worst]!.heardAt ?? -1)) worst = i;
     }
-    this.#list.splice(worst, 1);
+    this.#list = this.#list.toSpliced(worst, 1);
   }
 }
 

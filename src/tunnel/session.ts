@@ -48,10 +48,9 @@ export interface OwnHalf {
  */
 export class NoncePrefixes {
   /** Key: hex of the peer's key. Bound: MAX_PEER_KEYS, after which `claim` refuses: no peer has as many in one life of ours. */
-  readonly #byPeerKey = new Map<
-    string,
-    { readonly base: number; readonly nonces: Record<Generation, Nonce | undefined> }
-  >();
+  #byPeerKey:
+    | Map<string, { readonly base: number; readonly nonces: Record<Generation, Nonce | undefined> }>
+    | undefined;
   readonly #crypto: Crypto;
 
   constructor(crypto: Crypto) {
@@ -64,6 +63,7 @@ export class NoncePrefixes {
    */
   claim(generation: Generation, peerExchangeKey: Uint8Array, upper: boolean): Nonce | undefined {
     const name = toHex(peerExchangeKey);
+    this.#byPeerKey ??= new Map();
     let known = this.#byPeerKey.get(name);
     if (known === undefined) {
       if (this.#byPeerKey.size >= MAX_PEER_KEYS) return undefined;
@@ -76,7 +76,7 @@ export class NoncePrefixes {
   }
 
   release(generation: Generation, peerExchangeKey: Uint8Array, nextCounter: number): void {
-    const nonces = this.#byPeerKey.get(toHex(peerExchangeKey))?.nonces;
+    const nonces = this.#byPeerKey?.get(toHex(peerExchangeKey))?.nonces;
     const nonce = nonces?.[generation];
     if (nonces !== undefined && nonce !== undefined) nonces[generation] = { ...nonce, counter: nextCounter };
   }

@@ -30,7 +30,7 @@ export class Sessions {
   #retiredTraffic: Float64Array | undefined;
   /** Our half; replaced when a session ends for good, so that nothing recorded under it opens again. */
   #exchange: KeyExchange;
-  #prefixes: NoncePrefixes;
+  #prefixes: NoncePrefixes | undefined;
   /** Replaced keys of the peer, in hex. Bound: MAX_RETIRED, oldest out; emptied with our half. */
   readonly #retiredPeerKeys: string[] = [];
   /** The newest of the peer's keys under which a frame opened, whatever became of our half since. */
@@ -42,7 +42,6 @@ export class Sessions {
     this.#linkIndex = linkIndex;
     this.#endpointSlot = endpointSlot;
     this.#exchange = new KeyExchange(context.crypto, context.local, node);
-    this.#prefixes = new NoncePrefixes(context.crypto);
   }
 
   get exchange(): KeyExchange {
@@ -176,7 +175,7 @@ export class Sessions {
     for (const slot of slotsOf(session)) {
       const generation = slot === session.legacySlot ? "legacy" : "current";
       const nextCounter = this.#context.dataPlane.removeKey(slot);
-      if (session.level === "base") this.#prefixes.release(generation, session.peerExchangeKey, nextCounter);
+      if (session.level === "base") this.#prefixes?.release(generation, session.peerExchangeKey, nextCounter);
       this.#context.linkOfKey[slot] = -1;
       this.#context.keySlots.give(slot);
     }
@@ -220,7 +219,7 @@ export class Sessions {
   renew(): void {
     this.#exchange.wipe();
     this.#exchange = new KeyExchange(this.#context.crypto, this.#context.local, this.#node);
-    this.#prefixes = new NoncePrefixes(this.#context.crypto);
+    this.#prefixes = undefined;
     this.#retiredPeerKeys.length = 0;
   }
 
@@ -229,6 +228,7 @@ export class Sessions {
   }
 
   #installBase(generation: Generation, peerExchangeKey: Uint8Array, key: Uint8Array): number | undefined {
+    this.#prefixes ??= new NoncePrefixes(this.#context.crypto);
     const nonce = this.#prefixes.claim(generation, peerExchangeKey, this.#context.local.node > this.#node);
     return nonce && this.#installKey(key, nonce, generation === "current");
   }
