@@ -18,6 +18,7 @@ import { type ControlBackend, type ErrorReply, httpStatusOf, SCHEMA } from "./ap
 import { type Caller, onBehalfOf } from "./caller.ts";
 import { type PreparedCall, prepareCall } from "./requests.ts";
 import { type CarryRequest, parseCarryRequest, RUN_PROTOCOL } from "./run-api.ts";
+import { jsonInTurns } from "./turns.ts";
 
 export interface ControlServerOptions {
   /** Called with what a backend threw that is not a PilotError: a bug to log. The caller is told no detail. */
@@ -226,7 +227,7 @@ async function answer(conversation: Conversation, request: IncomingMessage, resp
     if (access !== undefined) checkAccess(call.method, caller, access);
     const act = () => runCall(conversation, call, ended.signal);
     const reply = await onBehalfOf(() => caller ?? options.identify?.(request.socket), act);
-    send(response, 200, { schema: SCHEMA, ...reply });
+    send(response, 200, await jsonInTurns({ schema: SCHEMA, ...reply }));
   } catch (error) {
     if (ended.signal.aborted) return; // nobody waits for it any more
     if (!(error instanceof PilotError)) options.onInternalError?.(method, error);
@@ -296,19 +297,19 @@ function refuse(response: ServerResponse, error: PilotError): void {
     schema: SCHEMA,
     error: { code: error.code, message: error.message, hint: error.hint },
   };
-  send(response, httpStatusOf(error.code), reply);
+  send(response, httpStatusOf(error.code), [Buffer.from(JSON.stringify(reply))]);
 }
 
-function send(response: ServerResponse, status: number, reply: object): void {
+function send(response: ServerResponse, status: number, pieces: readonly Buffer[]): void {
   if (response.destroyed || response.headersSent) return;
-  const text = JSON.stringify(reply) + "\n";
   response.writeHead(status, {
     "content-type": "application/json",
-    "content-length": Buffer.byteLength(text),
+    "content-length": pieces.reduce((sum, piece) => sum + piece.length, 1),
     // What is left of a refused request must not be read as the next one.
     ...(status === 200 ? {} : { connection: "close" }),
   });
-  response.end(text);
+  for (const piece of pieces) response.write(piece);
+  response.end("\n");
 }
 
 function internalError(): PilotError {

@@ -29,6 +29,7 @@ import type {
   WhoisRequest,
 } from "../control/api.ts";
 import type { AuditBackend } from "../control/audit-api.ts";
+import { mapInTurns } from "../control/turns.ts";
 import { VERSION } from "../control/version.ts";
 import type { Engine, EngineEvent } from "../engine/engine.ts";
 import type { OpenedFlow } from "../engine/engine-ports.ts";
@@ -161,7 +162,7 @@ export class Backend implements ControlBackend {
         (await this.network.members({ network: String(network) }, AbortSignal.timeout(NAME_PATIENCE_MS))).members,
     });
     this.metrics = new Metrics({
-      status: () => this.#status(),
+      status: async () => this.#status(await this.#peers()),
       counters: () => parts.engine.counters(),
       nameQueries: () => this.names.status.queries,
       audit: () => parts.auditLog?.facts(),
@@ -242,14 +243,14 @@ export class Backend implements ControlBackend {
   }
 
   async status(_request: EmptyRequest): Promise<StatusReply> {
-    return this.#status();
+    return this.#status(await this.#peers());
   }
 
   async metricsText(_request: EmptyRequest): Promise<MetricsReply> {
-    return { text: this.metrics.text() };
+    return { text: await this.metrics.text() };
   }
 
-  #status(): StatusReply {
+  #status(peers: PeerStatus[]): StatusReply {
     const { options, engine, listen, ownKey, book } = this.#parts;
     const self = this.#identity(engine.node);
     return {
@@ -266,7 +267,7 @@ export class Backend implements ControlBackend {
       registry: this.#registryStatus(),
       beacon: this.#beaconStatus(),
       dns: { address: this.names.status.address, resolved: this.names.status.resolved },
-      peers: this.#peers(),
+      peers,
       pending: [...book.records()].filter((record) => record.request !== undefined).length,
       drops: engine.drops(),
       problems: [...this.#problems(), ...this.#transportProblems()],
@@ -274,7 +275,7 @@ export class Backend implements ControlBackend {
   }
 
   async peers(_request: EmptyRequest): Promise<PeersReply> {
-    return { peers: this.#peers() };
+    return { peers: await this.#peers() };
   }
 
   async addr(request: AddrRequest, signal: AbortSignal): Promise<AddrReply> {
@@ -454,10 +455,9 @@ export class Backend implements ControlBackend {
     return key === undefined ? null : `SHA256:${toBase64(this.#parts.crypto.sha256(key)).replace(/=+$/, "")}`;
   }
 
-  #peers(): PeerStatus[] {
-    return [...this.#parts.book.records()]
-      .filter((record) => record.state !== "none")
-      .map((record) => this.#peer(record));
+  async #peers(): Promise<PeerStatus[]> {
+    const listed = [...this.#parts.book.records()].filter((record) => record.state !== "none");
+    return mapInTurns(listed, (record) => this.#peer(record));
   }
 
   #peer(record: TrustRecord): PeerStatus {

@@ -140,7 +140,7 @@ function dropSamples({ drops }: StatusReply): Sample[] {
 }
 
 export interface MetricsParts {
-  status(): StatusReply;
+  status(): StatusReply | Promise<StatusReply>;
   counters(): EngineCounters;
   nameQueries(): number;
   audit?(): AuditReply | undefined;
@@ -162,7 +162,12 @@ export class Metrics {
     const server = createServer({ maxHeaderSize: 8192, requestTimeout: 10_000 }, (request, response) => {
       const isWanted = request.method === "GET" && request.url?.split("?")[0] === "/metrics";
       response.writeHead(isWanted ? 200 : 404, { "content-type": "text/plain; version=0.0.4; charset=utf-8" });
-      response.end(isWanted ? this.text() : "Metrics are at /metrics.\n");
+      if (isWanted)
+        void this.text().then(
+          (text) => response.end(text),
+          () => response.destroy(),
+        );
+      else response.end("Metrics are at /metrics.\n");
     });
     server.maxConnections = MAX_CONNECTIONS;
     this.#server = server;
@@ -185,9 +190,9 @@ export class Metrics {
   }
 
   /** Each reading begins a new time of measuring the event loop. */
-  text(): string {
+  async text(): Promise<string> {
     const text = formatDaemonMetrics({
-      status: this.#parts.status(),
+      status: await this.#parts.status(),
       engine: this.#parts.counters(),
       loop: this.#loop,
       nameQueries: this.#parts.nameQueries(),
