@@ -1,5 +1,4 @@
 /** Ordinary programs that say in what way, and when, their conversation ended: what a cut must be felt by. */
-import { readFileSync } from "node:fs";
 import { availableParallelism, loadavg } from "node:os";
 import type { Lab } from "./lab.ts";
 import type { LabProcess } from "./lab-process.ts";
@@ -84,15 +83,6 @@ export async function converse(
 export async function endOf(program: LabProcess, timeoutMs = 5_000): Promise<{ how: string; atS: number }> {
   const [, , how = "", at] = (await program.waitForLine(/ended by/, timeoutMs)).split(" ");
   return { how, atS: Number(at) };
-}
-
-/**
- * For how many seconds the daemon on a host was ready to run and had no processor, since its start: by so much the machine,
- * not the daemon, was late. A bound in milliseconds holds beside it.
- */
-export function waitedForProcessorS(lab: Lab, host: string): number {
-  const [, waitedNs] = readFileSync(`/proc/${lab.node(host).process.pid}/schedstat`, "utf8").split(" ");
-  return Number(waitedNs) / 1e9;
 }
 
 /** What ordinary programs are forgiven, which note times only when they get a processor themselves; nothing on a free machine. */

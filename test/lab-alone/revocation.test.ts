@@ -5,7 +5,8 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { InnerCapture, PROHIBITED, RESET } from "../helpers/inner-capture.ts";
 import { Lab } from "../helpers/lab.ts";
-import { converse, endOf, programSlackS, timedCall, waitedForProcessorS } from "../helpers/watching-programs.ts";
+import { lateness } from "../helpers/lateness.ts";
+import { converse, endOf, programSlackS, timedCall } from "../helpers/watching-programs.ts";
 
 let lab: Lab;
 
@@ -104,14 +105,14 @@ describe("trust revoke", () => {
       ["b", "a"],
     ] as const) {
       const capture = await InnerCapture.start(lab, from);
-      const before = waitedForProcessorS(lab, from);
+      const lateMs = lateness(lab, from);
       const { stdout } = await lab.exec(from, "python3", ["-c", DIAL, lab.overlay(to)]);
-      const waitedS = waitedForProcessorS(lab, from) - before;
+      const lateS = lateMs() / 1_000;
       expect(stdout).toBe("PermissionError\n");
       await capture.stop();
       const [asked] = await capture.packets(`dst host ${lab.overlay(to)} and ip6[6] == 6`);
       const [refused] = await capture.packets(PROHIBITED);
-      expect(refused!.atS - asked!.atS).toBeLessThan(0.05 + waitedS);
+      expect(refused!.atS - asked!.atS).toBeLessThan(0.05 + lateS);
     }
   });
 });

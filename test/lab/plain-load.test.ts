@@ -14,7 +14,7 @@ beforeAll(async () => {
   await Promise.all([lab.startNode("a"), lab.startNode("b", PLAIN)]);
   await lab.trust("a", "b");
   await lab.exec("a", "ping", ["-6", "-c", "1", "-W", "2", lab.overlay("b")]);
-  await waitUntil("a to know what b is", isKnownAsPlain, 8_000);
+  await waitUntil("a to know what b is", isKnownAsPlain);
 });
 
 afterAll(() => lab?.close());

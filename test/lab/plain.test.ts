@@ -31,7 +31,7 @@ describe("a plain agent, seen from a pilot-tun", () => {
   it("is answered by name and kind, and its packets are counted", async () => {
     const ping = await lab.exec("a", "ping", ["-6", "-c", "3", "-i", "0.2", "-s", "1000", lab.overlay("b")]);
     expect(ping.stdout).toContain("3 received");
-    await waitUntil("a to know what b is", async () => (await peerOf("a", "b")).kind === "plain", 6_000);
+    await waitUntil("a to know what b is", async () => (await peerOf("a", "b")).kind === "plain");
     const before = await peerOf("a", "b");
     const again = await lab.exec("a", "ping", ["-6", "-c", "5", "-i", "0.1", "-s", "1000", lab.overlay("b")]);
     expect(again.stdout).toContain("5 received");
@@ -117,7 +117,7 @@ describe("a plain agent, seen from a pilot-tun", () => {
       await server.waitForLine(/accepted/);
       (killed === "client" ? client : server).kill("SIGKILL");
       const other = killed === "client" ? server : client;
-      expect(await other.waitForLine(/ended by/, 3_000)).toMatch(/ended by (EOF|ConnectionResetError)/);
+      expect(await other.waitForLine(/ended by/)).toMatch(/ended by (EOF|ConnectionResetError)/);
       await Promise.all([server.stop(), client.stop()]);
     }
   });
@@ -157,9 +157,9 @@ describe("a plain agent, seen from a pilot-tun", () => {
     const revoked = await lab.pilot("a", "trust", "revoke", "b");
     expect(revoked.cutFlows).toBeGreaterThanOrEqual(1);
     for (const program of [server, client]) {
-      expect(await program.waitForLine(/ended by/, 2_000)).toMatch(/ended by (ConnectionResetError|BrokenPipeError)/);
+      expect(await program.waitForLine(/ended by/)).toMatch(/ended by (ConnectionResetError|BrokenPipeError)/);
     }
-    await lab.waitForTrust("b", "a", "revoked-by-peer", 5_000);
+    await lab.waitForTrust("b", "a", "revoked-by-peer");
     const { stdout } = await lab.exec("a", "ping", ["-6", "-c", "1", "-W", "1", lab.overlay("b")]);
     expect(stdout).toContain("Administratively prohibited");
   });

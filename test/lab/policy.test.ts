@@ -62,15 +62,11 @@ describe("a policy file", () => {
     writeFileSync(next, "allow out tcp 7002 to b\n", { mode: 0o600 });
     const checked = await lab.pilot("a", "policy", "check", next);
     expect(checked.wouldCut.map((flow: { remotePort: number }) => flow.remotePort)).toContain(7001);
-    const applied = await lab.pilot("a", "policy", "apply", next, "--confirm", "2s");
-    expect(applied.confirmWithinS).toBe(2);
-    expect(await client.waitForLine(/ended by/, 1_000)).toContain("ConnectionResetError");
+    const applied = await lab.pilot("a", "policy", "apply", next, "--confirm", "4s");
+    expect(applied.confirmWithinS).toBe(4);
+    expect(await client.waitForLine(/ended by/, 3_000)).toContain("ConnectionResetError");
     expect(await connectError(lab, "a", lab.overlay("b"), 7001)).toBe("EACCES");
-    await waitUntil(
-      "the roll-back",
-      async () => (await lab.pilot("a", "policy", "show")).confirmWithinS === null,
-      4_000,
-    );
+    await waitUntil("the roll-back", async () => (await lab.pilot("a", "policy", "show")).confirmWithinS === null);
     await connectAndStay(7001);
     expect((await lab.tryPilot("a", "policy", "confirm")).reply.error.code).toBe("nothing_applied");
 

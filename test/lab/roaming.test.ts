@@ -3,6 +3,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Lab, type Reply, waitUntil } from "../helpers/lab.ts";
 import { LabNat } from "../helpers/lab-nat.ts";
+import { lateness } from "../helpers/lateness.ts";
 
 /** a and c behind one router, b behind another; a third waits for a to move. */
 describe("paths between two hosts behind routers", () => {
@@ -65,17 +66,9 @@ describe("paths between two hosts behind routers", () => {
 
   it("two hosts on one LAN reach each other by their LAN addresses", async () => {
     expect(await answered("a", "c", 5)).toBe(true);
-    await waitForPath("a", "c", "direct", 5_000);
-    await waitUntil(
-      "the LAN's addresses",
-      async () => (await peerOf("a", "c")).endpoint.startsWith("192.168.1."),
-      5_000,
-    );
-    await waitUntil(
-      "the LAN's addresses",
-      async () => (await peerOf("c", "a")).endpoint.startsWith("192.168.1."),
-      5_000,
-    );
+    await waitForPath("a", "c", "direct", 20_000);
+    await waitUntil("the LAN's addresses", async () => (await peerOf("a", "c")).endpoint.startsWith("192.168.1."));
+    await waitUntil("the LAN's addresses", async () => (await peerOf("c", "a")).endpoint.startsWith("192.168.1."));
   });
 
   it("a download goes on by relay when direct is blocked, comes back when the block lifts, and is not reset", async () => {
@@ -89,17 +82,18 @@ describe("paths between two hosts behind routers", () => {
     const url = `http://[${lab.overlay("b")}]:8000/file`;
     const curl = lab.spawn("a", "curl", ["-sS", "-o", `${folder}/got`, "-w", "%{num_connects}", url]);
     await sleep(1_500);
+    const lateMs = lateness(lab, "a", "b");
     await ofA.block(ofB.outside);
-    const downMs = await waitForPath("a", "b", "relay", 6_000);
+    const downMs = await waitForPath("a", "b", "relay", 20_000);
     await sleep(2_000);
     const received = (await peerOf("a", "b")).rxBytes;
     await sleep(1_000);
     expect((await peerOf("a", "b")).rxBytes).toBeGreaterThan(received); // it flows through the relay
     await ofA.block(undefined);
-    const upMs = await waitForPath("a", "b", "direct", 15_000);
+    const upMs = await waitForPath("a", "b", "direct", 30_000);
     console.log(`to relay in ${downMs.toFixed(0)} ms, back to direct in ${upMs.toFixed(0)} ms`);
-    expect(downMs).toBeLessThan(5_000);
-    expect(upMs).toBeLessThan(10_000);
+    expect(downMs).toBeLessThan(5_000 + lateMs());
+    expect(upMs).toBeLessThan(10_000 + lateMs());
     const { code } = await curl.waitForEnd(30_000);
     expect(curl.stderr).toBe("");
     expect(code).toBe(0);
@@ -112,12 +106,13 @@ describe("paths between two hosts behind routers", () => {
   it("traffic comes back within 2 s when the router of one side forgets its mappings and gives others", async () => {
     const pings = pingAlong("a", "b");
     await pings.firstAnswerAfter(0, 5_000);
-    await ofA.become("symmetric");
-    const tookMs = await pings.firstAnswerAfter(Date.now(), 5_000);
-    console.log(`after other mappings: ${tookMs.toFixed(0)} ms`);
-    expect(tookMs).toBeLessThan(2_000);
-    await ofA.become("port-dependent");
-    expect(await pings.firstAnswerAfter(Date.now(), 5_000)).toBeLessThan(2_000);
+    for (const kind of ["symmetric", "port-dependent"] as const) {
+      const lateMs = lateness(lab, "a", "b");
+      await ofA.become(kind);
+      const tookMs = await pings.firstAnswerAfter(Date.now(), 10_000);
+      console.log(`after other mappings: ${tookMs.toFixed(0)} ms`);
+      expect(tookMs).toBeLessThan(2_000 + lateMs());
+    }
     await pings.stop();
   });
 
@@ -127,13 +122,14 @@ describe("paths between two hosts behind routers", () => {
     const sender = lab.spawn("b", "python3", ["-c", SEND, lab.overlay("a")]);
     await receiver.waitForLine(/^\d/);
     await sleep(1_500);
+    const lateMs = lateness(lab, "a", "b");
     await ofA.become("symmetric");
     const changedAt = Date.now() / 1000;
     const isBack = (): boolean => Number(receiver.stdout.trim().split("\n").at(-1)) > changedAt + 0.02;
     await waitUntil("datagrams again", isBack, 10_000);
     const tookMs = Date.now() - 1000 * changedAt;
     console.log(`after other mappings, one way: ${tookMs.toFixed(0)} ms`);
-    expect(tookMs).toBeLessThan(2_000);
+    expect(tookMs).toBeLessThan(2_000 + lateMs());
     await Promise.all([sender.stop(), receiver.stop(), ofA.become("port-dependent")]);
   });
 
@@ -144,10 +140,11 @@ describe("paths between two hosts behind routers", () => {
     await client.waitForLine(/^5$/m, 10_000);
     const pings = pingAlong("a", "b");
     await pings.firstAnswerAfter(0, 5_000);
+    const lateMs = lateness(lab, "a", "b");
     await third.adopt("a");
-    const tookMs = await pings.firstAnswerAfter(Date.now(), 6_000);
+    const tookMs = await pings.firstAnswerAfter(Date.now(), 10_000);
     console.log(`after a move: ${tookMs.toFixed(0)} ms`);
-    expect(tookMs).toBeLessThan(2_000);
+    expect(tookMs).toBeLessThan(2_000 + lateMs());
     expect((await client.waitForEnd(20_000)).code).toBe(0);
     await waitForPath("a", "b", "direct", 10_000);
     await pings.stop();

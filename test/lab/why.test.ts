@@ -120,7 +120,7 @@ describe("why", () => {
       found: "consent local revoked",
       fix: "pilot-tun trust ask c",
     });
-    await lab.waitForTrust("c", "a", "revoked-by-peer", 2_000);
+    await lab.waitForTrust("c", "a", "revoked-by-peer");
     expect(await why("c", tcp("a", 1))).toMatchObject({ found: "consent remote revoked_by_peer" });
   });
 
