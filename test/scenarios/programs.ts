@@ -98,7 +98,7 @@ export class Programs {
     if (revokedAt !== undefined && revokedAt > atMs && !isReplay() && nowMs() > revokedAt + flightMs()) {
       throw new Violated("no packet after the sender's revocation", `${what}, revoked at ${seconds(revokedAt)}`);
     }
-    if (!reference.pass(from, to, length)) throw new Violated("no more bytes than were granted", what);
+    if (!reference.pass(from, to, length, atMs)) throw new Violated("no more bytes than were granted", what);
   }
 
   #error(index: number, packet: Buffer): void {

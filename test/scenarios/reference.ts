@@ -11,6 +11,7 @@ export interface Limits {
 }
 
 interface Consent extends Limits {
+  readonly givenAtMs: number;
   passedBytes: number;
 }
 
@@ -27,8 +28,8 @@ export class Reference {
   /** Key: `by of`: what the policy of one denies the other. */
   readonly #policies = new Map<string, Denied>();
 
-  give(by: number, of: number, limits: Limits = {}): void {
-    this.#given.set(`${by} ${of}`, { ...limits, passedBytes: 0 });
+  give(by: number, of: number, atMs: number, limits: Limits = {}): void {
+    this.#given.set(`${by} ${of}`, { ...limits, givenAtMs: atMs, passedBytes: 0 });
   }
 
   revoke(by: number, of: number, atMs: number): void {
@@ -90,12 +91,12 @@ export class Reference {
     return undefined;
   }
 
-  /** Bytes of a packet passed between the two; false when one of them had granted less. */
-  pass(a: number, b: number, bytes: number): boolean {
+  /** Bytes of a packet that was sent then passed between the two; false when one of them had granted less by then. */
+  pass(a: number, b: number, bytes: number, sentAtMs: number): boolean {
     let isGranted = true;
     for (const key of [`${a} ${b}`, `${b} ${a}`]) {
       const given = this.#given.get(key);
-      if (given === undefined) continue;
+      if (given === undefined || sentAtMs <= given.givenAtMs) continue;
       given.passedBytes += bytes;
       if (given.maxBytes !== undefined && given.passedBytes > given.maxBytes) isGranted = false;
     }

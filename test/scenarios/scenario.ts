@@ -59,6 +59,8 @@ export type Act =
   | { readonly kind: "join" }
   | { readonly kind: "weather"; readonly loss: number; readonly jitterMs: number; readonly duplication: number }
   | { readonly kind: "registry" | "beacon"; readonly to: "down" | "up" | "restarted" }
+  /** One node cannot reach the registry, and can again; its peers and the beacon it does. */
+  | { readonly kind: "unlisted" | "listed"; readonly a: number }
   /** The wall clock of one machine is set. */
   | { readonly kind: "clock"; readonly a: number; readonly skewMs: number }
   | { readonly kind: "move"; readonly a: number }
@@ -95,6 +97,7 @@ export function makeScenario(seed: number, nodeCount?: number): Scenario {
     ...(more.chance(0.2) ? policies(more, pairs, calmAtMs) : []),
     ...(more.chance(0.3) ? sleeps(more, size, calmAtMs) : []),
     ...(more.chance(0.15) ? burst(more, pairs, calmAtMs) : []),
+    ...(more.chance(0.2) ? heldBack(more, pairs, calmAtMs) : []),
   ];
   steps.sort((one, other) => one.atMs - other.atMs);
   return { seed, nodes, steps, calmAtMs, hostile, hasNetwork, rekeyMs };
@@ -160,6 +163,28 @@ function burst(random: Random, pairs: readonly Pair[], calmAtMs: number): Step[]
     { kind: "send", a, b, packets },
   ];
   return acts.map((act) => ({ atMs, act }));
+}
+
+/** An approval that one of the two ends holds back, or hears late, while its ask is taken back and made anew. */
+function heldBack(random: Random, pairs: readonly Pair[], calmAtMs: number): Step[] {
+  const [one, other] = random.pick(pairs);
+  const [a, b] = random.chance(0.5) ? [one, other] : [other, one];
+  const unlisted = random.chance(0.5) ? a : b;
+  const steps: Step[] = [];
+  let atMs = random.between(1_000, calmAtMs - 25_000);
+  const then = (pauseMs: number, act: Act) => {
+    atMs += pauseMs;
+    steps.push({ atMs, act });
+  };
+  then(0, { kind: "ask", a, b });
+  // The one who asked must not have heard the answer when he loses the registry, which he asks every two seconds.
+  if (unlisted === b) then(random.between(3_000, 6_000), { kind: "unlisted", a: b });
+  then(unlisted === b ? random.between(0, 500) : random.between(3_000, 6_000), { kind: "approve", a: b, b: a });
+  if (unlisted === a) then(random.between(10, 500), { kind: "unlisted", a });
+  then(random.between(500, 3_000), { kind: "revoke", a, b });
+  then(random.between(200, 3_000), { kind: "ask", a, b });
+  then(random.between(1_000, 8_000), { kind: "listed", a: unlisted });
+  return steps;
 }
 
 /** Most networks are small: there a seed costs little, and most of what goes wrong needs two or three. */
@@ -315,6 +340,10 @@ export function describeAct(act: Act): string {
     case "registry":
     case "beacon":
       return `the ${act.kind} is ${act.to}`;
+    case "unlisted":
+      return `n${act.a} cannot reach the registry`;
+    case "listed":
+      return `n${act.a} can reach the registry again`;
     case "clock":
       return `the clock of n${act.a} is set by ${act.skewMs / 1000} s`;
     case "move":

@@ -5,7 +5,7 @@
 import type { Engine } from "../../src/engine/engine.ts";
 import { NodeCrypto } from "../../src/io/node-crypto.ts";
 import { parsePolicy } from "../../src/policy/parse-policy.ts";
-import { isConfirmed, mustBeTold } from "../../src/trust/trust-record.ts";
+import { consents, isConfirmed, mustBeTold } from "../../src/trust/trust-record.ts";
 import { COUNTER } from "../../src/tunnel/data-plane.ts";
 import type { Link } from "../../src/tunnel/link.ts";
 import { NO_TERMS } from "../../src/wire/ask-text.ts";
@@ -112,6 +112,11 @@ class World {
     }
     if (scenario.hasNetwork) this.#createNetwork();
     this.#network.tap = (flight) => this.#underlay.carry(flight, route);
+    const ask = this.#network.ask.bind(this.#network);
+    this.#network.ask = (from, conversation, text, answer) => {
+      this.#checkLetter(text);
+      ask(from, conversation, text, answer);
+    };
     this.#network.onArrival = (flight, node, receive) => this.#arrival(flight, node, receive);
   }
 
@@ -212,6 +217,12 @@ class World {
         if (act.to === "restarted") this.#network.restartBeacon();
         else this.#network.beaconIsUp = act.to === "up";
         return;
+      case "unlisted":
+        this.#nodes[act.a]!.reachesRegistry = false;
+        return this.#nodes[act.a]!.loseRegistry();
+      case "listed":
+        this.#nodes[act.a]!.reachesRegistry = this.#underlay.island !== act.a;
+        return;
       case "clock":
         this.#nodes[act.a]!.wallSkewMs = act.skewMs;
         return;
@@ -241,7 +252,7 @@ class World {
       if (record === undefined) return;
       if (named !== undefined) this.#reference.noteLimits(a, b);
       // What an ask names begins when it is answered; the model leaves that to those who approve.
-      if (isNew || named !== undefined) this.#reference.give(a, b);
+      if (isNew || named !== undefined) this.#reference.give(a, b, this.nowMs);
       if (isNew) this.#noteConsent(a, b);
     });
   }
@@ -253,7 +264,7 @@ class World {
       if (named !== undefined) this.#reference.noteLimits(a, b);
       const endsAtMs = named?.durationMs === undefined ? undefined : this.nowMs + named.durationMs;
       // Who is modified keeps to nothing that he names.
-      this.#reference.give(a, b, this.#isHostile(a) ? {} : { endsAtMs, maxBytes: named?.maxBytes });
+      this.#reference.give(a, b, this.nowMs, this.#isHostile(a) ? {} : { endsAtMs, maxBytes: named?.maxBytes });
       this.#noteConsent(a, b);
     });
   }
@@ -461,6 +472,18 @@ class World {
     }
   }
 
+  /** What a node has the registry know, or tell, of its consent. */
+  #checkLetter(text: string): void {
+    if (!CONSENT_LETTERS.some((type) => text.includes(type))) return;
+    const { node_id, from_node_id, peer_id, to_node_id, accept } = JSON.parse(text);
+    const index = this.#nodes.findIndex((node) => node.node === (node_id ?? from_node_id));
+    if (index < 0 || accept === false || this.#isHostile(index)) return;
+    const record = this.#nodes[index]!.book.get(peer_id ?? to_node_id);
+    if (record === undefined || !consents(record)) {
+      throw new Violated("no letter speaks for a consent that is over", `n${index}, ${record?.state}: ${text}`);
+    }
+  }
+
   // What must hold in the end.
 
   #checkAgreement(): void {
@@ -547,6 +570,7 @@ class World {
 }
 
 const OPS = networkId(1);
+const CONSENT_LETTERS = ['"report_trust"', '"respond_handshake"', '"request_handshake"'];
 /** Per link, as tunnel/staging.ts has it. */
 const MAX_STAGED = 64;
 const REACH_TRIES = 6;
