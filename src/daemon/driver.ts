@@ -46,7 +46,17 @@ export class Driver {
     this.#plane = plane;
     this.#hooks = hooks;
     const queue = new EgressQueue(seed, (reason, packets) => engine.countDrop(reason, packets));
-    this.#egress = new Egress(plane, queue, (packets) => this.#sendRows(plane.putTunPackets(packets)));
+    this.#egress = new Egress(plane, queue, {
+      staysHere: (at) => engine.outbound.staysHere(at),
+      sendRows: (count) => this.#sendRows(count),
+      sendPackets: (packets) => this.#sendRows(plane.putTunPackets(packets)),
+      holdStreams: (held) => engine.streams.hold(held),
+      sendStreams: (bytes, at) => {
+        const sent = engine.streams.flush(at, bytes);
+        plane.flush();
+        return sent;
+      },
+    });
   }
 
   start(): void {
@@ -73,6 +83,7 @@ export class Driver {
     if (this.#stopped) return;
     do this.#drainOutputs();
     while (this.#takeHeld());
+    if (this.#egress.isPacing || this.#plane.sendBlocked) this.#egress.settle(this.#clock());
     this.#arm();
   }
 
@@ -92,10 +103,8 @@ export class Driver {
   }
 
   #sendPackets(packets: readonly StagedPacket[]): void {
-    const at = this.#clock();
-    if (this.#egress.isPacing(at)) return this.#egress.take(packets, at);
+    if (this.#egress.isPacing) return this.#egress.take(packets, this.#clock());
     this.#sendRows(this.#plane.putTunPackets(packets));
-    this.#egress.noteSent(at);
   }
 
   #sendRows(count: number): void {
@@ -142,10 +151,9 @@ export class Driver {
 
   /** The rows that were just read. */
   #sendBatch(count: number): void {
-    const at = this.#clock();
-    if (this.#egress.isPacing(at)) return this.#egress.takeRows(count, at);
+    if (this.#egress.isPacing) return this.#egress.takeRows(count, this.#clock());
     this.#sendRows(count);
-    this.#egress.noteSent(at);
+    if (this.#plane.sendBlocked) this.#egress.settle(this.#clock());
   }
 
   #readUdp(): void {

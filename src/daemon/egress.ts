@@ -2,7 +2,7 @@
  * The way out when the network takes less than programs send. As long as the socket takes everything, packets do not
  * come here. Once it was full they do, in fair queues that are kept short (`tunnel/egress-queue.ts`), and the socket is
  * given no more than it passes on in a moment (`tunnel/socket-budget.ts`): so what waits, waits where the order can still
- * be changed.
+ * be changed. Streams to plain agents, which slow down by themselves, keep what they have to say until it is their turn.
  *
  * Packets wait as programs sent them and are judged when they leave: what was revoked meanwhile does not go.
  */
@@ -20,33 +20,52 @@ export interface EgressPlane {
   limitUnsent(bytes: number): void;
 }
 
+export interface EgressSources {
+  /** The outbound row whose words begin at `at` does not go to the network. */
+  staysHere(at: number): boolean;
+  /** Judges the first rows of the outbound batch and sends them on their way, at once. */
+  sendRows(count: number): void;
+  /** Judges, seals and sends packets of the interface at once; they are its own. */
+  sendPackets(packets: readonly StagedPacket[]): void;
+  /** From now on streams say nothing but in `sendStreams`, or again whenever they like. */
+  holdStreams(held: boolean): void;
+  /** Sends what streams have to say, about so many bytes of it; how many. */
+  sendStreams(bytes: number, now: Instant): number;
+}
+
 export class Egress {
   readonly #plane: EgressPlane;
   readonly #queue: EgressQueue;
-  readonly #send: (packets: readonly StagedPacket[]) => void;
+  readonly #sources: EgressSources;
   readonly #budget = new SocketBudget();
+  /** Undefined: nothing waits, and has not for a while. */
   #pacedUntil: Instant | undefined;
 
-  /** `send` judges, seals and sends at once; the packets are its own. */
-  constructor(plane: EgressPlane, queue: EgressQueue, send: (packets: readonly StagedPacket[]) => void) {
+  constructor(plane: EgressPlane, queue: EgressQueue, sources: EgressSources) {
     this.#plane = plane;
     this.#queue = queue;
-    this.#send = send;
+    this.#sources = sources;
     plane.limitUnsent(this.#budget.bytes);
   }
 
   /** Packets must wait for their turn, or were waiting a moment ago: small portions keep the order fair. */
-  isPacing(now: Instant): boolean {
-    if (this.#plane.sendBlocked) return true;
-    return this.#pacedUntil !== undefined && (!this.#queue.isEmpty || now < this.#pacedUntil);
+  get isPacing(): boolean {
+    return this.#pacedUntil !== undefined;
   }
 
-  /** Takes the first `count` rows of the outbound batch, by copy. */
+  /** Takes the first `count` rows of the outbound batch: copies of what goes to the network; the others go on at once. */
   takeRows(count: number, now: Instant): void {
-    for (let row = 0; row < count; row++) {
-      const packet = packetOfRow(this.#plane.outbound, row * ROW_WORDS);
+    const { rows } = this.#plane.outbound;
+    let others = 0;
+    for (let at = 0; at < count * ROW_WORDS; at += ROW_WORDS) {
+      if (this.#sources.staysHere(at)) {
+        rows.copyWithin(others++ * ROW_WORDS, at, at + ROW_WORDS);
+        continue;
+      }
+      const packet = packetOfRow(this.#plane.outbound, at);
       this.#queue.push({ ...packet, bytes: packet.bytes.slice() }, now);
     }
+    if (others > 0) this.#sources.sendRows(others);
     this.#sendNext(now);
   }
 
@@ -56,9 +75,18 @@ export class Egress {
     this.#sendNext(now);
   }
 
-  /** After every send: begins to pace when the socket is full. */
-  noteSent(now: Instant): void {
-    if (!this.#plane.sendBlocked) return;
+  /** After everything that may have sent something: begins to pace when the socket is full, ends when all is quiet. */
+  settle(now: Instant): void {
+    if (this.#plane.sendBlocked) return this.#noteFull(now);
+    if (this.#pacedUntil === undefined) return;
+    this.#sendNext(now);
+    if (!this.#queue.isEmpty || now < this.#pacedUntil) return;
+    this.#pacedUntil = undefined;
+    this.#sources.holdStreams(false);
+  }
+
+  #noteFull(now: Instant): void {
+    if (this.#pacedUntil === undefined) this.#sources.holdStreams(true);
     this.#pacedUntil = after(now, PACED_MS);
     this.#budget.noteFull(this.#plane.unsentBytes, now);
   }
@@ -70,17 +98,18 @@ export class Egress {
   }
 
   #sendNext(now: Instant): void {
+    // What is sealed cannot change its place any more: never much at once.
+    const most = Math.min(MAX_PORTION_BYTES, this.#budget.bytes / PORTIONS_PER_BUDGET);
     while (!this.#plane.sendBlocked) {
-      const portion = this.#nextPortion(now);
-      if (portion.length === 0) return;
-      this.#send(portion);
-      this.noteSent(now);
+      const portion = this.#nextPortion(most, now);
+      if (portion.length > 0) this.#sources.sendPackets(portion);
+      const streamBytes = this.#plane.sendBlocked ? 0 : this.#sources.sendStreams(most, now);
+      if (portion.length === 0 && streamBytes === 0) return;
     }
+    this.#noteFull(now);
   }
 
-  /** What is sealed cannot change its place any more: never much at once. */
-  #nextPortion(now: Instant): StagedPacket[] {
-    const most = Math.min(MAX_PORTION_BYTES, this.#budget.bytes / PORTIONS_PER_BUDGET);
+  #nextPortion(most: number, now: Instant): StagedPacket[] {
     const portion: StagedPacket[] = [];
     for (let bytes = 0; bytes < most && portion.length < MAX_ROWS; ) {
       const packet = this.#queue.pop(now);

@@ -81,9 +81,9 @@ export class Engine {
   readonly #pings: Pings;
   readonly #bridge: BridgeConversation;
   readonly #notices: RevocationNotices;
-  readonly #streams: NodeStreams;
+  readonly streams: NodeStreams;
   readonly #direct: DirectHandshakes;
-  readonly #outbound: Outbound;
+  readonly outbound: Outbound;
   readonly #inbound: Inbound;
   readonly #transmits: Transmit[] = [];
   readonly #events: EngineEvent[] = [];
@@ -151,7 +151,7 @@ export class Engine {
     this.#bridge = this.#createBridge(parts.crypto.randomBytes(8));
     this.#notices = new RevocationNotices(parts.trust, this.#bridge);
     this.introductions = this.#createIntroductions(now);
-    this.#streams = new NodeStreams(
+    this.streams = new NodeStreams(
       {
         local: options.node,
         randomBytes: (length) => parts.crypto.randomBytes(length),
@@ -161,7 +161,7 @@ export class Engine {
     );
     this.gate = this.#createGate(now, wall);
     this.plain = new PlainAgents({
-      ...{ local: this.node, links: this.#links, streams: this.#streams, pings: this.#pings },
+      ...{ local: this.node, links: this.#links, streams: this.streams, pings: this.#pings },
       admission: this.admission,
       ...{ refusals: this.#refusals, crypto: parts.crypto, trust: parts.trust, drops: this.#drops },
       networks: this.networks,
@@ -172,7 +172,7 @@ export class Engine {
     this.#direct = new DirectHandshakes({
       local,
       crypto: parts.crypto,
-      streams: this.#streams,
+      streams: this.streams,
       introductions: this.introductions,
       book: parts.trust,
       drops: this.#drops,
@@ -196,7 +196,7 @@ export class Engine {
       ...{ ...shared, mtuBytes: options.mtuBytes, bridge: this.#bridge, pings: this.#pings, paths: this.paths },
       decide: (link, packet, at) => this.#inbound.decideReassembled(link, packet, at),
     });
-    this.#outbound = new Outbound({
+    this.outbound = new Outbound({
       ...shared,
       sizes: this.sizes,
       refusals: this.#refusals,
@@ -216,7 +216,7 @@ export class Engine {
       kindOf: (of) => this.#bridge.kindOf(of),
       addTranslated: (of, sum) => this.plain.traffic.addTo(sum, of),
     });
-    const virtual = new VirtualPackets({ ...shared, pings: this.#pings, bridge: this.#bridge, streams: this.#streams });
+    const virtual = new VirtualPackets({ ...shared, pings: this.#pings, bridge: this.#bridge, streams: this.streams });
     this.#inbound = new Inbound({
       ...shared,
       sizes: this.sizes,
@@ -226,7 +226,7 @@ export class Engine {
       handleDatagram: (...datagram) => datagrams.handle(...datagram),
     });
     const ends = { links: this.#links, bridge: this.#bridge, pings: this.#pings, direct: this.#direct };
-    const talk = { ...ends, notices: this.#notices, sizes: this.sizes, plain: this.plain, streams: this.#streams };
+    const talk = { ...ends, notices: this.#notices, sizes: this.sizes, plain: this.plain, streams: this.streams };
     const kept = { refusals: this.#refusals, flows: this.#flows, history: this.#history, leases: this.leases };
     this.#parting = new Parting({ ...talk, ...kept, explanations: this.gate.explanations });
     this.#consequences = new Consequences({
@@ -254,7 +254,7 @@ export class Engine {
 
   handleTunBatch(count: number, now: Instant): void {
     this.beaconWay.noteUse(now);
-    this.#outbound.decide(count, now, this.steadyS(now));
+    this.outbound.decide(count, now, this.steadyS(now));
     this.#settle(now);
   }
 
@@ -275,7 +275,7 @@ export class Engine {
     this.introductions.handleTimeout(now);
     this.gate.handleTimeout(now);
     if (this.leases.handleTimeout(now)) this.#events.push({ kind: "trust-changed", mayWait: false });
-    this.#streams.handleTimeout(now);
+    this.streams.handleTimeout(now);
     this.#direct.handleTimeout(now);
     this.plain.handleTimeout(now);
     this.#parts.beacon?.handleTimeout(now);
@@ -387,7 +387,7 @@ export class Engine {
   pollTimeout(): Deadline | undefined {
     let first = earlier(this.#links.pollTimeout(), this.#strangers.pollTimeout());
     first = earlier(first, earlier(this.networks.pollTimeout(), this.gate.pollTimeout()));
-    first = earlier(first, earlier(this.leases.pollTimeout(), this.#streams.pollTimeout()));
+    first = earlier(first, earlier(this.leases.pollTimeout(), this.streams.pollTimeout()));
     first = earlier(first, earlier(this.#direct.pollTimeout(), this.introductions.pollTimeout()));
     first = earlier(first, this.plain.pollTimeout());
     first = earlier(first, earlier(this.beaconWay.pollTimeout(), this.#beaconMtu.pollTimeout()));

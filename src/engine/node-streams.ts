@@ -50,6 +50,8 @@ export class NodeStreams {
   #rest: StreamOwner | undefined;
   /** An entry lives as long as its stream. */
   readonly #owners = new WeakMap<Stream, StreamOwner>();
+  /** What streams have to say waits until it is asked for. */
+  #isHeld = false;
   /** Of the packet being sent. */
   readonly #header = new Uint8Array(VIRTUAL_HEADER_BYTES);
 
@@ -109,21 +111,32 @@ export class NodeStreams {
       happened = true;
       this.#tell(event, now);
     }
-    return this.flush(now) || happened;
+    if (this.#isHeld) return happened;
+    return this.flush(now) > 0 || happened;
   }
 
-  /** Sends what the streams say now: for words that must leave before a link closes. */
-  flush(now: Instant): boolean {
-    let happened = false;
+  /** While the network takes less than there is: `flush` is called when, and for as much as, there is room. */
+  hold(held: boolean): void {
+    this.#isHeld = held;
+  }
+
+  /**
+   * Sends what the streams say now, each in its turn, until it is `most` bytes or a little more; how many. Also for words
+   * that must leave before a link closes.
+   */
+  flush(now: Instant, most = Number.POSITIVE_INFINITY): number {
+    let bytes = 0;
     const { local } = this.#parts;
-    for (let out = this.#table.pollPacket(); out !== undefined; out = this.#table.pollPacket()) {
-      happened = true;
+    while (bytes < most) {
+      const out = this.#table.pollPacket();
+      if (out === undefined) break;
+      bytes += VIRTUAL_HEADER_BYTES + out.packet.payload.length;
       // A stream is between the addresses of one network, as the reference has it.
       const source = { network: out.remote.network, node: local };
       writeVirtualHeader(this.#header, { ...out.packet, protocol: PROTOCOL.STREAM, source, destination: out.remote });
       this.#parts.send(out.remote.node, this.#header, out.packet, purposeOf(out.packet), now);
     }
-    return happened;
+    return bytes;
   }
 
   #tell(event: TableEvent, now: Instant): void {

@@ -84,6 +84,15 @@ export class Outbound {
     }
   }
 
+  /** The row whose words begin at `at` will turn around: TCP with a plain agent ends at the daemon's own sockets. */
+  staysHere(at: number): boolean {
+    const offset = this.#rows[at + OUT.OFFSET]!;
+    const length = this.#rows[at + OUT.LENGTH]!;
+    if (length < IPV6_HEADER_BYTES || this.#arena[offset + IPV6.NEXT_HEADER] !== NEXT_HEADER.TCP) return false;
+    const node = this.#parts.routes.ownerOf(this.#arena, offset + IPV6.DESTINATION);
+    return node !== undefined && this.#parts.plain.endsTcp(node);
+  }
+
   #decideOne(row: number, now: Instant, nowS: number): DropReason | undefined {
     const { flows, links, trust, admission, governor, leases, refusals, related, owners } = this.#parts;
     const offset = this.#rows[row + OUT.OFFSET]!;

@@ -212,6 +212,11 @@ export class PlainAgents {
     turnAround(packet, binding.other, checksumIsPartial);
   }
 
+  /** TCP with this node ends here, and goes on as streams. */
+  endsTcp(node: NodeId): boolean {
+    return this.#parts.kindOf(node) === "plain";
+  }
+
   /** An allowed packet; its bytes are borrowed, and rewritten in place for "loopback". */
   handlePacket(link: Link, packet: StagedPacket, now: Instant): PlainVerdict {
     const mode = this.modes[link.index];
