@@ -141,8 +141,7 @@ export class Introductions {
     this.#offeredKeys.delete(record.node);
     this.#parts.keySettled(record.node);
     this.#parts.closeLink(record.node, now);
-    // What was asked with the key that was not known yet is to be asked again.
-    return { ...record, publicKey: offered, revocationUntold: false, request: undefined };
+    return { ...record, publicKey: offered, revocationUntold: false };
   }
 
   /** `named`: limits beyond those that the peer asked for. */
@@ -331,8 +330,9 @@ export class Introductions {
     const request = terms === undefined ? { reason, at } : { reason, at, terms, serial };
     const { wall, leases } = this.#parts;
     const next = this.#apply(record, statement.heardRequest(record, request, wall(now), leases.time(now)), now);
-    // It asks for what it has: it lost our answer, or its memory.
-    if (record.state === "mutual" && next === record) this.#answer(node, now);
+    // It asks for what it has: it lost our answer, or its memory. Or both asked, and it may not know that we did.
+    const bothAsked = record.state === "asked" && next.state === "mutual" && next.request === undefined;
+    if (bothAsked || (record.state === "mutual" && next === record)) this.#answer(node, now);
     this.#approveMember(next, now);
   }
 

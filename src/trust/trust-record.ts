@@ -137,8 +137,9 @@ export function mustBeTold({ state, revocationUntold }: TrustRecord): boolean {
 }
 
 /**
- * The operator asks. A request that already waits, also beside a tombstone, is answered by that, and trust mutual at once; the
- * request goes on waiting when the ask has terms, for those let the peer begin nothing. With trust mutual an ask is for other terms.
+ * The operator asks. A request that already waits is answered by that, and trust mutual at once; the request goes on
+ * waiting when the ask has terms, for those let the peer begin nothing. Beside a tombstone it may be an old one: there the
+ * peer answers. With trust mutual an ask is for other terms.
  */
 export function ask(
   record: TrustRecord,
@@ -159,7 +160,8 @@ export function ask(
     since: now,
     revocationUntold: false,
   };
-  if (record.request === undefined) return { ...asked, state: "asked" };
+  if (record.request === undefined || record.state !== "pending")
+    return { ...asked, state: "asked", request: undefined };
   return bothAsked(asked, record.request, leaseNow);
 }
 

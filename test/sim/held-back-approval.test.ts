@@ -92,7 +92,7 @@ describe("an approval that was held back until its ask was taken back", () => {
 });
 
 describe("a request that waits beside a tombstone", () => {
-  it("is answered by an ask as by an approval, though only letters pass", () => {
+  it("leads to trust on both sides when who revoked asks, too, though only letters pass", () => {
     const { network, a, b } = two(15); // found by simulation, seed 20213 with 3 nodes
     network.tap = () => undefined;
     revoke(a, b);
