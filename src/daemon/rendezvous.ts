@@ -94,7 +94,7 @@ export async function runRendezvous(options: RendezvousOptions): Promise<Rendezv
 
 async function openSockets(options: RendezvousOptions, store: SqliteStore): Promise<Rendezvous> {
   const certificate = options.tls === undefined ? undefined : loadTlsCertificate(options.tls);
-  const crypto = new NodeCrypto();
+  const crypto = new NodeCrypto(VERIFYING_KEYS);
   const beacon = await openBeacon(options, beaconServer(options, store, crypto));
   const registry = new RegistryListener(options, store, certificate, (node) => beacon.notify(node));
   let registryEndpoint: Endpoint;
@@ -234,3 +234,6 @@ function openCompat(
   beacon.sendToConnection = (to, bytes) => compat.send(to, bytes);
   return compat;
 }
+
+/** Of the nodes that speak most. */
+const VERIFYING_KEYS = 4_096;

@@ -22,7 +22,12 @@ import { montgomeryOf } from "../base/montgomery.ts";
 
 export class NodeCrypto implements Crypto {
   /** Ed25519 keys as OpenSSL has them, by their bytes: importing costs a quarter of a check. Bounded, oldest use goes. */
-  readonly #verifyingKeys = new BoundedMap<string, KeyObject>(MAX_VERIFYING_KEYS);
+  readonly #verifyingKeys: BoundedMap<string, KeyObject>;
+
+  /** `verifyingKeys`: how many it keeps, 2 KB each. Who checks signatures of the same nodes all the time, keeps many. */
+  constructor(verifyingKeys = FEW_VERIFYING_KEYS) {
+    this.#verifyingKeys = new BoundedMap(verifyingKeys);
+  }
 
   randomBytes(length: number): Uint8Array {
     return plain(systemRandomBytes(length));
@@ -163,7 +168,7 @@ function hasSmallOrder(publicKey: Uint8Array): boolean {
 
 const NO_BYTES = new Uint8Array(0);
 const GCM_TAG_BYTES = 16;
-const MAX_VERIFYING_KEYS = 4096;
+const FEW_VERIFYING_KEYS = 128;
 
 const PKCS8_ED25519 = fromHex("302e020100300506032b657004220420")!;
 const PKCS8_X25519 = fromHex("302e020100300506032b656e04220420")!;

@@ -52,6 +52,11 @@ export class KeyExchange {
     this.#peer = peer;
   }
 
+  /** There is a half of ours that the peer may have answered. */
+  get isBegun(): boolean {
+    return this.#keys !== undefined;
+  }
+
   /** Our key in the exchange. */
   get publicKey(): Uint8Array {
     return this.#pair.publicKey;

@@ -177,13 +177,8 @@ export class Link {
 
   /** Starts agreeing on keys unless that is done or under way. */
   connect(now: Instant): void {
-    if (
-      this.isUp ||
-      this.#rekeying?.usesCarrier(now) ||
-      this.#timers.isSet("exchange-retry") ||
-      this.#timers.isSet("agree")
-    )
-      return;
+    const isUnderWay = this.#timers.isSet("exchange-retry") || this.#timers.isSet("agree");
+    if (this.isUp || this.#rekeying?.usesCarrier(now) || isUnderWay) return;
     this.#attempts = 0;
     this.#sendExchange(now);
     this.#timers.set("exchange-retry", after(now, timing.RETRY_MS[0]!));
@@ -215,6 +210,10 @@ export class Link {
     if (!this.#screen.admits(pila, source, relayed, now)) return "key-exchange-limited";
     const badSignature = this.#sessions.exchange.checkSignature(pila);
     if (badSignature !== undefined) return badSignature;
+    if (flags === PILA_FLAG.ANSWER && !this.#sessions.exchange.isBegun) {
+      this.connect(now); // it answers a half of ours that is gone: the peer would have other keys, but it is there
+      return "stale-key-exchange";
+    }
     const session = this.#sessions.install(pila.exchangeKey, now);
     if (session === undefined) return "bad-key-exchange";
     if (flags !== PILA_FLAG.ANSWER) this.#exchanges.send(PILA_FLAG.ANSWER, source, relayed, now);
@@ -397,6 +396,7 @@ export class Link {
   #restAfterExchange(now: Instant): void {
     this.#exchanges.rest();
     if (this.#sessions.isEmpty) this.#sessions.renew();
+    this.#screen.reset();
     this.#refuseStaged(now);
   }
 
