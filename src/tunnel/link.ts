@@ -31,7 +31,7 @@ import { Path } from "./path.ts";
 import { PathFollower } from "./path-follower.ts";
 import { type Arrival, Rekeying } from "./rekeying.ts";
 import { RelaySlot } from "./relay-slot.ts";
-import type { Session, SessionLevel } from "./session.ts";
+import type { Session } from "./session.ts";
 import { Sessions } from "./sessions.ts";
 import { Staging } from "./staging.ts";
 import { type LinkTimer, LinkTimers } from "./timers.ts";
@@ -100,9 +100,8 @@ export class Link {
   }
 
   /** Of the session that seals, and since when its keys are what they are. */
-  get security(): { readonly level: SessionLevel; readonly since: Instant } | undefined {
-    const { current } = this.#sessions;
-    return current && { level: current.level, since: current.installedAt };
+  get security(): Sessions["security"] {
+    return this.#sessions.security;
   }
 
   get lastReceivedAt(): Instant | undefined {
@@ -355,6 +354,8 @@ export class Link {
     switch (timer) {
       case "exchange-retry":
         return this.#retryExchange(now);
+      case "exchange-expires":
+        return this.#forgetExchange();
       case "exchange-refuse":
         return this.#refuseStaged(now);
       case "reply-due":
@@ -384,20 +385,20 @@ export class Link {
 
   #retryExchange(now: Instant): void {
     if (this.#sessions.current !== undefined) return;
-    this.#attempts++;
-    const delayMs = timing.RETRY_MS[this.#attempts];
-    if (delayMs === undefined) return this.#restAfterExchange(now); // the next packet starts over
+    const delayMs = timing.RETRY_MS[++this.#attempts];
+    if (delayMs === undefined) this.#timers.set("exchange-expires", after(now, timing.LATE_ANSWER_MS));
+    if (delayMs === undefined) return this.#refuseStaged(now); // the next packet starts over
     this.#sendExchange(now);
     if (this.#attempts === timing.ASK_AGAIN_ATTEMPT) this.#context.emit({ kind: "endpoint-wanted", link: this });
     this.#timers.set("exchange-retry", after(now, delayMs));
   }
 
-  /** Nobody answered: what was made to be answered goes, for most of thousands of peers may be away. */
-  #restAfterExchange(now: Instant): void {
+  /** Most of thousands of peers may be away. */
+  #forgetExchange(): void {
+    if (this.#timers.isSet("exchange-retry") || !this.#sessions.isEmpty) return;
     this.#exchanges.rest();
-    if (this.#sessions.isEmpty) this.#sessions.renew();
+    this.#sessions.renew();
     this.#screen.reset();
-    this.#refuseStaged(now);
   }
 
   #refuseStaged(now: Instant): void {
@@ -454,8 +455,7 @@ export class Link {
 
   /** The way is known again: what waited for that goes out. */
   #wake(now: Instant): void {
-    this.#dozes = false;
-    this.#isHeld = false;
+    [this.#dozes, this.#isHeld] = [false, false];
     this.#timers.stop("held");
     this.#publish();
     this.#timers.stop("exchange-refuse");

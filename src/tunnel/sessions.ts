@@ -14,7 +14,7 @@ import { KEY_STAT_COUNT, type KeySpec } from "./data-plane.ts";
 import { KeyExchange } from "./key-exchange.ts";
 import type { LinkContext } from "./link-context.ts";
 import { ALIVE_MS } from "./link-timing.ts";
-import { type Generation, installKey, type Nonce, NoncePrefixes, type Session } from "./session.ts";
+import { type Generation, installKey, type Nonce, NoncePrefixes, type Session, type SessionLevel } from "./session.ts";
 
 export class Sessions {
   current: Session | undefined;
@@ -209,6 +209,10 @@ export class Sessions {
     this.next = undefined;
     this.previous = undefined;
     this.#exchange.wipe();
+  }
+
+  get security(): { readonly level: SessionLevel; readonly since: Instant } | undefined {
+    return this.current && { level: this.current.level, since: this.current.installedAt };
   }
 
   get isEmpty(): boolean {

@@ -9,6 +9,8 @@ import type { LinkContext } from "./link-context.ts";
 export const LINK_TIMERS = [
   /** Repeat our key exchange: no answer so far. */
   "exchange-retry",
+  /** Nobody answered our key exchange, and no late answer is likely any more: what was made for it goes. */
+  "exchange-expires",
   /** Tell local programs that the peer does not answer: they have waited long enough. */
   "exchange-refuse",
   /** Say hello again: a hello got lost, or the peer is a plain agent. */

@@ -46,8 +46,9 @@ const WANTED_RATIO = 0.9;
 const SETTLE_MS = values.away ? 120_000 : 45_000;
 const IDLE_MS = 20_000;
 const POLL_MS = 500;
-const QUIET_MS = 15_000;
-const MOST_CALLS = 3;
+/** An agreement on keys whose answers came too late is tried again after one to two minutes. */
+const QUIET_MS = 130_000;
+const MOST_CALLS = 2;
 const CALLS_AT_ONCE = 16;
 const CALL = { timeoutMs: 30_000 };
 const crypto = new NodeCrypto();
