@@ -8,7 +8,7 @@ import { runInNewContext } from "node:vm";
 import { nativeShim } from "./native.ts";
 
 /**
- * Collects now, and from now on when the heap has grown by a fifth; gives back what malloc keeps, once a minute. A collection
+ * Collects now, and from now on when the heap has grown by an eighth; gives back what malloc keeps, once a minute. A collection
  * stops the program for some 15 ms for each 50 MB, so this is for nodes whose heap is large, while they start. Call the result to
  * end it.
  */
@@ -21,5 +21,5 @@ export function keepHeapTight(): () => void {
   return () => clearInterval(timer);
 }
 
-const GROWTH_PERCENT = 20;
+const GROWTH_PERCENT = 12;
 const TRIM_INTERVAL_MS = 60_000;

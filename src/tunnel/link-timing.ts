@@ -3,7 +3,7 @@
 /** Delays before the repeats of our first exchange: a lost datagram costs little, a dead peer costs little too. */
 export const RETRY_MS = [250, 500, 1000, 2000, 4000];
 /** So long after the last of them an answer is still good: where much is going on they come late. */
-export const LATE_ANSWER_MS = 20_000;
+export const LATE_ANSWER_MS = 10_000;
 /** From this repeat on the exchange also goes through the beacon. */
 export const RELAY_ATTEMPT = 1;
 export const ASK_AGAIN_ATTEMPT = 3;
