@@ -332,10 +332,13 @@ class World {
     if (!sender.isUp || from === to) return;
     const { id, bytes } = this.#programs.make({ from, to, inNetwork, isSmuggled: false, as: undefined });
     const before = this.#traces(sender, to);
+    const dropped = this.#dropped(sender.engine);
     this.#network.tag = id;
     sender.sendPacket(bytes);
     this.#network.tag = undefined;
-    this.#keyAges?.noteSent(`n${from} to n${to}`, sender.engine.linkFacts(receiver.node), sender.now);
+    // A packet that nobody sealed is no use of old keys.
+    const mayBeSealed = this.#dropped(sender.engine) === dropped;
+    if (mayBeSealed) this.#keyAges?.noteSent(`n${from} to n${to}`, sender.engine.linkFacts(receiver.node), sender.now);
     // What is to be translated may wait where nobody counts; whether it comes out again shows in the end.
     const isWhole = sender.engine.linkFacts(receiver.node)?.kind === "pilot-tun";
     if (isWhole && sender.book.stateOf(receiver.node) === "mutual" && this.#traces(sender, to) === before) {
