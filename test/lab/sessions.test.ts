@@ -41,7 +41,7 @@ it("two nodes have sessions with keys of their own, and every list of peers says
   }
 });
 
-it("a transfer of 12 s goes on while keys are replaced, byte for byte, in frames of which only the prefix changes", async () => {
+it("a transfer of 16 s goes on while keys are replaced, byte for byte, in frames of which only the prefix changes", async () => {
   const folder = `${lab.folder}/www`;
   mkdirSync(folder);
   const body = Buffer.alloc(48 * 1024 * 1024, Buffer.from(seededBytes(9)(65_521)));
@@ -56,7 +56,7 @@ it("a transfer of 12 s goes on while keys are replaced, byte for byte, in frames
   await capture.waitForLine(/listening on/);
   const url = `http://[${lab.overlay("b")}]:8000/file`;
   const got = `${lab.folder}/got`;
-  const { code } = await lab.exec("a", "curl", ["-gsf", "--limit-rate", "4M", "-m", "60", "-o", got, url], {
+  const { code } = await lab.exec("a", "curl", ["-gsf", "--limit-rate", "3M", "-m", "60", "-o", got, url], {
     timeoutMs: 70_000,
   });
   await capture.stop();

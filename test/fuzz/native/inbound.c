@@ -14,14 +14,15 @@ static struct {
 static int sealed_count;
 
 /* A frame of the peer around `length` bytes that follow the bridge's virtual header; returns its length. */
-static size_t seal(struct key *key, uint8_t *frame, const uint8_t *bytes, size_t length) {
+static size_t seal(struct plane *plane, uint8_t *frame, const uint8_t *bytes, size_t length) {
+  struct key *key = key_at(plane, 0);
   uint8_t *virtual = frame + FRAME_HEADER;
   memcpy(virtual, key->send_header, VIRTUAL_HEADER);
   write_u16(virtual + 2, (uint32_t)length);
   memcpy(virtual + VIRTUAL_HEADER, bytes, length);
   memset(virtual + 30, 0, 4);
   write_u32(virtual + 30, crc32_of(virtual, VIRTUAL_HEADER + length));
-  DEMAND(seal_frame(key, frame, VIRTUAL_HEADER + length), "what is sealed is sealed");
+  DEMAND(seal_frame(plane, key, frame, VIRTUAL_HEADER + length), "what is sealed is sealed");
   return FRAME_OVERHEAD + VIRTUAL_HEADER + length;
 }
 
@@ -68,7 +69,7 @@ static size_t make_datagram(struct plane *plane, struct input *input, uint8_t *i
     make_tcp_follow(copy, length, sequence);
   }
   if (kind != 5) note(copy, length);
-  size_t frame = seal(key_at(plane, 0), into + wrapper, copy, length);
+  size_t frame = seal(plane, into + wrapper, copy, length);
   if (kind == 5 && length > 0) into[wrapper + 20 + copy[0] % (frame - 20)] ^= copy[length - 1];
   return wrapper + frame;
 }
