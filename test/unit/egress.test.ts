@@ -152,6 +152,6 @@ describe("the way out", () => {
     socket.unsentBytes = INITIAL_BYTES / 2;
     socket.room = 1;
     socket.egress.handleWritable(instant(INITIAL_BYTES / 2 / 12_500));
-    expect(socket.limitBytes / 25_000).toBeCloseTo(1, 1);
+    expect(socket.limitBytes / 100_000).toBeCloseTo(1, 1);
   });
 });

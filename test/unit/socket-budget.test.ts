@@ -61,6 +61,15 @@ describe("what the socket may hold", () => {
     expect(network.budget.bytes).toBeLessThan(100 * MBIT * TARGET_MS * 1.2);
   });
 
+  it("stays small when we come too late now and then", () => {
+    const network = new Network();
+    for (let i = 0; i < 100; i++) {
+      network.run(30, 100 * MBIT);
+      network.run(5, 100 * MBIT, 4);
+    }
+    expect(network.budget.bytes).toBeLessThan(100 * MBIT * 3);
+  });
+
   it("has bounds, and stays as it is as long as nothing was full", () => {
     const budget = new SocketBudget();
     expect(budget.noteRoom(0, instant(5))).toBe(false);
