@@ -68,9 +68,10 @@ static size_t make_datagram(struct plane *plane, struct input *input, uint8_t *i
     if (kind == 4) length = 100;
     make_tcp_follow(copy, length, sequence);
   }
-  if (kind != 5) note(copy, length);
+  uint8_t change = kind == 5 && length > 0 ? copy[length - 1] : 0;
+  if (change == 0) note(copy, length);
   size_t frame = seal(plane, into + wrapper, copy, length);
-  if (kind == 5 && length > 0) into[wrapper + 20 + copy[0] % (frame - 20)] ^= copy[length - 1];
+  into[wrapper + 20 + copy[0] % (frame - 20)] ^= change;
   return wrapper + frame;
 }
 
