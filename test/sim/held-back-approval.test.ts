@@ -1,23 +1,11 @@
 /** Approvals that the registry, or the lack of one, held back until they answered nothing any more; found by simulation. */
 import { describe, expect, it } from "vitest";
-import { befriend, SimNetwork, type SimNode } from "../helpers/sim-network.ts";
-
-function two(seed: number): { network: SimNetwork; a: SimNode; b: SimNode } {
-  const network = new SimNetwork(seed);
-  const a = network.addNode("a");
-  const b = network.addNode("b");
-  network.run(200);
-  return { network, a, b };
-}
-
-const states = (a: SimNode, b: SimNode) => [a.book.stateOf(b.node), b.book.stateOf(a.node)];
-const ask = (from: SimNode, to: SimNode) =>
-  from.command((engine, now) => engine.introductions.ask(to.node, "please", now));
-const revoke = (by: SimNode, of: SimNode) => by.command((engine, now) => engine.introductions.revoke(of.node, now));
+import { befriend, type SimNode } from "../helpers/sim-network.ts";
+import { ask, revoke, statesOf, twoNodes } from "../helpers/sim-trust.ts";
 
 /** b approves without a registry, tells a so in the session; a revokes, b hears that there too, and a asks anew. */
 function heldBackAtSender(seed: number) {
-  const { network, a, b } = two(seed);
+  const { network, a, b } = twoNodes(seed);
   ask(a, b);
   network.runUntil(() => b.book.get(a.node)?.request !== undefined, 40_000);
   network.run(500); // b learns whose key that is
@@ -42,14 +30,14 @@ describe("an approval that was held back until its ask was taken back", () => {
     const { network, a, b } = heldBackAtSender(11);
     reachAgain(b);
     network.run(60_000);
-    expect(states(a, b)).toEqual(["asked", "pending"]);
+    expect(statesOf(a, b)).toEqual(["asked", "pending"]);
     b.command((engine, now) => engine.introductions.approve(a.node, now));
     network.run(5_000);
-    expect(states(a, b)).toEqual(["mutual", "mutual"]);
+    expect(statesOf(a, b)).toEqual(["mutual", "mutual"]);
   });
 
   it("is not repeated after a lost connection either, when it was under way as trust ended", () => {
-    const { network, a, b } = two(12);
+    const { network, a, b } = twoNodes(12);
     ask(a, b);
     network.runUntil(() => b.book.get(a.node)?.request !== undefined, 40_000);
     network.registryIsUp = false; // what is said to it now is lost
@@ -67,7 +55,7 @@ describe("an approval that was held back until its ask was taken back", () => {
   });
 
   it("is found out through the registry where it was believed, though the other side is silent", () => {
-    const { network, a, b } = two(13);
+    const { network, a, b } = twoNodes(13);
     let isParted = false;
     network.tap = (flight) => (isParted ? undefined : flight);
     befriend(network, a, b);
@@ -83,32 +71,32 @@ describe("an approval that was held back until its ask was taken back", () => {
     network.runUntil(() => a.book.stateOf(b.node) === "mutual", 40_000);
     isParted = true;
     network.run(20_000);
-    expect(states(a, b)).toEqual(["asked", "pending"]);
+    expect(statesOf(a, b)).toEqual(["asked", "pending"]);
     isParted = false;
     b.command((engine, now) => engine.introductions.approve(a.node, now));
     network.run(5_000);
-    expect(states(a, b)).toEqual(["mutual", "mutual"]);
+    expect(statesOf(a, b)).toEqual(["mutual", "mutual"]);
   });
 });
 
 describe("a request that waits beside a tombstone", () => {
   it("leads to trust on both sides when who revoked asks, too, though only letters pass", () => {
-    const { network, a, b } = two(15); // found by simulation, seed 20213 with 3 nodes
+    const { network, a, b } = twoNodes(15); // found by simulation, seed 20213 with 3 nodes
     network.tap = () => undefined;
     revoke(a, b);
     network.run(2_000);
     ask(b, a);
     network.runUntil(() => a.book.get(b.node)?.request !== undefined, 40_000);
-    expect(states(a, b)).toEqual(["revoked", "asked"]);
+    expect(statesOf(a, b)).toEqual(["revoked", "asked"]);
     ask(a, b);
     network.run(5_000);
-    expect(states(a, b)).toEqual(["mutual", "mutual"]);
+    expect(statesOf(a, b)).toEqual(["mutual", "mutual"]);
   });
 });
 
 describe("trust that the peer itself has spoken for", () => {
   it("is not ended by a registry that has forgotten it, nor after a restart", () => {
-    const { network, a, b } = two(14);
+    const { network, a, b } = twoNodes(14);
     befriend(network, a, b);
     network.run(1_000);
     for (const [from, to] of [
@@ -124,6 +112,6 @@ describe("trust that the peer itself has spoken for", () => {
     expect(network.requests.some((text) => JSON.parse(text).type === "check_trust")).toBe(false);
     b.start();
     network.run(5_000);
-    expect(states(a, b)).toEqual(["mutual", "mutual"]);
+    expect(statesOf(a, b)).toEqual(["mutual", "mutual"]);
   });
 });

@@ -1,23 +1,10 @@
 /** Machines whose clocks are set wrong, and letters that the registry stamps by its own; found by simulation. */
 import { describe, expect, it } from "vitest";
-import { befriend, SimNetwork, type SimNode } from "../helpers/sim-network.ts";
+import { befriend, type SimNode } from "../helpers/sim-network.ts";
+import { ask, revoke, statesOf, twoNodes } from "../helpers/sim-trust.ts";
 
 const DAY_MS = 86_400_000;
 
-/** The clock of `a` is wrong from the start. */
-function two(seed: number, skewMs: number): { network: SimNetwork; a: SimNode; b: SimNode } {
-  const network = new SimNetwork(seed);
-  const a = network.addNode("a");
-  a.wallSkewMs = skewMs;
-  const b = network.addNode("b");
-  network.run(200);
-  return { network, a, b };
-}
-
-const states = (a: SimNode, b: SimNode) => [a.book.stateOf(b.node), b.book.stateOf(a.node)];
-const ask = (from: SimNode, to: SimNode) =>
-  from.command((engine, now) => engine.introductions.ask(to.node, "please", now));
-const revoke = (by: SimNode, of: SimNode) => by.command((engine, now) => engine.introductions.revoke(of.node, now));
 const isAsked = (node: SimNode, by: SimNode) => node.book.get(by.node)?.request !== undefined;
 
 describe.each([
@@ -26,17 +13,17 @@ describe.each([
   ["a day behind", -DAY_MS],
 ])("a node whose clock is %s", (_how, skewMs) => {
   it("takes an approval that only the registry could carry for the answer that it is", () => {
-    const { network, a, b } = two(21, skewMs);
+    const { network, a, b } = twoNodes(21, skewMs);
     network.tap = () => undefined;
     ask(a, b);
     network.runUntil(() => isAsked(b, a), 40_000);
     b.command((engine, now) => engine.introductions.approve(a.node, now));
     network.run(5_000);
-    expect(states(a, b)).toEqual(["mutual", "mutual"]);
+    expect(statesOf(a, b)).toEqual(["mutual", "mutual"]);
   });
 
   it("takes none for the answer to an ask that was made five minutes after it", () => {
-    const { network, a, b } = two(22, skewMs);
+    const { network, a, b } = twoNodes(22, skewMs);
     network.tap = () => undefined;
     const at = network.wall;
     network.run(300_000);
@@ -51,7 +38,7 @@ describe.each([
   });
 
   it("sees that somebody asks whom it has revoked before", () => {
-    const { network, a, b } = two(23, skewMs);
+    const { network, a, b } = twoNodes(23, skewMs);
     befriend(network, a, b);
     network.run(40_000);
     revoke(a, b);
@@ -61,13 +48,13 @@ describe.each([
     expect(isAsked(a, b)).toBe(true);
     a.command((engine, now) => engine.introductions.approve(b.node, now));
     network.run(5_000);
-    expect(states(a, b)).toEqual(["mutual", "mutual"]);
+    expect(statesOf(a, b)).toEqual(["mutual", "mutual"]);
   });
 });
 
 describe("an approval that was lost on its way through the registry", () => {
   it("is heard in the session that the other side looks for, though no program there sends anything", () => {
-    const { network, a, b } = two(24, 0);
+    const { network, a, b } = twoNodes(24, 0);
     let isParted = true;
     network.tap = (flight) => (isParted ? undefined : flight);
     ask(a, b);
@@ -76,9 +63,9 @@ describe("an approval that was lost on its way through the registry", () => {
     network.runUntil(() => network.store.inbox(a.node).length > 0, 1_000);
     network.store.removeInboxFrom(a.node, b.node);
     network.run(20_000);
-    expect(states(a, b)).toEqual(["asked", "mutual"]);
+    expect(statesOf(a, b)).toEqual(["asked", "mutual"]);
     isParted = false;
     network.run(60_000);
-    expect(states(a, b)).toEqual(["mutual", "mutual"]);
+    expect(statesOf(a, b)).toEqual(["mutual", "mutual"]);
   });
 });
