@@ -22,6 +22,7 @@ import { RegistryListener } from "./registry-listener.ts";
 import { type AdminServer, startAdminServer } from "./rendezvous-admin.ts";
 import { healthOf } from "./rendezvous-health.ts";
 import { formatMetrics } from "./rendezvous-metrics.ts";
+import { VERIFYING_KEYS } from "./verified-signatures.ts";
 
 export interface RendezvousOptions {
   readonly registry: Endpoint;
@@ -234,6 +235,3 @@ function openCompat(
   beacon.sendToConnection = (to, bytes) => compat.send(to, bytes);
   return compat;
 }
-
-/** Of the nodes that speak most. */
-const VERIFYING_KEYS = 4_096;

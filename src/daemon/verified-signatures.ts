@@ -15,6 +15,10 @@ export class VerifiedSignatures extends NodeCrypto {
   /** The secret, and room for what is digested with it. */
   readonly #scratch = concatBytes(this.randomBytes(SECRET_BYTES), new Uint8Array(SCRATCH_BYTES));
 
+  constructor() {
+    super(VERIFYING_KEYS);
+  }
+
   override ed25519Verify(publicKey: Uint8Array, message: Uint8Array, signature: Uint8Array): boolean {
     const digest = this.#digestOf(publicKey, message, signature);
     if (digest === undefined) return super.ed25519Verify(publicKey, message, signature);
@@ -47,5 +51,7 @@ export class VerifiedSignatures extends NodeCrypto {
 
 /** 8 MB: every node of a large overlay sends a few signatures again and again. */
 const MAX_RESULTS = 2 ** 19;
+/** Of the nodes that speak most. */
+export const VERIFYING_KEYS = 4_096;
 const SECRET_BYTES = 32;
 const SCRATCH_BYTES = 512;
