@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "call.h"
+#include "ed25519.h"
 #include "host.h"
 #include "links.h"
 #include "loop.h"
@@ -500,6 +501,7 @@ static const struct function FUNCTIONS[] = {
 NAPI_MODULE_INIT() {
   bool whole = export_functions(env, exports, FUNCTIONS, sizeof FUNCTIONS / sizeof *FUNCTIONS) &&
                relay_export(env, exports) && tcp_export(env, exports) && host_export(env, exports) &&
-               owners_export(env, exports) && links_export(env, exports);
+               owners_export(env, exports) && links_export(env, exports) &&
+               ed25519_export(env, exports);
   return whole ? exports : NULL;
 }

@@ -1,16 +1,14 @@
 /**
- * The registry on its sockets: reads requests, has the frequent ones' signatures checked on another thread, and puts the
- * commit between a request and its reply.
+ * The registry on its sockets: reads requests, and puts the commit between a request and its reply.
  */
 
 import type { Endpoint } from "../base/endpoint.ts";
 import { Histogram } from "../base/histogram.ts";
 import { PilotError } from "../base/pilot-error.ts";
 import { now, wallNow } from "../io/clock.ts";
-import { type FrameConversation, type FrameRequest, FrameServer, type FrameServerLimits } from "../io/frame-server.ts";
+import { type FrameConversation, FrameServer, type FrameServerLimits } from "../io/frame-server.ts";
 import type { SqliteStore } from "../io/sqlite-store.ts";
 import type { TlsCertificate } from "../io/tls-certificate.ts";
-import { expectedSignature } from "../rendezvous/expected-signature.ts";
 import { type RegistryLimits, RegistryServer } from "../rendezvous/registry.ts";
 import { Conversation } from "../rendezvous/request-context.ts";
 import { binaryRequest, jsonRequest, type RequestFrame } from "../rendezvous/request-frame.ts";
@@ -39,7 +37,6 @@ export class RegistryListener {
   readonly #store: SqliteStore;
   readonly #server: RegistryServer;
   readonly #frames: FrameServer;
-  readonly #signatures = new VerifiedSignatures();
   readonly #notify: (node: NodeId) => void;
   /** A request of this turn failed half way: nothing of the turn may be committed. */
   #failure: unknown;
@@ -55,7 +52,7 @@ export class RegistryListener {
     this.#notify = notify;
     this.#server = new RegistryServer({
       store,
-      crypto: this.#signatures,
+      crypto: new VerifiedSignatures(),
       startedAt: now(),
       startedAtWall: wallNow(),
       rendezvousId: store.rendezvousId,
@@ -110,22 +107,8 @@ export class RegistryListener {
         isBinary = BINARY_PREAMBLE.every((byte, index) => first[index] === byte);
         return isBinary ? BINARY_PREAMBLE.length : 0;
       },
-      readFrame: (payload) => this.#read(isBinary ? binaryRequest(payload) : jsonRequest(payload), conversation),
+      answer: (payload) => this.#answer(isBinary ? binaryRequest(payload) : jsonRequest(payload), conversation),
     };
-  }
-
-  #read(frame: RequestFrame, conversation: Conversation): FrameRequest {
-    return { ready: this.#checkAhead(frame, conversation), answer: () => this.#answer(frame, conversation) };
-  }
-
-  /**
-   * Lets another thread check the signature of a frequent request, for a source that keeps to its rate. While nobody else
-   * waits, waking that thread and being woken by it would cost more than the check.
-   */
-  #checkAhead(frame: RequestFrame, conversation: Conversation): Promise<void> | undefined {
-    if (!this.#frames.isBusy || conversation.isThrottled || frame.cost > 1) return undefined;
-    const expected = expectedSignature(frame.message(), this.#store);
-    return expected && this.#signatures.checkAhead(expected);
   }
 
   #answer(frame: RequestFrame, conversation: Conversation): string | Uint8Array | undefined {

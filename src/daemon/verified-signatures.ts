@@ -1,13 +1,12 @@
 /**
- * Signatures of the registry's clients, each checked once, and where possible not on the thread that serves everybody.
+ * Signatures of the registry's clients, each checked once.
  * The signed texts carry no time and the check is a function of key, text and signature alone: its result never changes,
  * so remembering it is sound, also for a signature that did not hold. A node's heartbeat is the same bytes each time.
  */
 import { hash } from "node:crypto";
-import { concatBytes, utf8 } from "../base/bytes.ts";
+import { concatBytes } from "../base/bytes.ts";
 import { DigestTable } from "../base/digest-table.ts";
 import { NodeCrypto } from "../io/node-crypto.ts";
-import type { ExpectedSignature } from "../rendezvous/expected-signature.ts";
 
 export class VerifiedSignatures extends NodeCrypto {
   /** By digest of a secret of ours and the three, so that nobody can look for two that collide. */
@@ -27,16 +26,6 @@ export class VerifiedSignatures extends NodeCrypto {
     const result = super.ed25519Verify(publicKey, message, signature);
     this.#results.set(digest, result);
     return result;
-  }
-
-  /** Checks on another thread what `ed25519Verify` will be asked; undefined when the answer is there already. */
-  checkAhead({ publicKey, text, signature }: ExpectedSignature): Promise<void> | undefined {
-    const message = utf8(text);
-    const digest = this.#digestOf(publicKey, message, signature);
-    if (digest === undefined || this.#results.get(digest) !== undefined) return undefined;
-    return this.ed25519VerifyElsewhere(publicKey, message, signature).then((result) => {
-      this.#results.set(digest, result);
-    });
   }
 
   /** Undefined for what is no key, no signature, or a longer text than any that is signed often. */

@@ -15,17 +15,10 @@ import type { Endpoint } from "../base/endpoint.ts";
 import { FrameDecoder } from "../wire/frame-decoder.ts";
 import { formatIp, parseIp } from "../wire/underlay-address.ts";
 
-/** A request that was read. */
-export interface FrameRequest {
-  /** What must be waited for before `answer`, if anything; it never rejects. */
-  readonly ready: Promise<void> | undefined;
-  /** A reply: a text that is the payload of a frame, or a whole frame; undefined ends the connection. */
-  answer(): string | Uint8Array | undefined;
-}
-
 /** One client, as the protocol above sees it. */
 export interface FrameConversation {
-  readFrame(payload: Uint8Array): FrameRequest;
+  /** The reply to a request: a text that is the payload of a frame, or a whole frame; undefined ends the connection. */
+  answer(payload: Uint8Array): string | Uint8Array | undefined;
   /** Looks at the first bytes before they are taken for a frame: how many to skip, or undefined to wait for more. */
   skipPreamble(peek: (length: number) => Uint8Array | undefined): number | undefined;
   /** The last request was one too many for its source: let it wait. */
@@ -107,11 +100,6 @@ export class FrameServer {
     });
   }
 
-  /** This turn of the event loop has handled a request already, so that others may be waiting. */
-  get isBusy(): boolean {
-    return this.#turnsLeft < REQUESTS_PER_TURN;
-  }
-
   get isListening(): boolean {
     return this.#server.listening;
   }
@@ -183,7 +171,6 @@ export class FrameServer {
       isPreamblePast: false,
       hasEnded: false,
       waitsFor: "nothing",
-      begun: undefined,
       countedBytes: 0,
       deadline: "idle",
       timer: setTimeout(() => socket.destroy(), this.#limits.idleMs),
@@ -223,7 +210,7 @@ export class FrameServer {
     this.#rearm(connection, served);
     if (connection.waitsFor !== "nothing") return;
     if (connection.conversation.isThrottled) this.#throttle(connection);
-    else if (mayHaveMore(connection) && (served === REQUESTS_PER_CONNECTION || this.#turnsLeft === 0)) {
+    else if (connection.decoder.bufferedBytes > 0 && (served === REQUESTS_PER_CONNECTION || this.#turnsLeft === 0)) {
       this.#waitForTurn(connection);
     } else this.#endIfServed(connection);
   }
@@ -236,10 +223,10 @@ export class FrameServer {
   #serveSome(connection: Connection): number {
     if (!this.#skipPreamble(connection)) return 0;
     for (let served = 0; served < REQUESTS_PER_CONNECTION; served++) {
-      const request = this.#turnsLeft === 0 ? undefined : this.#nextReady(connection);
+      const request = this.#turnsLeft === 0 ? undefined : connection.decoder.next();
       if (request === undefined) return served;
       this.#countTurn();
-      const reply = request.answer();
+      const reply = connection.conversation.answer(request);
       if (reply === undefined) connection.socket.destroy();
       else this.#reply(connection, typeof reply === "string" ? frameOf(reply) : reply);
       if (this.#options.mustSettle()) this.#settleSoon();
@@ -265,20 +252,6 @@ export class FrameServer {
   #reply(connection: Connection, reply: Uint8Array): void {
     if (this.#isSettling || this.#options.mustSettle()) this.#outbox.push({ connection, reply });
     else this.#send(connection, reply);
-  }
-
-  /** The next request, unless there is none or it must be waited for. */
-  #nextReady(connection: Connection): FrameRequest | undefined {
-    const begun = connection.begun;
-    connection.begun = undefined;
-    if (begun !== undefined) return begun;
-    const payload = connection.decoder.next();
-    const request = payload && connection.conversation.readFrame(payload);
-    if (request?.ready === undefined) return request;
-    connection.begun = request;
-    connection.waitsFor = "request";
-    void request.ready.then(() => this.#resume(connection));
-    return undefined;
   }
 
   #skipPreamble(connection: Connection): boolean {
@@ -389,17 +362,11 @@ interface Connection {
   /** The client asks nothing more. */
   hasEnded: boolean;
   /** Why its requests are not looked at just now. */
-  waitsFor: "nothing" | "turn" | "drain" | "request";
-  /** Read, and waited for or ready. */
-  begun: FrameRequest | undefined;
+  waitsFor: "nothing" | "turn" | "drain";
   /** What of its buffer stands in #unfinishedBytes. */
   countedBytes: number;
   deadline: "idle" | "frame";
   timer: NodeJS.Timeout;
-}
-
-function mayHaveMore({ begun, decoder }: Connection): boolean {
-  return begun !== undefined || decoder.bufferedBytes > 0;
 }
 
 export const DEFAULT_FRAME_SERVER_LIMITS: FrameServerLimits = {

@@ -147,6 +147,9 @@ export interface NativeShim {
   /** Pairs of the place of an inode in `inodes`, which rise, and a process that holds the socket: how many there are. */
   socketHolders(inodes: Float64Array, pairs: Int32Array): Promise<Result>;
 
+  /** 1 or 0; an error where this machine has no libsodium. */
+  ed25519Verify(publicKey: Uint8Array, message: Uint8Array, signature: Uint8Array): Result;
+
   // TCP sockets by descriptor; `plain-tcp.ts` uses them.
   /** `rows`: TCP_ROWS of TCP_ROW_WORDS, filled by `tcpPoll`. */
   tcpOpen(rows: Int32Array, onReady: () => void): TcpHandle | Result;

@@ -182,7 +182,7 @@ test("what cannot be made durable is not answered", async () => {
     openConversation: () => ({
       isThrottled: false,
       skipPreamble: () => 0,
-      readFrame: (payload) => ({ ready: undefined, answer: () => encodeRegistryFrame(`echo ${payload.length}`) }),
+      answer: (payload) => encodeRegistryFrame(`echo ${payload.length}`),
     }),
     mustSettle: () => true,
     settle: () => {
@@ -209,7 +209,7 @@ test("a reply that rests on nothing unsettled leaves at once", async () => {
     openConversation: () => ({
       isThrottled: false,
       skipPreamble: () => 0,
-      readFrame: () => ({ ready: undefined, answer: () => "é" }),
+      answer: () => "é",
     }),
     mustSettle: () => false,
     settle: () => settled++,
@@ -230,7 +230,7 @@ test("however many requests wait, a turn of the event loop handles a few, and al
     openConversation: () => ({
       isThrottled: false,
       skipPreamble: () => 0,
-      readFrame: () => ({ ready: undefined, answer: () => `${handled++}` }),
+      answer: () => `${handled++}`,
     }),
     mustSettle: () => false,
     settle: () => {},
