@@ -176,9 +176,9 @@ export class SqliteStore implements Store {
     this.#statements.removeInboxUpTo.run(to, serial);
   }
 
-  removeInboxFrom(to: NodeId, from: NodeId): void {
+  removeInboxFrom(to: NodeId, from: NodeId, kind: InboxItem["kind"]): void {
     this.#begin();
-    this.#statements.removeInboxFrom.run(to, from);
+    this.#statements.removeInboxFrom.run(to, from, kind);
   }
 
   networksOf(node: NodeId): readonly NetworkId[] {
@@ -346,7 +346,7 @@ function prepareStatements(database: DatabaseSync) {
     countInbox: sql("SELECT count(*) AS n FROM inbox WHERE to_node = ? AND kind = ?"),
     inbox: sql("SELECT * FROM inbox WHERE to_node = ? ORDER BY serial"),
     removeInboxUpTo: sql("DELETE FROM inbox WHERE to_node = ? AND serial <= ?"),
-    removeInboxFrom: sql("DELETE FROM inbox WHERE to_node = ? AND from_node = ?"),
+    removeInboxFrom: sql("DELETE FROM inbox WHERE to_node = ? AND from_node = ? AND kind = ?"),
     networksOf: sql("SELECT network FROM member WHERE node = ? ORDER BY network"),
     membersOf: sql("SELECT node FROM member WHERE network = ? ORDER BY node"),
     countMembers: sql("SELECT count(*) AS n FROM member WHERE network = ?"),

@@ -14,9 +14,10 @@
  *   The one case that needs one more step: a direct request whose direct accept is lost. A has not spoken here, so B's
  *   relayed answer is not delivered (see handshakes.ts); A asks again, through the registry if need be.
  *
- * A revocation withdraws the caller's own consent and whatever still waits between the two, so that a queued approval
- * cannot restore what was revoked. The other side's consent stays: it is that side's to withdraw, and alone it opens
- * nothing.
+ * A revocation withdraws the caller's own consent, what the caller had told the other, and the other's answers that still
+ * wait, so that a queued approval cannot restore what was revoked. The other side's consent and its request stay: they are
+ * that side's to withdraw, and alone they open nothing. The request may even be newer than the revocation, which the two
+ * told each other without this registry before it heard of it.
  */
 import type { NodeId } from "../wire/ids.ts";
 import type { NodeRecord, Store } from "./store.ts";
@@ -35,8 +36,8 @@ export function giveConsent(store: Store, from: NodeId, to: NodeId): boolean {
 
 /** False when the node had given no consent. */
 export function withdrawConsent(store: Store, from: NodeId, to: NodeId): boolean {
-  store.removeInboxFrom(from, to);
-  store.removeInboxFrom(to, from);
+  store.removeInboxFrom(from, to, "response");
+  for (const kind of ["request", "response"] as const) store.removeInboxFrom(to, from, kind);
   return store.removeConsent(from, to);
 }
 

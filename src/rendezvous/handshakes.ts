@@ -36,6 +36,7 @@ export function respondHandshake(store: Store, node: NodeId, peer: NodeId, accep
     // A refusal ends the request too: a later report by this side alone must not complete it.
     withdrawConsent(store, node, peer);
     store.removeConsent(peer, node);
+    store.removeInboxFrom(node, peer, "request");
   }
   if (!wasAsked || store.countInbox(peer, "response") >= MAX_RESPONSES_WAITING) return false;
   store.addInboxItem(peer, { kind: "response", from: node, justification: "", accept, at });

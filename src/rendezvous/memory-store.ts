@@ -107,8 +107,8 @@ export class MemoryStore implements Store {
     this.#keepInbox(to, (item) => item.serial > serial);
   }
 
-  removeInboxFrom(to: NodeId, from: NodeId): void {
-    this.#keepInbox(to, (item) => item.from !== from);
+  removeInboxFrom(to: NodeId, from: NodeId, kind: InboxItem["kind"]): void {
+    this.#keepInbox(to, (item) => item.from !== from || item.kind !== kind);
   }
 
   networksOf(node: NodeId): readonly NetworkId[] {

@@ -95,8 +95,8 @@ export interface Store {
   /** Oldest first. */
   inbox(to: NodeId): readonly InboxItem[];
   removeInboxUpTo(to: NodeId, serial: number): void;
-  /** Both kinds, in this direction. */
-  removeInboxFrom(to: NodeId, from: NodeId): void;
+  /** In this direction. */
+  removeInboxFrom(to: NodeId, from: NodeId, kind: InboxItem["kind"]): void;
 
   /** Networks other than 0, which everybody belongs to. */
   networksOf(node: NodeId): readonly NetworkId[];

@@ -67,10 +67,10 @@ const step: fc.Arbitrary<Step> = fc.oneof(
       (store) =>
         store.removeInboxUpTo(to, serial),
   ),
-  fc.tuple(node, node).map(
-    ([to, from]): Step =>
+  fc.tuple(node, node, kind).map(
+    ([to, from, of]): Step =>
       (store) =>
-        store.removeInboxFrom(to, from),
+        store.removeInboxFrom(to, from, of),
   ),
   fc.tuple(network, node).map(
     ([net, id]): Step =>

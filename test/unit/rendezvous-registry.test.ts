@@ -355,6 +355,19 @@ describe("trust", () => {
     expect(trusted(a, b)).toBe(false);
   });
 
+  test("a revocation leaves the other side's request, which may have been made in knowledge of it, and a refusal does not", () => {
+    const lab = new RegistryLab(); // found by simulation, seed 41145 with 3 nodes
+    const [a, b] = [lab.join(1), lab.join(2)];
+    b.reportTrust(a);
+    a.requestHandshake(b);
+    b.revokeTrust(a);
+    b.conversation = new Conversation("198.51.100.2");
+    expect(b.poll()["requests"]).toMatchObject([{ from_node_id: 1 }]);
+    b.conversation = new Conversation("198.51.100.2");
+    b.respondHandshake(a, false);
+    expect(b.poll()["requests"]).toEqual([]);
+  });
+
   test("an acceptance that nobody asked for is not delivered", () => {
     const lab = new RegistryLab();
     const [a, b] = [lab.join(1), lab.join(2)];
