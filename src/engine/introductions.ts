@@ -165,7 +165,7 @@ export class Introductions {
   revoke(node: NodeId, now: Instant): { record: TrustRecord; cut: readonly Flow[] } | undefined {
     const record = this.#record(node, now);
     if (record === undefined) return undefined;
-    const revoked = statement.revoke(record, this.#parts.wall(now));
+    const revoked = statement.revoke(record, this.#parts.wall(now), this.#parts.leases.time(now));
     this.#parts.agreementSettled(node);
     this.#parts.book.put(revoked); // first of all: from here on no packet passes
     const cut = this.#parts.cutFlows(node, "no-consent", now);
@@ -241,8 +241,10 @@ export class Introductions {
   /** The registry knows of no trust between us, and the peer behaves accordingly. It may not know yet of one just made. */
   heardNoPair(node: NodeId, now: Instant): void {
     const record = this.#parts.book.get(node);
-    if (record?.state !== "mutual" || this.#parts.wall(now) - record.since < NEW_PAIR_MS) return;
-    this.#apply(record, statement.heardRevoke(record, this.#parts.wall(now)), now);
+    if (record?.state !== "mutual") return;
+    const wall = this.#parts.wall(now);
+    const isNew = record.since <= wall && wall - record.since < NEW_PAIR_MS; // else the clock was set back, and nobody can tell
+    if (!isNew) this.#apply(record, statement.heardRevoke(record, wall), now);
   }
 
   /** In the session the peer says that it consents no longer, and why. */
@@ -265,9 +267,10 @@ export class Introductions {
     if (lease !== undefined) this.#heardLimits(node, lease, now);
   }
 
+  /** Also of an ask that was open here: what answered it there, a membership, may have come and gone unheard. */
   #heardNoConsent(record: TrustRecord, now: Instant): void {
     const next = this.#apply(record, statement.heardNoConsent(record, this.#parts.wall(now)), now);
-    if (next !== record) this.#unconfirmed.reopened(record.node, now);
+    if (next.state === "asked") this.#unconfirmed.reopened(record.node, now);
   }
 
   #heardLimits(node: NodeId, lease: LeaseField, now: Instant): void {
@@ -300,7 +303,7 @@ export class Introductions {
   handleRegistry(event: RegistryEvent, now: Instant): void {
     switch (event.kind) {
       case "handshake-request":
-        return this.#heardRequest(event.from, event.reason, this.#inOwnTime(event.at), now);
+        return this.#heardLetter(event, now);
       case "handshake-response":
         return this.#heardResponse(event.from, event.accepted, this.#inOwnTime(event.at), now);
       case "looked-up":
@@ -322,17 +325,24 @@ export class Introductions {
     return (at - heard.unixS * 1_000 + this.#parts.wall(heard.at)) as WallClock;
   }
 
-  #heardRequest(node: NodeId, text: string, at: WallClock, now: Instant): void {
+  #heardLetter({ from, reason, at }: Extract<RegistryEvent, { kind: "handshake-request" }>, now: Instant): void {
+    if (at === 0) return this.#heardRequest(from, reason, this.#parts.wall(now), now); // it has no stamp
+    this.#heardRequest(from, reason, this.#inOwnTime(at), now, at);
+  }
+
+  /** `stamp`: the registry's, of the letter. */
+  #heardRequest(node: NodeId, text: string, at: WallClock, now: Instant, stamp?: WallClock): void {
     const record = this.#record(node, now);
     if (record === undefined) return;
     if (record.publicKey === undefined || record.hostname === undefined) this.#parts.registry.lookup(node);
     const { terms, serial, purpose: reason } = parseAskText(text);
     const request = terms === undefined ? { reason, at } : { reason, at, terms, serial };
     const { wall, leases } = this.#parts;
-    const next = this.#apply(record, statement.heardRequest(record, request, wall(now), leases.time(now)), now);
+    const heard = statement.heardRequest(record, request, wall(now), leases.time(now), stamp);
+    const next = this.#apply(record, heard, now);
     // It asks for what it has: it lost our answer, or its memory. Or both asked, and it may not know that we did.
     const bothAsked = record.state === "asked" && next.state === "mutual" && next.request === undefined;
-    if (bothAsked || (record.state === "mutual" && next === record)) this.#answer(node, now);
+    if (bothAsked || (record.state === "mutual" && next.request === record.request)) this.#answer(node, now);
     this.#approveMember(next, now);
   }
 
@@ -381,6 +391,7 @@ export class Introductions {
     if (record.publicKey !== undefined || !needsLink(record)) return;
     this.#parts.openLink(record.node, publicKey, now);
     if (record.state === "mutual") this.#reach(record.node, now);
+    if (statement.mustBeTold(record)) this.#parts.notifyRevoked(record.node, now); // there was no way to say it before
   }
 
   #record(node: NodeId, now: Instant): TrustRecord | undefined {

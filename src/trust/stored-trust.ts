@@ -8,7 +8,7 @@ import type { Terms } from "../wire/ask-text.ts";
 import { type NetworkId, nodeId } from "../wire/ids.ts";
 import { parseServices, type Services, serviceWords } from "../wire/services.ts";
 import type { Lease, LeaseTime, Limits } from "./lease.ts";
-import type { OwnAsk, TrustRecord, TrustRequest, TrustState } from "./trust-record.ts";
+import type { OwnAsk, RequestLetter, TrustRecord, TrustRequest, TrustState } from "./trust-record.ts";
 
 export interface StoredTrust {
   readonly version: 1;
@@ -26,7 +26,7 @@ const STATES: readonly TrustState[] = [
 ];
 
 export function recordToJson(record: TrustRecord): object {
-  const { request, ask, lease, peerLease } = record;
+  const { request, letter, ask, lease, peerLease } = record;
   return {
     node: record.node,
     state: record.state,
@@ -36,6 +36,8 @@ export function recordToJson(record: TrustRecord): object {
     since: record.since,
     ask_reason: record.askReason,
     request: request === undefined ? null : requestToJson(request),
+    ...(letter === undefined ? {} : { letter: { stamp: letter.stamp, heard_at_ms: letter.heardAt } }),
+    ...(record.endedLetter === undefined ? {} : { ended_letter: record.endedLetter }),
     revocation_untold: record.revocationUntold,
     ...(record.revocationHeard === undefined ? {} : { revocation_heard: record.revocationHeard }),
     ...(record.consentNetwork === undefined ? {} : { consent_network: record.consentNetwork }),
@@ -62,6 +64,8 @@ export function parseRecord(entry: unknown): TrustRecord | undefined {
     since: fields.demand("since", isNumber) as WallClock,
     askReason: fields.demand("ask_reason", isText),
     request: fields.part("request", readRequest),
+    letter: fields.part("letter", readLetter),
+    endedLetter: fields.optional("ended_letter", isNumber) as WallClock | undefined,
     revocationUntold: fields.optional("revocation_untold", isBoolean) ?? false,
     revocationHeard: fields.optional("revocation_heard", isNumber),
     consentNetwork: fields.optional("consent_network", isNetwork) as NetworkId | undefined,
@@ -83,6 +87,11 @@ function readRequest(fields: Fields): TrustRequest {
   const request = { reason: fields.demand("reason", isText), at: fields.demand("at", isNumber) as WallClock };
   const terms = fields.part("terms", readTerms);
   return terms === undefined ? request : { ...request, terms, serial: fields.demand("serial", isNumber) };
+}
+
+function readLetter(fields: Fields): RequestLetter {
+  const stamp = fields.demand("stamp", isNumber) as WallClock;
+  return { stamp, heardAt: fields.demand("heard_at_ms", isNumber) as LeaseTime };
 }
 
 function termsToJson({ services, durationMs, maxBytes }: Terms): object {

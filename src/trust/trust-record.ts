@@ -41,6 +41,13 @@ export interface TrustRequest {
   readonly serial?: number | undefined;
 }
 
+/** A request of the peer as the registry handed it over, told from others by its stamp. */
+export interface RequestLetter {
+  /** By the registry's clock, in whole seconds; never compared with another clock's. */
+  readonly stamp: WallClock;
+  readonly heardAt: LeaseTime;
+}
+
 /** An ask of ours with terms. */
 export interface OwnAsk {
   readonly terms: Terms;
@@ -64,6 +71,10 @@ export interface TrustRecord {
   readonly askReason: string;
   /** A request of the peer that waits for an answer; also kept beside `revoked`, where it changes nothing by itself. */
   readonly request: TrustRequest | undefined;
+  /** The last one of the peer. Absent: none came, or only to an earlier version. */
+  readonly letter?: RequestLetter | undefined;
+  /** Stamp of the letter that our last revocation put an end to: when it comes again it says nothing. */
+  readonly endedLetter?: WallClock | undefined;
   /** The peer has not acknowledged yet that we revoked, or that our consent ended otherwise. */
   readonly revocationUntold: boolean;
   /** Number of the peer's last revocation, as heard in the session, also when it had been lifted by then; absent: none. */
@@ -116,11 +127,12 @@ export function allowsTheSame(before: TrustRecord, record: TrustRecord): boolean
   return sameScope(effective(before.lease, before.peerLease), effective(record.lease, record.peerLease));
 }
 
-/** Whether they differ only in what the peer tells us again: its name, that it trusts us, and that it agrees on keys. */
+/** Whether they differ only in what the peer tells us again: its name, its ask, that it trusts us, and that it agrees on keys. */
 export function differInHintsOnly(before: TrustRecord, record: TrustRecord): boolean {
   const keys = new Set([...Object.keys(before), ...Object.keys(record)]) as Set<keyof TrustRecord>;
   keys.delete("hostname");
   keys.delete("confirmedSince");
+  keys.delete("letter");
   if (record.agreesOnKeys === true) keys.delete("agreesOnKeys");
   return [...keys].every((key) => before[key] === record[key]);
 }
@@ -237,10 +249,11 @@ export function heardAgreement(record: TrustRecord): TrustRecord {
 }
 
 /** The operator revokes: the tombstone. What is agreed on after it begins anew, also which keys a session has. */
-export function revoke(record: TrustRecord, now: WallClock): TrustRecord {
+export function revoke(record: TrustRecord, now: WallClock, leaseNow: LeaseTime = LEASE_BEGIN): TrustRecord {
   return {
     ...withoutLease(consentedInPerson(record)),
     agreesOnKeys: undefined,
+    endedLetter: endedBy(record.letter, leaseNow),
     state: "revoked",
     epoch: record.epoch + 1,
     since: now,
@@ -249,29 +262,45 @@ export function revoke(record: TrustRecord, now: WallClock): TrustRecord {
   };
 }
 
+/** In the second of its stamp another one may be written, which would have the same. */
+function endedBy(letter: RequestLetter | undefined, leaseNow: LeaseTime): WallClock | undefined {
+  if (letter === undefined || leaseNow - letter.heardAt < STAMP_MS) return undefined;
+  return letter.stamp;
+}
+
 /** The lease that holds between the two is over. The peer hears of it like of a revocation, with this reason. */
 export function endLease(record: TrustRecord, end: LeaseEnd, now: WallClock): TrustRecord {
   if (record.state !== "mutual") return record;
   return { ...ended(record, end, now), epoch: record.epoch + 1, revocationUntold: true };
 }
 
-/** The peer asks us, directly or through the registry. */
+/**
+ * The peer asks us, directly or, with the registry's `stamp`, by a letter. A letter of before our revocation may come again, for
+ * who gets it tells the registry only afterwards that he has. Which one it is shows in its stamp; when it was written, compared
+ * with when we revoked, would not, for clocks are set. One that comes for the first time is for the operator to judge.
+ */
 export function heardRequest(
   record: TrustRecord,
   request: TrustRequest,
   now: WallClock,
   leaseNow: LeaseTime = LEASE_BEGIN,
+  stamp?: WallClock,
 ): TrustRecord {
+  if (stamp === undefined) return requested(record, request, now, leaseNow);
+  if (stamp === record.endedLetter) return record;
+  const next = requested(record, request, now, leaseNow);
+  return stamp === record.letter?.stamp ? next : { ...next, letter: { stamp, heardAt: leaseNow } };
+}
+
+function requested(record: TrustRecord, request: TrustRequest, now: WallClock, leaseNow: LeaseTime): TrustRecord {
   switch (record.state) {
     case "asked":
       return { ...bothAsked(record, request, leaseNow), since: now };
     case "mutual":
       return isNewAsk(record, request) ? { ...record, request } : record;
-    case "revoked":
-      // A request made before the revocation is an old one that comes late or again; in the same second it may be a new one.
-      return request.at + STAMP_MS <= record.since ? record : { ...record, request };
     case "lease-ended":
       return request.serial === undefined || isNewAsk(record, request) ? { ...record, request } : record;
+    case "revoked":
     case "pending":
       return { ...record, request };
     case "none":
@@ -298,7 +327,8 @@ function isNewAsk(record: TrustRecord, request: TrustRequest): boolean {
 
 /**
  * The peer accepts. Only an open ask of ours gives this a meaning; `madeAt` (when known) must not lie before it, so that
- * an approval of an earlier ask, still queued somewhere, restores nothing.
+ * an approval of an earlier ask, still queued somewhere, restores nothing. An ask of the future was made before the clock was set
+ * back: what lies before it nobody can tell then, and the registry is asked about trust that letters brought anyway.
  */
 export function heardAccept(
   record: TrustRecord,
@@ -307,7 +337,7 @@ export function heardAccept(
   leaseNow: LeaseTime = LEASE_BEGIN,
 ): TrustRecord {
   if (record.state !== "asked") return record;
-  if (madeAt !== undefined && madeAt < record.since - CLOCK_SKEW_MS) return record;
+  if (madeAt !== undefined && madeAt < record.since - CLOCK_SKEW_MS && record.since <= now) return record;
   return { ...answered(record, leaseNow), state: "mutual", since: now };
 }
 

@@ -246,6 +246,31 @@ describe("trust between members", () => {
     expect(attempt(network, a, b, 0)).toEqual(PROHIBITED);
   });
 
+  it("is told to be over, and its ask waits for an operator, where a member gave it who had not heard that the asker left", () => {
+    const { network, a, b } = overlay(); // found by simulation, seed 20507 with 6 nodes
+    for (const node of [a, b]) join(network, node);
+    attempt(network, b, a, OPS); // learns that a is in it, and not which key that has
+    leave(network, a);
+    a.command((engine, now) => engine.introductions.ask(b.node, "", now));
+    network.run(60_000);
+    expect(network.requests.some((text) => JSON.parse(text).type === "respond_handshake")).toBe(true);
+    expect([a.book.stateOf(b.node), b.book.stateOf(a.node)]).toEqual(["asked", "pending"]);
+  });
+
+  it("leaves an ask open and seen when it ended before the asker heard that it had answered", () => {
+    const { network, a, b } = overlay();
+    for (const node of [a, b]) join(network, node);
+    let isParted = true;
+    network.tap = (flight) => (isParted ? undefined : flight);
+    a.command((engine, now) => engine.introductions.ask(b.node, "", now));
+    network.runUntil(() => network.store.inbox(a.node).length > 0, 40_000);
+    leave(network, b);
+    expect([a.book.stateOf(b.node), b.book.stateOf(a.node)]).toEqual(["asked", "none"]);
+    isParted = false;
+    network.run(60_000);
+    expect([a.book.stateOf(b.node), b.book.stateOf(a.node)]).toEqual(["asked", "pending"]);
+  });
+
   it("does not lift a tombstone", () => {
     const { network, a, b } = overlay();
     befriend(network, a, b);

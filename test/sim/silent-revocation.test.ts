@@ -25,17 +25,24 @@ describe("an agent that took its trust back without a word", () => {
     expect(icmp(a.takeTunPackets()[0])).toEqual([1, 1]); // administratively prohibited
   });
 
-  it("is found out when it asks for the keys that it had, and what is open is reset", () => {
-    const all = pair();
-    learned(all);
-    const { network, a, b } = all;
-    network.run(5_000);
-    connect(network, a, b);
-    revokedAtRegistry(all);
-    replayRequest(all);
-    network.runUntil(() => trustOf(all) === "revoked-by-peer", 1_000);
-    expect(commands(a)).toMatchObject([{ kind: "reset" }]);
-  });
+  it.each([
+    ["goes on", 0],
+    ["was set back by a day", -86_400_000],
+  ])(
+    "is found out when it asks for the keys that it had, and what is open is reset, where the clock %s",
+    (_how, skewMs) => {
+      const all = pair();
+      learned(all);
+      const { network, a, b } = all;
+      network.run(5_000);
+      a.wallSkewMs = skewMs;
+      connect(network, a, b);
+      revokedAtRegistry(all);
+      replayRequest(all);
+      network.runUntil(() => trustOf(all) === "revoked-by-peer", 1_000);
+      expect(commands(a)).toMatchObject([{ kind: "reset" }]);
+    },
+  );
 
   it("that did not is not blamed: not for a slow server, not for a replayed exchange", () => {
     const all = pair();

@@ -1,5 +1,6 @@
 /** Machines whose clocks are set wrong, and letters that the registry stamps by its own; found by simulation. */
 import { describe, expect, it } from "vitest";
+import type { WallClock } from "../../src/base/instant.ts";
 import { befriend, type SimNode } from "../helpers/sim-network.ts";
 import { ask, revoke, statesOf, twoNodes } from "../helpers/sim-trust.ts";
 
@@ -52,6 +53,66 @@ describe.each([
   });
 });
 
+/** `b` trusts `a`, whose clock shows so much else when it revokes and has heard that `b` knows. */
+function revokedAt(seed: number, skewMs: number) {
+  const { network, a, b } = twoNodes(seed);
+  befriend(network, a, b);
+  network.run(40_000);
+  a.wallSkewMs = skewMs;
+  revoke(a, b);
+  network.runUntil(() => b.book.stateOf(a.node) === "revoked-by-peer", 1_000);
+  network.run(1_000);
+  return { network, a, b };
+}
+
+describe.each([
+  ["a day ahead", DAY_MS],
+  ["a day behind", -DAY_MS],
+])("a node whose clock was set %s before it revoked", (_how, skewMs) => {
+  it("sees that it is asked again, though it reaches the registry anew and does not know its time", () => {
+    const { network, a, b } = revokedAt(25, skewMs); // found by simulation, seed 40308 with 2 nodes
+    a.disconnectRegistry();
+    ask(b, a);
+    network.run(2_000);
+    a.reachesRegistry = true;
+    a.loseRegistry();
+    network.run(40_000);
+    expect(isAsked(a, b)).toBe(true);
+  });
+
+  it("sees that it is asked again when the clock was set right meanwhile", () => {
+    const { network, a, b } = revokedAt(26, skewMs);
+    a.wallSkewMs = 0;
+    ask(b, a);
+    network.run(40_000);
+    expect(isAsked(a, b)).toBe(true);
+  });
+});
+
+describe("a letter that the registry hands out again", () => {
+  it.each([0, DAY_MS, -DAY_MS])("is not shown beside the tombstone, with a clock set by %i ms", (skewMs) => {
+    const { network, a, b } = twoNodes(27);
+    ask(b, a);
+    network.runUntil(() => isAsked(a, b), 40_000);
+    const { stamp } = a.book.get(b.node)!.letter!;
+    network.run(2_000);
+    a.wallSkewMs = skewMs;
+    revoke(a, b);
+    const handOut = (at: WallClock) =>
+      network.store.addInboxItem(a.node, { kind: "request", from: b.node, justification: "", accept: false, at });
+    a.kill();
+    a.start();
+    network.run(2_000);
+    handOut(stamp);
+    network.run(70_000);
+    expect(network.store.inbox(a.node)).toEqual([]);
+    expect(isAsked(a, b)).toBe(false);
+    handOut(network.wall);
+    network.run(40_000);
+    expect(isAsked(a, b)).toBe(true);
+  });
+});
+
 describe("an approval that was lost on its way through the registry", () => {
   it("is heard in the session that the other side looks for, though no program there sends anything", () => {
     const { network, a, b } = twoNodes(24, 0);
@@ -61,7 +122,7 @@ describe("an approval that was lost on its way through the registry", () => {
     network.runUntil(() => isAsked(b, a), 40_000);
     b.command((engine, now) => engine.introductions.approve(a.node, now));
     network.runUntil(() => network.store.inbox(a.node).length > 0, 1_000);
-    network.store.removeInboxFrom(a.node, b.node);
+    network.store.removeInboxFrom(a.node, b.node, "response");
     network.run(20_000);
     expect(statesOf(a, b)).toEqual(["asked", "mutual"]);
     isParted = false;

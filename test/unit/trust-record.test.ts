@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { WallClock } from "../../src/base/instant.ts";
+import type { LeaseTime } from "../../src/trust/lease.ts";
 import { TrustBook } from "../../src/trust/trust-book.ts";
 import * as trust from "../../src/trust/trust-record.ts";
 import { nodeId } from "../../src/wire/ids.ts";
@@ -8,6 +9,12 @@ import { nodeId } from "../../src/wire/ids.ts";
 const at = (ms: number) => (1_700_000_000_000 + ms) as WallClock;
 const fresh = () => trust.emptyRecord(nodeId(7), at(0));
 const request = (ms: number) => ({ reason: "please", at: at(ms) });
+
+function readBack(record: trust.TrustRecord): trust.TrustRecord {
+  const book = new TrustBook();
+  book.put(record);
+  return TrustBook.fromJson(JSON.parse(JSON.stringify(book.toJson())))!.get(record.node)!;
+}
 
 describe("trust record", () => {
   it("becomes mutual when the peer accepts our open ask", () => {
@@ -61,15 +68,41 @@ describe("trust record", () => {
     );
   });
 
-  it("forgets a request made before the revocation, and keeps a later one for the operator to decide", () => {
-    const revoked = trust.revoke(fresh(), at(10_500));
-    expect(trust.heardRequest(revoked, request(9_000), at(11_000)).request).toBeUndefined();
-    for (const stamp of [10_000, 12_000]) {
-      // the first one says no more than that it was in this second
-      const asked = trust.heardRequest(revoked, request(stamp), at(12_000));
-      expect(asked.state).toBe("revoked");
-      expect(trust.approve(asked, at(13_000))?.state).toBe("mutual");
-    }
+  describe("a letter with a request beside a tombstone", () => {
+    const stamp = at(9_000);
+    const letter = (record: trust.TrustRecord, stamped: WallClock, lease = 0) =>
+      trust.heardRequest(record, { reason: "please", at: stamped }, at(9_100), lease as LeaseTime, stamped);
+    const revokedAfterMs = (ms: number, wall = at(10_500)) =>
+      trust.revoke(letter(fresh(), stamp), wall, ms as LeaseTime);
+
+    it("says nothing when it is the one that was heard before the revocation, also once this side asks again", () => {
+      const revoked = revokedAfterMs(1_500);
+      expect(letter(revoked, stamp)).toBe(revoked);
+      const read = readBack(revoked);
+      expect(letter(read, stamp)).toBe(read);
+      const asked = trust.ask(revoked, "", at(11_000));
+      expect(letter(asked, stamp)).toBe(asked);
+    });
+
+    it("is for the operator when it is any other, whatever the clocks of this machine and the registry show", () => {
+      for (const wall of [at(10_500), at(86_400_000), at(-86_400_000)]) {
+        for (const stamped of [at(8_000), at(10_000), at(90_000_000)]) {
+          const asked = letter(revokedAfterMs(1_500, wall), stamped);
+          expect(asked.state).toBe("revoked");
+          expect(trust.approve(asked, at(13_000))?.state).toBe("mutual");
+        }
+      }
+    });
+
+    it("may be a new one when the revocation was in the second of the old one's stamp", () => {
+      expect(letter(revokedAfterMs(999), stamp).request).toBeDefined();
+      expect(letter(revokedAfterMs(1_000), stamp).request).toBeUndefined();
+    });
+  });
+
+  it("takes an approval for the answer to an ask that was made before the clock was set back", () => {
+    const asked = trust.ask(fresh(), "", at(86_400_000));
+    expect(trust.heardAccept(asked, at(1_000), at(2_000)).state).toBe("mutual");
   });
 
   it("needs a new consent of both after the peer revoked", () => {
