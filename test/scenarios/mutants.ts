@@ -141,9 +141,9 @@ export const MUTANTS: readonly Mutant[] = [
 export function tryMutants(root: string, seeds: number, from: number): number {
   let survivors = 0;
   for (const mutant of MUTANTS.slice(from - 1)) {
-    const shown = withMutant(root, mutant, (copy) => runLives(copy, seeds));
-    if (shown === undefined) survivors++;
-    console.log(`${shown === undefined ? "NOT CAUGHT" : "caught    "}  ${mutant.name}${shown ? `: ${shown}` : ""}`);
+    const { isCaught, by } = withMutant(root, mutant, (copy) => runLives(copy, seeds));
+    if (!isCaught) survivors++;
+    console.log(`${isCaught ? "caught    " : "NOT CAUGHT"}  ${mutant.name}: ${by}`);
   }
   return survivors;
 }
@@ -165,7 +165,7 @@ function withMutant<T>(root: string, mutant: Mutant, act: (copy: string) => T): 
     for (const part of ["src", "test/scenarios", "test/helpers", "package.json"]) {
       cpSync(join(root, part), join(copy, part), { recursive: true });
     }
-    symlinkSync(join(root, "node_modules"), join(copy, "node_modules"));
+    for (const part of ["node_modules", "dist"]) symlinkSync(join(root, part), join(copy, part));
     for (const change of changesOf(mutant)) {
       const file = join(copy, change.file);
       writeFileSync(file, mutate(readFileSync(file, "utf8"), change));
@@ -176,14 +176,15 @@ function withMutant<T>(root: string, mutant: Mutant, act: (copy: string) => T): 
   }
 }
 
-/** The first violation that some life shows, with its seed. */
-function runLives(copy: string, seeds: number): string | undefined {
+/** By the first violation that some life shows, with its seed. A mutant that does not run at all says nothing about invariants. */
+function runLives(copy: string, seeds: number): { readonly isCaught: boolean; readonly by: string } {
   try {
     const args = [join(copy, "test/scenarios/main.ts"), "--seeds", String(seeds), "--first"];
     execFileSync(process.execPath, args, { encoding: "utf8", stdio: "pipe" });
-    return undefined;
+    return { isCaught: false, by: `none of ${seeds} lives` };
   } catch (error) {
-    const { stdout } = error as { stdout?: string };
-    return /^seed (.*) does not hold/m.exec(stdout ?? "")?.[1] ?? `it does not run: ${String(error).slice(0, 300)}`;
+    const { stdout, stderr } = error as { stdout?: string; stderr?: string };
+    const by = /^seed (.*) does not hold/m.exec(stdout ?? "")?.[1];
+    return { isCaught: by !== undefined, by: by ?? `it does not run: ${(stderr ?? String(error)).slice(0, 600)}` };
   }
 }
