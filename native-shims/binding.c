@@ -161,6 +161,15 @@ static napi_value limit_unsent(napi_env env, napi_callback_info info) {
   return integer(&call, udp_limit_unsent(plane, bytes));
 }
 
+/* countOverflow(plane): what the sockets had no room for is in the counters now */
+static napi_value count_overflow(napi_env env, napi_callback_info info) {
+  struct call call = call_of(env, info);
+  struct plane *plane = plane_of(&call);
+  if (call.bad) return bad_call(&call);
+  udp_count_overflow(plane);
+  return NULL;
+}
+
 /* ---- batches ---- */
 
 static napi_value read_tun(napi_env env, napi_callback_info info) {
@@ -474,6 +483,7 @@ static const struct function FUNCTIONS[] = {
   {"startPolling", start_polling},
   {"stopPolling", stop_polling},
   {"limitUnsent", limit_unsent},
+  {"countOverflow", count_overflow},
   {"readTun", read_tun},
   {"sealAndSend", seal_and_send_rows},
   {"receiveAndOpen", receive_and_open_rows},

@@ -5,6 +5,7 @@
 #include "datagram.h"
 
 #include <errno.h>
+#include <linux/sock_diag.h>
 #include <netinet/udp.h>
 #include <stddef.h>
 #include <string.h>
@@ -40,6 +41,12 @@ int datagram_bind(int fd, const struct sockaddr_in6 *address) {
   socklen_t length = sizeof bound;
   if (bind(fd, (const struct sockaddr *)address, sizeof *address) < 0) return -errno;
   return getsockname(fd, (struct sockaddr *)&bound, &length) < 0 ? -errno : ntohs(bound.sin6_port);
+}
+
+uint32_t datagram_overflow(int fd) {
+  uint32_t counts[SK_MEMINFO_VARS] = {0};
+  socklen_t length = sizeof counts;
+  return getsockopt(fd, SOL_SOCKET, SO_MEMINFO, counts, &length) < 0 ? 0 : counts[SK_MEMINFO_DROPS];
 }
 
 void datagram_send_as_run(struct msghdr *message, union run_size *control, uint16_t bytes) {

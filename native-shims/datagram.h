@@ -16,6 +16,8 @@ union run_size {
 int datagram_socket(int receive_buffer, int send_buffer);
 /* The port bound, or -errno. */
 int datagram_bind(int fd, const struct sockaddr_in6 *address);
+/* Messages that came while the socket's buffer was full, modulo 2^32; 0 where the kernel does not tell. */
+uint32_t datagram_overflow(int fd);
 
 /* Lets the kernel cut the message into datagrams of `bytes`, the last of which may be shorter. */
 void datagram_send_as_run(struct msghdr *message, union run_size *control, uint16_t bytes);

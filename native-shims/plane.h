@@ -70,6 +70,8 @@ enum counter {
   RX_PACKETS,
   TX_PACKETS,
   SEND_WAITS,
+  SOCKET_FULL,
+  SECOND_SOCKET_FULL,
   COUNTER_COUNT = 16,
 };
 
@@ -256,6 +258,8 @@ void udp_flush(struct plane *plane);
 int udp_limit_unsent(struct plane *plane, int bytes);
 /* Tells JavaScript how many it holds. */
 void udp_note_unsent(struct plane *plane);
+/* Brings the counters of what the sockets had no room for up to date. */
+void udp_count_overflow(struct plane *plane);
 /* Fills slots from `first`; the number filled or -errno. */
 int udp_receive(struct plane *plane, int fd, int first, int count);
 

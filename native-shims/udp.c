@@ -122,6 +122,11 @@ void udp_note_unsent(struct plane *plane) {
   plane->status[STATUS_UNSENT] = bytes;
 }
 
+void udp_count_overflow(struct plane *plane) {
+  if (plane->udp_fd >= 0) plane->counters[SOCKET_FULL] = datagram_overflow(plane->udp_fd);
+  if (plane->aside_fd >= 0) plane->counters[SECOND_SOCKET_FULL] = datagram_overflow(plane->aside_fd);
+}
+
 static void set_blocked(struct plane *plane, bool blocked) {
   if (blocked && !plane->status[STATUS_SEND_BLOCKED]) {
     count_of(plane, SEND_WAITS, 1);

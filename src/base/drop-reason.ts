@@ -71,6 +71,10 @@ export const DROP_REASONS = [
   /** The same, and its flow's queue had been too long for too long. */
   "egress-delay",
   "send-failed",
+  /** Sealed or relayed frames came faster than they were read. */
+  "socket-full",
+  /** The same of all else, which has a small buffer so that a flood of it takes nothing from frames. */
+  "second-socket-full",
 ] as const;
 
 export type DropReason = (typeof DROP_REASONS)[number];

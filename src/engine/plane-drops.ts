@@ -19,4 +19,6 @@ const PLANE_DROPS: readonly (readonly [number, DropReason])[] = [
   [COUNTER.MALFORMED_PACKET, "malformed-packet"],
   [COUNTER.TUN_WRITE_FAILED, "tun-write-failed"],
   [COUNTER.SEND_FAILED, "send-failed"],
+  [COUNTER.SOCKET_FULL, "socket-full"],
+  [COUNTER.SECOND_SOCKET_FULL, "second-socket-full"],
 ];

@@ -38,7 +38,7 @@ export interface WakeUps {
 export class NativeDataPlane implements DataPlane {
   readonly outbound: Batch;
   readonly inbound: Batch;
-  readonly counters = new Float64Array(COUNTER_COUNT);
+  readonly #counters = new Float64Array(COUNTER_COUNT);
   readonly keyStats = new Float64Array(MAX_KEY_SLOTS * KEY_STAT_COUNT);
   readonly #status = new Int32Array(STATUS_WORDS);
   readonly #shim: NativeShim;
@@ -55,10 +55,16 @@ export class NativeDataPlane implements DataPlane {
       this.outbound.arena,
       this.inbound.rows,
       this.inbound.arena,
-      this.counters,
+      this.#counters,
       this.keyStats,
       this.#status,
     );
+  }
+
+  /** What the kernel counts is asked for when somebody looks. */
+  get counters(): Float64Array {
+    this.#shim.countOverflow(this.#plane);
+    return this.#counters;
   }
 
   /** True while the socket is full: what is sealed now waits in a bounded queue. */

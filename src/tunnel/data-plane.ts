@@ -103,6 +103,9 @@ export const COUNTER = {
   TX_PACKETS: 11,
   /** Sends that found the socket full and were retried when it was writable. */
   SEND_WAITS: 12,
+  /** Messages that came while the socket of sealed and relayed frames was full, and while that of all else was. */
+  SOCKET_FULL: 13,
+  SECOND_SOCKET_FULL: 14,
 } as const;
 export const COUNTER_COUNT = 16;
 

@@ -112,6 +112,13 @@ test("a callback that leaves datagrams behind is called again until none is left
   expect(two.counters[COUNTER.RX_PACKETS]).toBe(packets);
 });
 
+test("what comes while nobody reads is counted once the buffer is full, and takes no room from frames", () => {
+  const { one, two, twoAt } = pairAt("127.0.0.1");
+  for (let i = 0; i < 5_000; i++) one.sendDatagram(twoAt, Buffer.from("PILA and what belongs to it"));
+  expect(two.counters[COUNTER.SECOND_SOCKET_FULL]).toBeGreaterThan(1_000);
+  expect(two.counters[COUNTER.SOCKET_FULL]).toBe(0);
+});
+
 test("a port that is taken, a foreign address and a text that is no address are named", () => {
   const taken = planeAt("127.0.0.1").bound;
   const codeOf = (endpoint: Endpoint) => {
