@@ -1,9 +1,10 @@
 /*
  * The sockets of a beacon that relays: batches of datagrams in, batches out, and between the two JavaScript decides.
  *
- * One port, many sockets: the kernel puts what comes from one source (an IPv4 address or an IPv6 /64) into one of them,
- * by a hash with a secret, and they are read in turn. When more comes than can be read, the buffer that overflows is the
- * one of whoever sends too much: others, but for the few that share it, lose nothing and do not wait behind it.
+ * One port, many sockets in two groups: a program that JavaScript makes, and the kernel runs for each datagram, says into
+ * which of them it goes. Those of a group are read in turn, and JavaScript says which group. When more comes than can be
+ * read, the buffer that overflows is the one of whoever sends too much: others, but for the few that share it, lose
+ * nothing and do not wait behind it.
  *
  * relayReceive fills slots of an arena (one message of the kernel's each, up to 64 KB when UDP_GRO joined datagrams of
  * one source) and describes them in rows: a run of relay messages (first byte 05) with equal sender and destination, or
@@ -17,7 +18,6 @@
 #include <errno.h>
 #include <linux/filter.h>
 #include <stdlib.h>
-#include <sys/random.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -41,10 +41,11 @@ enum relay_word {
 };
 enum { TYPE_RELAY = 0x05, TYPE_DELIVER = 0x06, TYPE_DELIVER_TO = 0x09, RELAY_PREFIX = 9, SHORTER = 4 };
 enum { MAX_RUN_FRAMES = 64, MAX_RUN_BYTES = 65000, SEND_BATCH = 32 };
-/* A power of two. */
-enum { SOCKETS_BITS = 4, SOCKETS = 1 << SOCKETS_BITS };
+/* Group sockets: repeated from src/rendezvous/source-sorting.ts. The sockets of one group follow each other. */
+enum { GROUPS = 2, GROUP_SOCKETS = 16, SOCKETS = GROUPS * GROUP_SOCKETS, MAX_STEPS = 4096 };
 /* Enough for what one source sends in some ten milliseconds at full speed; only the first socket sends. */
-enum { RECEIVE_BUFFER = 2 << 20, SEND_SOCKET_BUFFER = 8 << 20 };
+enum { SEND_SOCKET_BUFFER = 8 << 20 };
+static const int receive_buffers[GROUPS] = {2 << 20, 512 << 10};
 enum { HELD_ARRAYS = 3 };
 
 struct relay_socket {
@@ -56,7 +57,7 @@ struct relay_socket {
 
 struct relay {
   struct relay_socket sockets[SOCKETS];
-  int next; /* whose turn it is to be read */
+  int next[GROUPS]; /* whose turn it is to be read */
   int open_polls;
   bool watches_writable, closing;
   napi_env env;
@@ -125,13 +126,13 @@ static int receive_from(struct relay *relay, struct relay_socket *one, int count
   return received;
 }
 
-/* One batch of the next socket that has something; the number of rows. *used: slots that were filled. */
-static int receive(struct relay *relay, int count, int *used) {
-  int rows = 0;
+/* One batch of the group's next socket that has something; the number of rows. *used: slots that were filled. */
+static int receive(struct relay *relay, int group, int count, int *used) {
+  int rows = 0, *next = &relay->next[group];
   *used = 0;
-  for (int tries = 0; tries < SOCKETS && *used == 0; tries++) {
-    struct relay_socket *one = &relay->sockets[relay->next];
-    relay->next = (relay->next + 1) % SOCKETS;
+  for (int tries = 0; tries < GROUP_SOCKETS && *used == 0; tries++) {
+    struct relay_socket *one = &relay->sockets[group * GROUP_SOCKETS + *next];
+    *next = (*next + 1) % GROUP_SOCKETS;
     if (!one->readable) continue;
     int received = receive_from(relay, one, count, &rows);
     one->readable = received == count || received == -EINTR; /* else the event loop tells when there is more */
@@ -257,30 +258,6 @@ static void relay_end(void *data) {
   close_sockets(relay);
 }
 
-/* ((source ^ secret) * golden ratio) >> what leaves the number of a socket. At 0 is the payload, the packet is elsewhere. */
-static void share_by_source(int fd) {
-  uint32_t secret = 0;
-  if (getrandom(&secret, sizeof secret, GRND_NONBLOCK) < 0) secret = 0;
-  const uint32_t packet = (uint32_t)SKF_NET_OFF;
-  struct sock_filter steps[] = {
-    BPF_STMT(BPF_LD | BPF_B | BPF_ABS, packet),
-    BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, 4),
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 4, 5, 0),
-    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, packet + 8), /* IPv6: the upper half of the source */
-    BPF_STMT(BPF_MISC | BPF_TAX, 0),
-    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, packet + 12),
-    BPF_STMT(BPF_ALU | BPF_XOR | BPF_X, 0),
-    BPF_STMT(BPF_JMP | BPF_JA, 1),
-    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, packet + 12), /* IPv4: the source */
-    BPF_STMT(BPF_ALU | BPF_XOR | BPF_K, secret),
-    BPF_STMT(BPF_ALU | BPF_MUL | BPF_K, 0x9e3779b1),
-    BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, 32 - SOCKETS_BITS),
-    BPF_STMT(BPF_RET | BPF_A, 0),
-  };
-  struct sock_fprog program = {.len = sizeof steps / sizeof *steps, .filter = steps};
-  setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof program); /* else the kernel shares by port too */
-}
-
 /*
  * 0 or -errno. The first socket is bound as if it were the only one, so that a port which another process has is
  * refused; only then does it allow the others beside it.
@@ -289,7 +266,7 @@ static int open_sockets(struct relay *relay, const struct sockaddr_in6 *asked) {
   struct sockaddr_in6 address = *asked;
   int on = 1;
   for (int i = 0; i < SOCKETS; i++) {
-    int fd = datagram_socket(RECEIVE_BUFFER, SEND_SOCKET_BUFFER);
+    int fd = datagram_socket(receive_buffers[i / GROUP_SOCKETS], SEND_SOCKET_BUFFER);
     if (fd < 0) return fd;
     relay->sockets[i].fd = fd;
     if (i > 0) setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
@@ -298,7 +275,6 @@ static int open_sockets(struct relay *relay, const struct sockaddr_in6 *asked) {
     address.sin6_port = htons((uint16_t)port);
     if (i == 0) setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
   }
-  share_by_source(relay->sockets[0].fd);
   return 0;
 }
 
@@ -377,16 +353,33 @@ static napi_value relay_port(napi_env env, napi_callback_info info) {
   return integer(&call, error < 0 ? -errno : ntohs(bound.sin6_port));
 }
 
-/* relayReceive(relay, count): rows filled, with slots used in the upper half (rows + 65536 * slots) */
+/* relaySort(relay, program): from now on these instructions (struct sock_filter) choose the socket; 0 or -errno */
+static napi_value relay_sort(napi_env env, napi_callback_info info) {
+  struct call call = call_of(env, info);
+  struct relay *relay = relay_of(&call);
+  struct bytes steps = bytes_of(&call, 1, sizeof(struct sock_filter));
+  if (call.bad || steps.length > MAX_STEPS * sizeof(struct sock_filter)) return bad_call(&call);
+  struct sock_fprog program = {.len = (unsigned short)(steps.length / sizeof(struct sock_filter)), .filter = (void *)steps.at};
+  int error = setsockopt(relay->sockets[0].fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof program);
+  return integer(&call, error < 0 ? -errno : 0);
+}
+
+static int group_of(struct call *call, int i) {
+  int group = int_of(call, i);
+  if (group < 0 || group >= GROUPS) call->bad = true;
+  return group;
+}
+
+/* relayReceive(relay, group, count): rows filled, with slots used in the upper half (rows + 65536 * slots) */
 static napi_value relay_receive(napi_env env, napi_callback_info info) {
   struct call call = call_of(env, info);
   struct relay *relay = relay_of(&call);
-  int wanted = int_of(&call, 1);
+  int group = group_of(&call, 1), wanted = int_of(&call, 2);
   if (wanted < 0 || wanted > RELAY_BATCH) call.bad = true;
   for (int i = 0; !call.bad && i < wanted; i++)
     if (relay->free_slots[i] < 0 || (size_t)relay->free_slots[i] >= relay->slots) call.bad = true;
   if (call.bad) return bad_call(&call);
-  int used = 0, rows = wanted == 0 ? 0 : receive(relay, wanted, &used);
+  int used = 0, rows = wanted == 0 ? 0 : receive(relay, group, wanted, &used);
   return integer(&call, rows + (used << 16));
 }
 
@@ -416,6 +409,17 @@ static napi_value relay_send(napi_env env, napi_callback_info info) {
   return integer(&call, done);
 }
 
+/* relayOverflow(relay, group): datagrams that the group's sockets had no room for so far */
+static napi_value relay_overflow(napi_env env, napi_callback_info info) {
+  struct call call = call_of(env, info);
+  struct relay *relay = relay_of(&call);
+  int group = group_of(&call, 1);
+  if (call.bad) return bad_call(&call);
+  double sum = 0;
+  for (int i = group * GROUP_SOCKETS; i < (group + 1) * GROUP_SOCKETS; i++) sum += datagram_overflow(relay->sockets[i].fd);
+  return number(&call, sum);
+}
+
 /* relayFailed(relay): datagrams that the kernel refused to send so far */
 static napi_value relay_failed(napi_env env, napi_callback_info info) {
   struct call call = call_of(env, info);
@@ -434,8 +438,9 @@ static napi_value relay_close(napi_env env, napi_callback_info info) {
 
 bool relay_export(napi_env env, napi_value exports) {
   static const struct function functions[] = {
-    {"relayOpen", relay_open}, {"relayPort", relay_port},     {"relayReceive", relay_receive},
-    {"relaySend", relay_send}, {"relayFailed", relay_failed}, {"relayClose", relay_close},
+    {"relayOpen", relay_open},     {"relayPort", relay_port},         {"relaySort", relay_sort},
+    {"relayReceive", relay_receive}, {"relayOverflow", relay_overflow}, {"relaySend", relay_send},
+    {"relayFailed", relay_failed}, {"relayClose", relay_close},
   };
   return export_functions(env, exports, functions, sizeof functions / sizeof *functions);
 }

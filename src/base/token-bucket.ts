@@ -16,10 +16,15 @@ export class TokenBucket {
 
   /** Takes `cost` tokens if they are there. */
   take(now: Instant, cost = 1): boolean {
-    this.#fill(now);
-    if (this.#tokens < cost) return false;
+    if (!this.has(now, cost)) return false;
     this.#tokens -= cost;
     return true;
+  }
+
+  /** Whether `take` would succeed. */
+  has(now: Instant, cost = 1): boolean {
+    this.#fill(now);
+    return this.#tokens >= cost;
   }
 
   /**

@@ -21,6 +21,9 @@ export interface BeaconSocketCounters {
   readonly queuedFlows: number;
   /** Frames dropped because the fair queue was full. */
   readonly queueFull: number;
+  /** Datagrams that the system had no room for, as far as it tells: of known sources, and of all others. */
+  readonly overflowKnown: number;
+  readonly overflowStrangers: number;
 }
 
 /** The beacon on a UDP port, and on the connections of nodes that have no UDP. */
@@ -33,6 +36,8 @@ export interface BeaconPort {
   sendToConnection: (to: Endpoint, datagram: Uint8Array) => void;
   bind(): Promise<void>;
   notify(node: NodeId): void;
+  /** Somebody asked the registry from this address, in canonical text and as `sourceKey` has it: nobody made it up. */
+  notePresence(address: string, key: string): void;
   /** A datagram that came over a connection; it is the beacon's to keep. */
   handleDatagram(datagram: Uint8Array, source: Endpoint): void;
   stats(): BeaconSocketCounters;
@@ -89,6 +94,10 @@ export class BeaconSocket implements BeaconPort {
     if (datagram !== undefined) this.#send(datagram);
   }
 
+  notePresence(address: string, key: string): void {
+    this.server.sources.noteConnection(address, now(), key);
+  }
+
   close(): Promise<void> {
     this.#isClosed = true;
     return new Promise((resolve) => this.#socket.close(() => resolve()));
@@ -96,7 +105,8 @@ export class BeaconSocket implements BeaconPort {
 
   stats(): BeaconSocketCounters {
     const { bytes, items, flows } = this.#queue;
-    return { queuedBytes: bytes, queuedFrames: items, queuedFlows: flows, queueFull: this.#queueFull };
+    const queue = { queuedBytes: bytes, queuedFrames: items, queuedFlows: flows, queueFull: this.#queueFull };
+    return { ...queue, overflowKnown: 0, overflowStrangers: 0 };
   }
 
   /** Also for datagrams that came over a connection. */

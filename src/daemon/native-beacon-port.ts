@@ -4,13 +4,31 @@
  * longest queue gives up its oldest. Each turn takes one batch from the next of the system's buffers, of which every source
  * has its own, and sends what it can: a batch of one source is less than its queue holds, so that nothing is dropped while
  * there is room on the way out.
+ *
+ * Known sources come first (rendezvous/known-sources.ts): they have buffers of their own, of which each that has something
+ * is read in every turn of the event loop. Of all others together a turn reads one batch, and what they would have relayed
+ * is kept only while half of the slots are free: a flood from made-up sources neither takes room from the known nor makes
+ * them, or the registry, wait.
  */
+
+import { readU32 } from "../base/bytes.ts";
 import type { Endpoint } from "../base/endpoint.ts";
 import { now } from "../io/clock.ts";
 import { SystemError } from "../io/native.ts";
-import { NativeRelay, RELAY_BATCH, RELAY_ROW, RELAY_ROW_WORDS, RELAY_SLOT_BYTES } from "../io/native-relay.ts";
+import {
+  NativeRelay,
+  RELAY_BATCH,
+  RELAY_GROUP,
+  RELAY_ROW,
+  RELAY_ROW_WORDS,
+  RELAY_SLOT_BYTES,
+  RELAY_SLOTS,
+  type RelayGroup,
+} from "../io/native-relay.ts";
+import { NodeCrypto } from "../io/node-crypto.ts";
 import { type BeaconDatagram, type BeaconServer, isConnection } from "../rendezvous/beacon.ts";
 import { RelayQueue } from "../rendezvous/relay-queue.ts";
+import { sortingProgram } from "../rendezvous/source-sorting.ts";
 import { BEACON, NOTIFY_HANDSHAKES, relayToDelivery } from "../wire/beacon.ts";
 import { type NodeId, nodeId } from "../wire/ids.ts";
 import type { BeaconPort, BeaconSocketCounters } from "./beacon-socket.ts";
@@ -33,7 +51,8 @@ export class NativeBeaconPort implements BeaconPort {
   sendToConnection: (to: Endpoint, datagram: Uint8Array) => void = () => {};
   readonly #asked: Endpoint;
   readonly #relay = new NativeRelay();
-  readonly #sources = new EndpointCache();
+  /** By group. Those of strangers may be new with every datagram: what is remembered of them is garbage soon. */
+  readonly #sources = [new EndpointCache(KNOWN_ENDPOINTS), new EndpointCache(STRANGER_ENDPOINTS)] as const;
   readonly #queue = new RelayQueue<Run>();
   /** Answers of the beacon's own; bounded by MAX_URGENT. */
   #urgent: Run[] = [];
@@ -41,6 +60,12 @@ export class NativeBeaconPort implements BeaconPort {
   #unsent: Run[] = [];
   #queueFull = 0;
   #isPumpDue = false;
+  #isStrangersTurnDue = false;
+  /** Of the hash by which the system finds the known sources. */
+  readonly #secret = readU32(new NodeCrypto().randomBytes(4), 0);
+  /** Of the known sources that the system sorts by. */
+  #sortedRevision = -1;
+  #sortTimer: NodeJS.Timeout | undefined;
 
   constructor(asked: Endpoint, server: BeaconServer) {
     this.#asked = asked;
@@ -62,6 +87,13 @@ export class NativeBeaconPort implements BeaconPort {
       if (cause instanceof SystemError) throw bindError("beacon", "UDP", this.#asked, cause);
       throw cause;
     }
+    for (const address of ownAddresses(this.#asked.address)) this.server.sources.noteOwn(address);
+    this.#sort();
+  }
+
+  notePresence(address: string, key: string): void {
+    this.server.sources.noteConnection(address, now(), key);
+    this.#sortSoon();
   }
 
   notify(node: NodeId): void {
@@ -71,25 +103,62 @@ export class NativeBeaconPort implements BeaconPort {
 
   handleDatagram(datagram: Uint8Array, source: Endpoint): void {
     for (const reply of this.server.handleDatagram(datagram, source, now())) this.#dispatch(reply);
+    this.#sortSoon();
   }
 
   stats(): BeaconSocketCounters {
     const { bytes, items, flows } = this.#queue;
-    return { queuedBytes: bytes, queuedFrames: items, queuedFlows: flows, queueFull: this.#queueFull };
+    return {
+      queuedBytes: bytes,
+      queuedFrames: items,
+      queuedFlows: flows,
+      queueFull: this.#queueFull,
+      overflowKnown: this.#relay.overflow(KNOWN),
+      overflowStrangers: this.#relay.overflow(STRANGERS),
+    };
   }
 
   async close(): Promise<void> {
+    clearTimeout(this.#sortTimer);
     this.#relay.close();
   }
 
   /** One turn: what the system holds goes into the queues, then some of the queues goes out. */
   #pump(): void {
     this.#isPumpDue = false;
+    this.#take(KNOWN);
+    if (this.#isStrangersTurnDue) return;
+    this.#isStrangersTurnDue = true;
+    setImmediate(() => this.#takeFromStrangers());
+  }
+
+  /** Once in a turn of the event loop. What is not read now, the system tells of again. */
+  #takeFromStrangers(): void {
+    this.#isStrangersTurnDue = false;
+    this.#take(STRANGERS);
+  }
+
+  #take(group: RelayGroup): void {
     this.#makeRoom();
-    const rows = this.#relay.receive();
-    for (let row = 0; row < rows; row++) this.#handleRow(row * RELAY_ROW_WORDS);
+    const rows = this.#relay.receive(group);
+    for (let row = 0; row < rows; row++) this.#handleRow(row * RELAY_ROW_WORDS, group);
     const isMore = this.#sendSome();
     if (isMore) this.#pumpSoon();
+  }
+
+  /** New sources come one by one, or a thousand in a second: the system hears of them together. */
+  #sortSoon(): void {
+    if (this.#sortTimer !== undefined || this.#sortedRevision === this.server.sources.revision) return;
+    this.#sortTimer = setTimeout(() => this.#sort(), SORT_PAUSE_MS);
+    this.#sortTimer.unref();
+  }
+
+  /** A system that does not take the program goes on with the last, or shares by its own hash. */
+  #sort(): void {
+    this.#sortTimer = undefined;
+    const { sources } = this.server;
+    this.#sortedRevision = sources.revision;
+    this.#relay.sort(sortingProgram(sources.table(this.#secret, now()), this.#secret));
   }
 
   #pumpSoon(): void {
@@ -107,12 +176,16 @@ export class NativeBeaconPort implements BeaconPort {
     }
   }
 
-  #handleRow(at: number): void {
+  #handleRow(at: number, group: RelayGroup): void {
     const { rows } = this.#relay;
     const slot = rows[at + RELAY_ROW.SLOT]!;
-    const sourceOf = () => this.#sources.find(rows, at + RELAY_ROW.ADDRESS, rows[at + RELAY_ROW.PORT]!);
+    const sourceOf = () => this.#sources[group].find(rows, at + RELAY_ROW.ADDRESS, rows[at + RELAY_ROW.PORT]!);
     if (rows[at + RELAY_ROW.FORM] === BEACON.RELAY) return this.#handleRun(at, sourceOf);
     const offset = rows[at + RELAY_ROW.OFFSET]!;
+    if (group === STRANGERS && !this.server.admitsStrangers(now())) {
+      this.server.noteDroppedStranger();
+      return this.#relay.release(slot);
+    }
     const datagram = this.#relay.arena.slice(offset, offset + rows[at + RELAY_ROW.LENGTH]!);
     this.#relay.release(slot);
     const source = sourceOf();
@@ -132,6 +205,7 @@ export class NativeBeaconPort implements BeaconPort {
     const form = route.extended ? BEACON.RELAY_DELIVER_TO : BEACON.RELAY_DELIVER;
     const run = { slot, offset: rows[at + RELAY_ROW.OFFSET]!, length, segment, sender, form, to: route.to };
     if (isConnection(route.to)) return this.#deliverOverConnection(run);
+    if (route.isStranger && this.#relay.freeSlots < RELAY_SLOTS / 2) return this.#drop(run);
     for (const dropped of this.#queue.push(route.flow, run, length)) this.#drop(dropped);
   }
 
@@ -203,5 +277,15 @@ export class NativeBeaconPort implements BeaconPort {
   }
 }
 
+/** What packets from this machine itself come from. */
+function ownAddresses(bound: string): readonly string[] {
+  return bound === "0.0.0.0" || bound === "::" ? ["127.0.0.1", "::1"] : [bound];
+}
+
+const { FIRST: KNOWN, SECOND: STRANGERS } = RELAY_GROUP;
+const KNOWN_ENDPOINTS = 4096;
+const STRANGER_ENDPOINTS = 256;
 const SEND_BATCHES = 4;
 const MAX_URGENT = 128;
+/** How long somebody who showed that he is there may still be taken for a stranger. */
+const SORT_PAUSE_MS = 100;

@@ -12,9 +12,9 @@ import type { TlsCertificate } from "../io/tls-certificate.ts";
 import { type RegistryLimits, RegistryServer } from "../rendezvous/registry.ts";
 import { Conversation } from "../rendezvous/request-context.ts";
 import { binaryRequest, jsonRequest, type RequestFrame } from "../rendezvous/request-frame.ts";
-import type { NodeId } from "../wire/ids.ts";
 import { MAX_FRAME_BYTES } from "../wire/registry.ts";
 import { BINARY_PREAMBLE } from "../wire/registry-binary.ts";
+import type { BeaconPort } from "./beacon-socket.ts";
 import { bindError } from "./bind-error.ts";
 import { VerifiedSignatures } from "./verified-signatures.ts";
 
@@ -37,7 +37,7 @@ export class RegistryListener {
   readonly #store: SqliteStore;
   readonly #server: RegistryServer;
   readonly #frames: FrameServer;
-  readonly #notify: (node: NodeId) => void;
+  readonly #beacon: Pick<BeaconPort, "notify" | "notePresence">;
   /** A request of this turn failed half way: nothing of the turn may be committed. */
   #failure: unknown;
 
@@ -45,11 +45,11 @@ export class RegistryListener {
     options: RegistryListenerOptions,
     store: SqliteStore,
     certificate: TlsCertificate | undefined,
-    notify: (node: NodeId) => void,
+    beacon: Pick<BeaconPort, "notify" | "notePresence">,
   ) {
     this.#options = options;
     this.#store = store;
-    this.#notify = notify;
+    this.#beacon = beacon;
     this.#server = new RegistryServer({
       store,
       crypto: new VerifiedSignatures(),
@@ -113,6 +113,7 @@ export class RegistryListener {
 
   #answer(frame: RequestFrame, conversation: Conversation): string | Uint8Array | undefined {
     this.requests++;
+    this.#beacon.notePresence(conversation.sourceIp, conversation.sourceKey);
     try {
       return this.#server.handleFrame(frame, conversation, now(), wallNow());
     } catch (cause) {
@@ -141,7 +142,9 @@ export class RegistryListener {
       this.#options.onProblem?.(storageError(this.#options.stateDir, cause));
       throw cause;
     }
-    for (let node = this.#server.pollNotice(); node !== undefined; node = this.#server.pollNotice()) this.#notify(node);
+    for (let node = this.#server.pollNotice(); node !== undefined; node = this.#server.pollNotice()) {
+      this.#beacon.notify(node);
+    }
   }
 }
 

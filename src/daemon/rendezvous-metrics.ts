@@ -46,6 +46,10 @@ function beaconMetrics({ beacon, relay }: RendezvousMeasures): string[] {
       [{ number: "proven" }, beacon.provenCount],
       [{ number: "claimed" }, beacon.nodeCount - beacon.provenCount],
     ]),
+    gauge("beacon_sources", "Addresses that are known not to be made up.", [
+      [{ shown_by: "proof" }, beacon.sources.provenCount],
+      [{ shown_by: "connection" }, beacon.sources.connectedCount],
+    ]),
     counter("beacon_datagrams_total", "Datagrams that came to the beacon.", [[{}, counters.received]]),
     counter("beacon_proofs_total", "Proofs of a node's number.", [
       [{ outcome: "accepted" }, counters.proofs],
@@ -67,12 +71,15 @@ function beaconMetrics({ beacon, relay }: RendezvousMeasures): string[] {
       [{ reason: "proof-missing" }, counters.proofMissing],
       [{ reason: "relay-only" }, counters.relayOnly],
       [{ reason: "queue-full" }, relay.queueFull],
+      [{ reason: "socket-full" }, relay.overflowKnown],
+      [{ reason: "socket-full-of-strangers" }, relay.overflowStrangers],
     ]),
     counter("beacon_limited_total", "Datagrams over a limit of their source.", [
       [{ limit: "frames" }, counters.limitedFrames],
       [{ limit: "bytes" }, counters.limitedBytes],
       [{ limit: "control" }, counters.limitedControl],
       [{ limit: "proofs" }, counters.limitedProofs],
+      [{ limit: "strangers" }, counters.limitedStrangers],
     ]),
     counter("beacon_unproven_moves_total", "Claims that would have moved a proven number.", [
       [{}, counters.unprovenMove],

@@ -97,7 +97,7 @@ async function openSockets(options: RendezvousOptions, store: SqliteStore): Prom
   const certificate = options.tls === undefined ? undefined : loadTlsCertificate(options.tls);
   const crypto = new NodeCrypto(VERIFYING_KEYS);
   const beacon = await openBeacon(options, beaconServer(options, store, crypto));
-  const registry = new RegistryListener(options, store, certificate, (node) => beacon.notify(node));
+  const registry = new RegistryListener(options, store, certificate, beacon);
   let registryEndpoint: Endpoint;
   try {
     registryEndpoint = await registry.listen();

@@ -30,6 +30,10 @@ export const RELAY_ROW = {
   PORT: 11,
 } as const;
 
+/** Sockets that are read by themselves; the program of `sort` numbers those of the second after those of the first. */
+export const RELAY_GROUP = { FIRST: 0, SECOND: 1 } as const;
+export type RelayGroup = (typeof RELAY_GROUP)[keyof typeof RELAY_GROUP];
+
 export class NativeRelay {
   readonly arena = new Uint8Array(RELAY_SLOTS * RELAY_SLOT_BYTES);
   readonly rows = new Int32Array(RELAY_ROWS * RELAY_ROW_WORDS);
@@ -63,12 +67,22 @@ export class NativeRelay {
     return this.#handle === undefined ? 0 : this.#shim.relayFailed(this.#handle);
   }
 
+  /** From now on the kernel puts datagrams into sockets as `program` says; false where it does not take it. */
+  sort(program: Uint8Array): boolean {
+    return this.#handle !== undefined && this.#shim.relaySort(this.#handle, program) === 0;
+  }
+
+  /** Datagrams that came while the group's sockets were full. */
+  overflow(group: RelayGroup): number {
+    return this.#handle === undefined ? 0 : this.#shim.relayOverflow(this.#handle, group);
+  }
+
   /** The number of rows filled. */
-  receive(): number {
+  receive(group: RelayGroup): number {
     if (this.#handle === undefined) return 0;
     const count = Math.min(RELAY_BATCH, this.#free.length);
     for (let i = 0; i < count; i++) this.#next[i] = this.#free[this.#free.length - 1 - i]!;
-    const result = this.#shim.relayReceive(this.#handle, count);
+    const result = this.#shim.relayReceive(this.#handle, group, count);
     if (result <= 0) return 0; // an error of one datagram: the next call goes on
     const rows = result & 0xffff;
     const used = result >>> 16;

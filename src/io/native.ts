@@ -51,6 +51,8 @@ export interface NativeShim {
   stopPolling(plane: PlaneHandle): void;
   /** From how many bytes on the socket takes no more. */
   limitUnsent(plane: PlaneHandle, bytes: number): Result;
+  /** Brings the counters of what the sockets had no room for up to date. */
+  countOverflow(plane: PlaneHandle): void;
   /** Outbound rows filled. */
   readTun(plane: PlaneHandle): Result;
   sealAndSend(plane: PlaneHandle, count: number): void;
@@ -136,8 +138,12 @@ export interface NativeShim {
     onReady: () => void,
   ): RelayHandle | Result;
   relayPort(relay: RelayHandle): Result;
+  /** Instructions of classic BPF that choose a datagram's socket. */
+  relaySort(relay: RelayHandle, program: Uint8Array): Result;
   /** Rows filled + 65,536 × slots used. */
-  relayReceive(relay: RelayHandle, slots: number): Result;
+  relayReceive(relay: RelayHandle, group: number, slots: number): Result;
+  /** Datagrams that the group's sockets had no room for. */
+  relayOverflow(relay: RelayHandle, group: number): number;
   relaySend(relay: RelayHandle, rows: number): number;
   relayFailed(relay: RelayHandle): number;
   relayClose(relay: RelayHandle): void;

@@ -23,6 +23,7 @@ import {
 import { type ProbeRequest, parseProbe } from "../wire/beacon-probe.ts";
 import type { NodeId } from "../wire/ids.ts";
 import { BeaconNodes, type ClaimOutcome, PROOF_LIFE_MS } from "./beacon-nodes.ts";
+import { KnownSources } from "./known-sources.ts";
 import { type NodeProofParts, NodeProofs } from "./node-proofs.ts";
 import { RelayLedger } from "./relay-ledger.ts";
 import { type RateLimit, SourceLimits, sourceKey } from "./source-limits.ts";
@@ -40,6 +41,8 @@ export interface BeaconLimits {
   readonly control: RateLimit;
   /** Discoveries that carry a signature, by address also for proven nodes. */
   readonly proofs: RateLimit;
+  /** Discoveries and punch requests of all sources together that may be made up. */
+  readonly strangers: RateLimit;
 }
 
 /**
@@ -53,6 +56,7 @@ export const DEFAULT_BEACON_LIMITS: BeaconLimits = {
   unprovenRelayBytes: { perSecond: 25_000_000, burst: 5_000_000 },
   control: { perSecond: 500, burst: 2000 },
   proofs: { perSecond: 100, burst: 1000 },
+  strangers: { perSecond: 10_000, burst: 20_000 },
 };
 
 export interface BeaconOptions {
@@ -77,17 +81,20 @@ export interface RelayRoute {
   readonly to: Endpoint;
   readonly extended: boolean;
   readonly flow: string;
+  /** The frame's source may be made up: it gives way to others. */
+  readonly isStranger: boolean;
 }
 
 export interface BeaconCounters {
   received: number;
   malformed: number;
-  /** The sum of the four below it. */
+  /** The sum of the five below it. */
   limited: number;
   limitedFrames: number;
   limitedBytes: number;
   limitedControl: number;
   limitedProofs: number;
+  limitedStrangers: number;
   relayed: number;
   relayedBytes: number;
   unknownTarget: number;
@@ -108,12 +115,13 @@ export interface BeaconCounters {
 export class BeaconServer {
   readonly counters: BeaconCounters = { ...NO_COUNTS };
   readonly ledger = new RelayLedger();
+  /** Those that nobody made up. The registry's part of them is noted by who has both. */
+  readonly sources = new KnownSources();
   /** Set by who has further ports: what this port answers, if it is the one to answer. */
   answerProbe: ((request: ProbeRequest, source: Endpoint) => Uint8Array | undefined) | undefined;
   readonly #provenLimits: RelayLimits;
   readonly #unprovenLimits: RelayLimits;
-  /** What all who proved nothing may have relayed together. */
-  readonly #strangers: { readonly frames: TokenBucket; readonly bytes: TokenBucket };
+  readonly #strangers: StrangerLimits;
   readonly #controlLimits: SourceLimits;
   readonly #proofLimits: SourceLimits;
   readonly #proofs: NodeProofs | undefined;
@@ -125,7 +133,7 @@ export class BeaconServer {
     const limits = { ...DEFAULT_BEACON_LIMITS, ...options.limits };
     this.#provenLimits = relayLimits(limits.relay, limits.relayBytes);
     this.#unprovenLimits = relayLimits(limits.unprovenRelay, limits.unprovenRelayBytes);
-    this.#strangers = { frames: bucketOfAll(limits.unprovenRelay), bytes: bucketOfAll(limits.unprovenRelayBytes) };
+    this.#strangers = strangerLimits(limits);
     this.#controlLimits = new SourceLimits(limits.control);
     this.#proofLimits = new SourceLimits(limits.proofs);
     this.#proofs = options.proofs === undefined ? undefined : new NodeProofs(options.proofs);
@@ -143,12 +151,30 @@ export class BeaconServer {
     return this.#nodes.provenCount;
   }
 
+  /**
+   * Whether anything but frames is still looked at that comes from sources which may be made up. Who can ask before he
+   * knows the source asks this first, and says how many he drops.
+   */
+  admitsStrangers(now: Instant): boolean {
+    return this.#strangers.control.has(now);
+  }
+
+  /** What was dropped because of that. */
+  noteDroppedStranger(): void {
+    this.counters.received++;
+    this.#overLimit("limitedStrangers", 1);
+  }
+
   /** Takes ownership of `datagram`: a relayed frame is sent on in the same bytes. */
   handleDatagram(datagram: Uint8Array, source: Endpoint, now: Instant): readonly BeaconDatagram[] {
     const message = parseNodeToBeacon(datagram);
     if (message?.kind === "relay") return this.#relay(datagram, message, source, now);
     this.counters.received++;
-    if (!this.#controlLimits.take(sourceKey(source.address), now)) return this.#limited("limitedControl");
+    const key = sourceKey(source.address);
+    const isStranger = !isConnection(source) && !this.sources.has(key, now);
+    const limits = isStranger ? this.#strangers.controlOfEach : this.#controlLimits;
+    if (!limits.take(key, now)) return this.#limited("limitedControl");
+    if (isStranger && !this.#strangers.control.take(now)) return this.#limited("limitedStrangers");
     if (message === undefined) return this.#probe(datagram, source);
     return message.kind === "discover"
       ? this.#discover(message, source, now)
@@ -176,16 +202,18 @@ export class BeaconServer {
     if (source === undefined) return this.#refused("malformed", frames);
     if (isProven && !sameEndpoint(from.endpoint, source)) return this.#refused("forgedSender", frames);
     const flow = isProven ? `node ${sender}` : sourceKey(source.address);
-    const limits = isProven ? this.#provenLimits : this.#unprovenLimits;
+    const isStranger = !isProven && !this.sources.has(flow, now);
+    const limits = isProven ? this.#provenLimits : isStranger ? this.#strangers.relayOfEach : this.#unprovenLimits;
     if (!limits.frames.take(flow, now, frames)) return this.#overLimit("limitedFrames", frames);
     if (!limits.bytes.take(flow, now, bytes)) return this.#overLimit("limitedBytes", frames);
-    // Addresses can be made up, so that each has a limit of its own means nothing.
-    if (!isProven && !this.#strangers.frames.take(now, frames)) return this.#overLimit("limitedFrames", frames);
-    if (!isProven && !this.#strangers.bytes.take(now, bytes)) return this.#overLimit("limitedBytes", frames);
+    // Of addresses that may be made up it means nothing that each has a limit of its own.
+    if (isStranger && !this.#strangers.frames.take(now, frames)) return this.#overLimit("limitedFrames", frames);
+    if (isStranger && !this.#strangers.bytes.take(now, bytes)) return this.#overLimit("limitedBytes", frames);
     this.counters.relayed += frames;
     this.counters.relayedBytes += bytes;
-    this.ledger.add(sender, destination, frames, bytes);
-    return { to: to.endpoint, extended: to.extended, flow: isProven ? flow : shareOf(flow) };
+    if (isStranger) this.ledger.addToOthers(frames, bytes);
+    else this.ledger.add(sender, destination, frames, bytes);
+    return { to: to.endpoint, extended: to.extended, flow: isStranger ? shareOf(flow) : flow, isStranger };
   }
 
   /** A node that proved its number by other means, over a connection that stands behind `endpoint`. */
@@ -242,6 +270,7 @@ export class BeaconServer {
     if (verdict === "proven") {
       this.counters.proofs++;
       this.#nodes.prove(node, source, true, now);
+      if (!isConnection(source)) this.sources.noteProof(source.address, now);
       return encodeProofAccepted();
     }
     if (verdict === "unsigned" || verdict === "stale-cookie") {
@@ -315,12 +344,31 @@ interface RelayLimits {
   readonly bytes: SourceLimits;
 }
 
-function relayLimits(frames: RateLimit, bytes: RateLimit): RelayLimits {
-  return { frames: new SourceLimits(frames), bytes: new SourceLimits(bytes) };
+function relayLimits(frames: RateLimit, bytes: RateLimit, maxSources?: number): RelayLimits {
+  return { frames: new SourceLimits(frames, maxSources), bytes: new SourceLimits(bytes, maxSources) };
 }
 
-function bucketOfAll({ perSecond, burst }: RateLimit): TokenBucket {
-  return new TokenBucket(RELAY_SHARES * perSecond, RELAY_SHARES * burst, instant(0));
+/** Of sources that may be made up: what each of them has, and what they have together. */
+interface StrangerLimits {
+  readonly relayOfEach: RelayLimits;
+  readonly controlOfEach: SourceLimits;
+  readonly frames: TokenBucket;
+  readonly bytes: TokenBucket;
+  readonly control: TokenBucket;
+}
+
+function strangerLimits({ unprovenRelay, unprovenRelayBytes, control, strangers }: BeaconLimits): StrangerLimits {
+  return {
+    relayOfEach: relayLimits(unprovenRelay, unprovenRelayBytes, MAX_STRANGERS),
+    controlOfEach: new SourceLimits(control, MAX_STRANGERS),
+    frames: bucketOf(unprovenRelay, RELAY_SHARES),
+    bytes: bucketOf(unprovenRelayBytes, RELAY_SHARES),
+    control: bucketOf(strangers, 1),
+  };
+}
+
+function bucketOf({ perSecond, burst }: RateLimit, shares: number): TokenBucket {
+  return new TokenBucket(shares * perSecond, shares * burst, instant(0));
 }
 
 /** Made-up addresses must not be ten thousand flows that each have their turn: all of them have so many shares at most. */
@@ -332,7 +380,7 @@ function shareOf(source: string): string {
 
 type Relay = Extract<NodeToBeacon, { kind: "relay" }>;
 type Discover = Extract<NodeToBeacon, { kind: "discover" }>;
-type LimitReason = "limitedFrames" | "limitedBytes" | "limitedControl" | "limitedProofs";
+type LimitReason = "limitedFrames" | "limitedBytes" | "limitedControl" | "limitedProofs" | "limitedStrangers";
 type DropReason = "malformed" | "relayOnly" | "unknownTarget" | "forgedSender" | "proofMissing";
 
 function datagrams(parts: readonly (readonly [Endpoint, Uint8Array | undefined])[]): BeaconDatagram[] {
@@ -341,9 +389,11 @@ function datagrams(parts: readonly (readonly [Endpoint, Uint8Array | undefined])
 
 const NOTHING: readonly BeaconDatagram[] = [];
 const MAX_PORT = 65_535;
-/** All who proved nothing have the limits of so many together. */
+/** All sources that may be made up have the limits of so many together. */
 const RELAY_SHARES = 4;
 const STRANGER_FLOWS = 64;
+/** Who is over his limit comes again so soon that many others in between do not push him out. */
+const MAX_STRANGERS = 256;
 const NO_COUNTS: BeaconCounters = {
   received: 0,
   malformed: 0,
@@ -352,6 +402,7 @@ const NO_COUNTS: BeaconCounters = {
   limitedBytes: 0,
   limitedControl: 0,
   limitedProofs: 0,
+  limitedStrangers: 0,
   relayed: 0,
   relayedBytes: 0,
   unknownTarget: 0,

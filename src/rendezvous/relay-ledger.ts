@@ -33,6 +33,12 @@ export class RelayLedger {
     pair.bytes += bytes;
   }
 
+  /** Of a pair that is not worth a place: its sender may be made up. */
+  addToOthers(frames: number, bytes: number): void {
+    this.others.frames += frames;
+    this.others.bytes += bytes;
+  }
+
   /** The pairs with the most bytes, greatest first, and the sum of all that are not among them. */
   top(count: number): { readonly pairs: readonly Readonly<RelayPair>[]; readonly others: Readonly<RelaySum> } {
     const sorted = [...this.#pairs.values()].sort((a, b) => b.bytes - a.bytes);
@@ -57,8 +63,7 @@ export class RelayLedger {
   }
 
   #forget(pair: RelayPair): void {
-    this.others.frames += pair.frames;
-    this.others.bytes += pair.bytes;
+    this.addToOthers(pair.frames, pair.bytes);
     if (this.#latest === pair) this.#latest = undefined;
   }
 }

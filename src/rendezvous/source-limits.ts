@@ -15,10 +15,12 @@ export interface RateLimit {
 export class SourceLimits {
   readonly #limit: RateLimit;
   /** By `sourceKey`; bounded, the source heard of longest ago is evicted (and starts with a full bucket again). */
-  readonly #buckets = new BoundedMap<string, TokenBucket>(MAX_SOURCES);
+  readonly #buckets: BoundedMap<string, TokenBucket>;
 
-  constructor(limit: RateLimit) {
+  /** `maxSources`: of those that may be made up a few are enough, for who is not uses his again and again. */
+  constructor(limit: RateLimit, maxSources = MAX_SOURCES) {
     this.#limit = limit;
+    this.#buckets = new BoundedMap(maxSources);
   }
 
   take(key: string, now: Instant, cost = 1): boolean {

@@ -1,6 +1,7 @@
 /**
  * `scripts/bench-flood`: what is left of a TCP transfer's speed while the receiving host is flooded from made-up sources.
- * Quiet and flooded take turns on the same running daemons. Beside pilot-tun stand wireguard-go, flooded with initiations
+ * Quiet and flooded take turns on the same running daemons, which reach each other directly, and through the relay where it
+ * is the beacon that is flooded. Beside pilot-tun stand wireguard-go, flooded with initiations
  * of handshakes, and the bare wire, flooded with anything: that is what the flood takes from the machine by itself.
  */
 import { readFileSync } from "node:fs";
@@ -8,11 +9,12 @@ import { parseArgs } from "node:util";
 import { blake2s } from "@noble/hashes/blake2.js";
 import { concatBytes, fromBase64, utf8 } from "../../src/base/bytes.ts";
 import { nodeId } from "../../src/wire/ids.ts";
+import { allowDirect, blockDirect, usePath } from "../helpers/direct-block.ts";
 import { Flooder, type FloodTarget, sentBy } from "../helpers/flood.ts";
 import * as datagrams from "../helpers/flood-datagrams.ts";
 import { Lab } from "../helpers/lab.ts";
 import { seededBytes } from "../helpers/seeded-bytes.ts";
-import { type Bed, type Candidate, findWireguard, pilotTun, raw, wireguardGo } from "./candidates.ts";
+import { type Bed, type Candidate, findWireguard, HOSTS, pilotTun, raw, wireguardGo } from "./candidates.ts";
 import { pings, startServer, tcp } from "./measure.ts";
 
 const USAGE = `usage: scripts/bench-flood [--rounds N] [--seconds S] [--rate R] [--only NAME]... [--json]
@@ -39,20 +41,25 @@ if (values.help) {
 const ROUNDS = Number(values.rounds);
 const SECONDS = Number(values.seconds);
 const RATE = Number(values.rate);
+const PINGS = 400;
 
 interface Flood {
   readonly name: string;
   readonly target: FloodTarget;
   readonly datagrams: readonly datagrams.FloodDatagram[];
   readonly from?: string;
+  /** The two reach each other through the relay meanwhile. */
+  readonly isRelayed?: true;
 }
 
-/** Of one flood in one round; `mbps` and `p99Us` as parts of what they were without it. */
+/** Of one flood in one round; throughput and round trip as parts of what they were without it. */
 interface Outcome {
   readonly candidate: string;
   readonly flood: string;
   readonly throughput: number;
   readonly rttP99: number;
+  /** Of the pings beside the flood. */
+  readonly lost: number;
   /** That the flood really sent. */
   readonly perSecond: number;
 }
@@ -100,7 +107,13 @@ async function runOne(candidate: Candidate, floodsOf: (bed: Bed) => Promise<Floo
     const floods = await floodsOf(bed);
     const outcomes: Outcome[] = [];
     for (let round = 1; round <= ROUNDS; round++) {
-      for (const flood of floods) outcomes.push(await measure(bed, candidate.name, flooder, flood));
+      for (const flood of floods) {
+        if (flood.isRelayed) await blockDirect(lab, HOSTS);
+        if (flood.isRelayed) await usePath(lab, HOSTS, "relay");
+        outcomes.push(await measure(bed, candidate.name, flooder, flood));
+        if (flood.isRelayed) await allowDirect(lab, HOSTS);
+      }
+      if (floods.some(({ isRelayed }) => isRelayed)) await usePath(lab, HOSTS, "direct");
     }
     return outcomes;
   } finally {
@@ -126,19 +139,21 @@ async function measure(bed: Bed, candidate: string, flooder: Flooder, flood: Flo
     flood: flood.name,
     throughput: flooded.mbps / quiet.mbps,
     rttP99: flooded.p99Us / quiet.p99Us,
+    lost: flooded.lost,
     perSecond: (sent * 1_000) / (performance.now() - startedAt),
   };
   say(
     `${candidate}, ${flood.name}: ${quiet.mbps.toFixed(0)} to ${flooded.mbps.toFixed(0)} Mbit/s, ` +
-      `round trip p99 ${quiet.p99Us} to ${flooded.p99Us} us, ${outcome.perSecond.toFixed(0)} datagrams a second`,
+      `round trip p99 ${quiet.p99Us} to ${flooded.p99Us} us, ${flooded.lost} of ${PINGS} lost, ` +
+      `${outcome.perSecond.toFixed(0)} datagrams a second`,
   );
   return outcome;
 }
 
-async function figures(bed: Bed): Promise<{ readonly mbps: number; readonly p99Us: number }> {
+async function figures(bed: Bed): Promise<{ readonly mbps: number; readonly p99Us: number; readonly lost: number }> {
   const { mbps } = await tcp(bed, 1, SECONDS);
-  const { p99Us } = await pings(bed, 0.005, 400);
-  return { mbps, p99Us };
+  const { p99Us, lost } = await pings(bed, 0.005, PINGS);
+  return { mbps, p99Us, lost };
 }
 
 // ---- the floods -----------------------------------------------------------------------------------------------------
@@ -164,6 +179,8 @@ async function pilotFloods({ lab }: Bed): Promise<Flood[]> {
     { name: "sealed frames in its name", target, datagrams: [datagrams.sealedFrames(a)] },
     { name: "SYNs in the clear", target, datagrams: [datagrams.plaintext()] },
     { name: "discoveries at the beacon", target: beacon, datagrams: [datagrams.discoveries()] },
+    { name: "the same, relayed", target: beacon, datagrams: [datagrams.discoveries()], isRelayed: true },
+    { name: "frames to relay, relayed", target: beacon, datagrams: [datagrams.relayed(b)], isRelayed: true },
   ];
 }
 
@@ -192,6 +209,7 @@ function report(outcomes: readonly Outcome[]): void {
       name,
       throughput: column((outcome) => outcome.throughput),
       rttP99: column((outcome) => outcome.rttP99),
+      lost: column((outcome) => outcome.lost),
       perSecond: column((outcome) => outcome.perSecond),
     };
   });
@@ -200,9 +218,10 @@ function report(outcomes: readonly Outcome[]): void {
     return;
   }
   const lines = [
-    `${"flooded / quiet, median of the rounds".padEnd(50)}TCP   p99   per second`,
-    ...rows.map(({ name, throughput, rttP99, perSecond }) => {
-      return `${`  ${name}`.padEnd(49)}${throughput.toFixed(2)}  ${rttP99.toFixed(1).padStart(4)}   ${perSecond.toFixed(0)}`;
+    `${"flooded / quiet, median of the rounds".padEnd(50)}TCP   p99  lost   per second`,
+    ...rows.map(({ name, throughput, rttP99, lost, perSecond }) => {
+      const times = `${throughput.toFixed(2)}  ${rttP99.toFixed(1).padStart(4)}`;
+      return `${`  ${name}`.padEnd(49)}${times}  ${lost.toFixed(0).padStart(4)}   ${perSecond.toFixed(0)}`;
     }),
   ];
   process.stdout.write(`${lines.join("\n")}\n`);

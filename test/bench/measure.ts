@@ -105,14 +105,18 @@ async function firstPacket(bed: Bed): Promise<number | null> {
   return timeUs / 1_000;
 }
 
-export async function pings(bed: Bed, intervalS: number, count: number): Promise<Percentiles> {
+export async function pings(
+  bed: Bed,
+  intervalS: number,
+  count: number,
+): Promise<Percentiles & { readonly lost: number }> {
   const limits = ["-i", String(intervalS), "-c", String(count), "-w", "30"];
   const { stdout, stderr } = await bed.lab.exec("a", "ping", ["-6", "-n", ...limits, bed.target], {
     timeoutMs: 40_000,
   });
   const times = roundTripsUs(stdout).sort((left, right) => left - right);
   if (times.length < count / 2) throw new Error(`only ${times.length} of ${count} pings were answered\n${stderr}`);
-  return { p50Us: percentile(times, 0.5), p99Us: percentile(times, 0.99) };
+  return { p50Us: percentile(times, 0.5), p99Us: percentile(times, 0.99), lost: count - times.length };
 }
 
 async function pingsUnderTcp(bed: Bed, seconds: number): Promise<Percentiles> {

@@ -3,8 +3,8 @@
  * the relay. Direct and relayed take turns between the same running daemons, so that each ratio is taken within minutes.
  */
 import { parseArgs } from "node:util";
-import { allowDirect, blockDirect } from "../helpers/direct-block.ts";
-import { Lab, waitUntil } from "../helpers/lab.ts";
+import { allowDirect, blockDirect, usePath } from "../helpers/direct-block.ts";
+import { Lab } from "../helpers/lab.ts";
 import type { LabProcess } from "../helpers/lab-process.ts";
 import type { Bed } from "./candidates.ts";
 import { cpuSeconds, type Percentiles, pings, startServer, tcp } from "./measure.ts";
@@ -71,28 +71,15 @@ async function run(lab: Lab): Promise<Round[]> {
   await startServer(bed);
   const rounds: Round[] = [];
   for (let round = 1; round <= ROUNDS; round++) {
-    await use(lab, "direct");
+    await usePath(lab, HOSTS, "direct");
     const direct = await measure(bed, rendezvous, `${round}/${ROUNDS} direct`);
     await blockDirect(lab, HOSTS);
-    await use(lab, "relay");
+    await usePath(lab, HOSTS, "relay");
     const relay = await measure(bed, rendezvous, `${round}/${ROUNDS} relay`);
     await allowDirect(lab, HOSTS);
     rounds.push({ direct, relay });
   }
   return rounds;
-}
-
-/** Until both sides say that they reach each other so. */
-async function use(lab: Lab, path: "direct" | "relay"): Promise<void> {
-  await waitUntil(
-    `the path to be ${path}`,
-    async () => {
-      await lab.exec("a", "ping", ["-6", "-c", "1", "-W", "1", lab.overlay("b")]);
-      const paths = await Promise.all(HOSTS.map(async (host) => (await lab.pilot(host, "peers")).peers[0].path));
-      return paths.every((each) => each === path);
-    },
-    60_000,
-  );
 }
 
 async function measure(bed: Bed, rendezvous: LabProcess, what: string): Promise<Figures> {

@@ -6,9 +6,11 @@ import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { fromBase64 } from "../../src/base/bytes.ts";
 import { nodeId } from "../../src/wire/ids.ts";
+import { allowDirect, blockDirect, usePath } from "../helpers/direct-block.ts";
 import { Flooder, type FloodPlan, type FloodTarget, sentBy } from "../helpers/flood.ts";
 import * as floods from "../helpers/flood-datagrams.ts";
-import { Lab, waitUntil } from "../helpers/lab.ts";
+import { LAUNCHER, Lab, waitUntil } from "../helpers/lab.ts";
+import type { LabProcess } from "../helpers/lab-process.ts";
 import { lateness } from "../helpers/lateness.ts";
 
 let lab: Lab;
@@ -47,6 +49,10 @@ const strangers = (): floods.FloodDatagram[] => [
   floods.punches(),
   floods.observations(),
 ];
+
+const beacon = (): FloodTarget => {
+  return { address: lab.network.addressOf(lab.rendezvousHost), port: Number(lab.beacon.split(":").at(-1)) };
+};
 
 /** Fifty a second while the flood goes on; how many of `count` were lost. */
 async function lostPings(count: number): Promise<number> {
@@ -123,10 +129,9 @@ describe("floods at a daemon", () => {
   });
 
   it("a node that is new is registered, trusted and reached while daemon and beacon are flooded", async () => {
-    const beacon = { address: lab.network.addressOf(lab.rendezvousHost), port: Number(lab.beacon.split(":").at(-1)) };
     const all = [
       await flooder.start(await daemonAt("a"), [...strangers(), ...exchangesOfB()], { rate: RATE / 6, seconds: 60 }),
-      await flooder.start(beacon, [floods.discoveries(), floods.relayed(nodeId(lab.node("a").node))], {
+      await flooder.start(beacon(), [floods.discoveries(), floods.relayed(nodeId(lab.node("a").node))], {
         rate: RATE / 6,
         seconds: 60,
       }),
@@ -144,8 +149,67 @@ describe("floods at a daemon", () => {
   });
 });
 
-function rssMib(host: string): number {
-  const pid = lab.node(host).process.pid;
+describe("floods at a rendezvous", () => {
+  beforeAll(async () => {
+    await blockDirect(lab, ["a", "b"]);
+    await usePath(lab, ["a", "b"], "relay");
+  });
+
+  afterAll(() => allowDirect(lab, ["a", "b"]));
+
+  const kinds: [string, number, () => floods.FloodDatagram[], string][] = [
+    [
+      "discoveries from made-up sources",
+      50_000,
+      () => [floods.discoveries()],
+      'beacon_limited_total{limit="strangers"}',
+    ],
+    [
+      "frames for a relayed peer, from made-up senders",
+      30_000,
+      () => [floods.relayed(nodeId(lab.node("a").node)), floods.relayed(nodeId(lab.node("b").node))],
+      "relay_frames_total",
+    ],
+  ];
+
+  it.each(kinds)(
+    "%s, %i a second: relayed peers lose no packet, and memory stays",
+    async (_, rate, datagrams, counter) => {
+      await lostPings(5);
+      const before = { metrics: await metrics(), rss: rssMibOf(lab.rendezvous) };
+      const flood = await flooder.start(beacon(), datagrams(), { rate, seconds: 5 });
+      const lost = await lostPings(175);
+      const sent = await sentBy(flood);
+      const after = { metrics: await metrics(), rss: rssMibOf(lab.rendezvous) };
+      const since = (name: string): number => metricIn(after.metrics, name) - metricIn(before.metrics, name);
+      const [overflow, shed] = [since(drops("socket-full")), since(drops("socket-full-of-strangers"))];
+      console.log(
+        `sent ${sent}, counted ${since(counter)}, lost ${lost}, no room for ${overflow} of known sources and ${shed} of others, ` +
+          `RSS ${before.rss.toFixed(0)} to ${after.rss.toFixed(0)} MiB`,
+      );
+      expect(since(counter)).toBeGreaterThan(1_000);
+      expect([lost, overflow]).toEqual([0, 0]);
+      expect(after.rss).toBeLessThan(before.rss + 80);
+    },
+  );
+
+  const drops = (reason: string): string => `beacon_drops_total{reason="${reason}"}`;
+
+  async function metrics(): Promise<string> {
+    const admin = `${lab.folder}/rendezvous/admin.sock`;
+    return (await lab.exec(lab.rendezvousHost, LAUNCHER, ["rendezvous", "metrics", "--admin", admin])).stdout;
+  }
+
+  function metricIn(metrics: string, name: string): number {
+    const line = metrics.split("\n").find((each) => each.startsWith(`pilot_rendezvous_${name} `));
+    if (line === undefined) throw new Error(`no ${name} in ${metrics}`);
+    return Number(line.split(" ").at(-1));
+  }
+});
+
+const rssMib = (host: string): number => rssMibOf(lab.node(host).process);
+
+function rssMibOf({ pid }: LabProcess): number {
   const [, kib] = /^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, "utf8")) ?? [];
   return Number(kib) / 1_024;
 }

@@ -5,7 +5,7 @@
 import { concatBytes } from "../../src/base/bytes.ts";
 import { addressWords } from "../../src/daemon/endpoint-cache.ts";
 import { NativeBeaconPort } from "../../src/daemon/native-beacon-port.ts";
-import { NativeRelay, RELAY_ROW, RELAY_ROW_WORDS, RELAY_SLOT_BYTES } from "../../src/io/native-relay.ts";
+import { NativeRelay, RELAY_GROUP, RELAY_ROW, RELAY_ROW_WORDS, RELAY_SLOT_BYTES } from "../../src/io/native-relay.ts";
 import { BeaconServer } from "../../src/rendezvous/beacon.ts";
 import { encodeDiscover, encodeRelayPrefix } from "../../src/wire/beacon.ts";
 import { nodeId } from "../../src/wire/ids.ts";
@@ -33,8 +33,10 @@ for (let number = 0; number < FRAMES; number++) {
 let received = 0;
 let isInOrder = true;
 await until(() => {
-  for (let rows = nodes[1].receive(); rows > 0; rows = nodes[1].receive()) {
-    for (let at = 0; at < rows * RELAY_ROW_WORDS; at += RELAY_ROW_WORDS) take(nodes[1], at);
+  for (const group of Object.values(RELAY_GROUP)) {
+    for (let rows = nodes[1].receive(group); rows > 0; rows = nodes[1].receive(group)) {
+      for (let at = 0; at < rows * RELAY_ROW_WORDS; at += RELAY_ROW_WORDS) take(nodes[1], at);
+    }
   }
   return received >= FRAMES;
 });

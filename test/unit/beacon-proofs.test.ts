@@ -28,6 +28,7 @@ const HOME = "198.51.100.1:4000";
 const ELSEWHERE = "203.0.113.9:4000";
 const B = "198.51.100.2:4000";
 const MINUTE = 60_000;
+const UNLIMITED = { perSecond: 1e9, burst: 1e9 };
 
 class ProofLab {
   readonly server: BeaconServer;
@@ -158,7 +159,7 @@ describe("a proven number", () => {
   });
 
   test("is not pushed out by a flood of made-up ones", () => {
-    const lab = new ProofLab({ limits: { control: { perSecond: 1e9, burst: 1e9 } } });
+    const lab = new ProofLab({ limits: { control: UNLIMITED, strangers: UNLIMITED } });
     lab.prove(1, HOME);
     for (let node = 10; node < 100_020; node++) lab.send(ELSEWHERE, encodeDiscover(nodeId(node), false));
     expect(lab.reach(1)).toEqual([HOME]);
@@ -186,7 +187,7 @@ test("a number that never proved itself is served as everywhere, also with the n
 });
 
 test("of numbers that nobody registered no more than 50,000 are remembered, so that those of plain agents stay", () => {
-  const lab = new ProofLab({ limits: { control: { perSecond: 1e9, burst: 1e9 } } });
+  const lab = new ProofLab({ limits: { control: UNLIMITED, strangers: UNLIMITED } });
   lab.send(HOME, encodeDiscover(nodeId(1), false));
   for (let i = 0; i < 120_000; i++) {
     lab.send(`203.0.${(i >> 8) & 255}.${i & 255}:4000`, encodeDiscover(nodeId(1_000 + i), false));
@@ -198,7 +199,7 @@ test("of numbers that nobody registered no more than 50,000 are remembered, so t
   expect(lab.reach(2, 1, HOME)).toEqual([B]);
 });
 
-test("senders without a proof share four times the limit of one, however many addresses they have", () => {
+test("senders whose addresses may be made up share four times the limit of one, however many those are", () => {
   const few = { perSecond: 1, burst: 30 };
   const lab = new ProofLab({ limits: { unprovenRelay: few } });
   lab.prove(1, HOME);
@@ -207,6 +208,25 @@ test("senders without a proof share four times the limit of one, however many ad
   for (let i = 0; i < 1_000; i++) reached += lab.reach(1, 5_000 + i, `203.0.${i >> 8}.${i & 255}:4000`).length;
   expect(reached).toBe(4 * 30);
   expect(lab.reach(1, 2, B)).toEqual([HOME]);
+  expect(lab.reach(1, 7, ELSEWHERE)).toEqual([]);
+  lab.server.sources.noteConnection("203.0.113.9", instant(lab.nowMs)); // of ELSEWHERE: a plain agent that is registered
+  expect(lab.reach(1, 7, ELSEWHERE)).toEqual([HOME]);
+});
+
+test("sources that may be made up share a limit of discoveries, and those that showed themselves have their own", () => {
+  const lab = new ProofLab({ limits: { strangers: { perSecond: 1, burst: 30 } } });
+  lab.prove(1, HOME);
+  let answered = 0;
+  for (let i = 0; i < 1_000; i++) {
+    const from = `203.0.${i >> 8}.${i & 255}:4000`;
+    answered += Object.keys(lab.send(from, encodeDiscover(nodeId(5_000 + i), false))).length;
+  }
+  expect(answered).toBe(30 - 2); // the two of the proof came from a stranger
+  expect(lab.server.counters.limitedStrangers).toBe(1_000 - answered);
+  expect(Object.keys(lab.send(HOME, encodeDiscover(nodeId(1), false)))).toEqual([HOME]);
+  expect(lab.send(B, encodeDiscover(nodeId(2), false))).toEqual({});
+  lab.server.sources.noteConnection("198.51.100.2", instant(lab.nowMs));
+  expect(Object.keys(lab.send(B, encodeDiscover(nodeId(2), false)))).toEqual([B]);
 });
 
 test("made-up senders are few flows in the relay's queue, and a proven node is one of its own", () => {
@@ -250,16 +270,19 @@ test("limits count bytes and frames, for a proven node apart from others at its 
 test("who relays for whom is counted, for the pairs with the most bytes by name", () => {
   const lab = new ProofLab();
   lab.send(B, encodeDiscover(nodeId(2), true));
+  lab.reach(2, 1); // from an address that may be made up: it has no place in the table
+  expect(lab.server.ledger.top(9)).toEqual({ pairs: [], others: { frames: 1, bytes: 10 } });
+  lab.server.sources.noteConnection("192.0.2.77", instant(lab.nowMs));
   for (const sender of [1, 1, 1, 3, 3, 4]) lab.reach(2, sender);
   const { pairs, others } = lab.server.ledger.top(2);
   expect(pairs).toEqual([
     { sender: 1, destination: 2, frames: 3, bytes: 30 },
     { sender: 3, destination: 2, frames: 2, bytes: 20 },
   ]);
-  expect(others).toEqual({ frames: 1, bytes: 10 });
+  expect(others).toEqual({ frames: 2, bytes: 20 });
   for (let sender = 100; sender < 5000; sender++) lab.reach(2, sender);
   const all = lab.server.ledger.top(0).others;
-  expect(all).toEqual({ frames: 4906, bytes: 49_060 });
+  expect(all).toEqual({ frames: 4907, bytes: 49_070 });
   expect(lab.server.ledger.size).toBe(4096);
 });
 

@@ -48,7 +48,8 @@ test("a beacon that has its port and answers nothing is not healthy", async () =
   const mute = createSocket("udp4").bind(0, "127.0.0.1");
   await once(mute, "listening");
   const server = new BeaconServer();
-  const stats = () => ({ queuedBytes: 0, queuedFrames: 0, queuedFlows: 0, queueFull: 0 });
+  const queue = { queuedBytes: 0, queuedFrames: 0, queuedFlows: 0, queueFull: 0 };
+  const stats = () => ({ ...queue, overflowKnown: 0, overflowStrangers: 0 });
   const beacon = { endpoint: { address: "127.0.0.1", port: mute.address().port }, isBound: true, server, stats };
   const health = await healthOf({ ...WORKING, beacon });
   expect(health).toMatchObject({ healthy: false, beacon: { bound: true, answers: false } });
