@@ -1,6 +1,6 @@
 /*
  * What JavaScript sees of this machine beside packets: the lock of a state directory, unix sockets, ports kept free, what this
- * process may do, and who may look into it.
+ * process may do, when it gets its turn, and who may look into it.
  */
 #include "host.h"
 
@@ -14,6 +14,7 @@
 #include "lock.h"
 #include "ports.h"
 #include "privileges.h"
+#include "turn.h"
 #include "unix.h"
 
 enum { MAX_PEER_GROUPS = 1024 };
@@ -103,10 +104,30 @@ static napi_value hand_on(napi_env env, napi_callback_info info) {
   return integer(&call, fcntl(fd, F_SETFD, 0) < 0 ? -errno : 0);
 }
 
+/* allowPreferred(): 0, or -errno */
+static napi_value allow_preferred(napi_env env, napi_callback_info info) {
+  struct call call = call_of(env, info);
+  return integer(&call, turn_allow_preferred());
+}
+
+/* isOrdinary(): 1 or 0, or -errno */
+static napi_value is_ordinary(napi_env env, napi_callback_info info) {
+  struct call call = call_of(env, info);
+  return integer(&call, turn_is_ordinary());
+}
+
+/* prefer(preferred): 0, or -errno */
+static napi_value prefer(napi_env env, napi_callback_info info) {
+  struct call call = call_of(env, info);
+  bool preferred = bool_of(&call, 0);
+  if (call.bad) return bad_call(&call);
+  return integer(&call, turn_prefer(preferred));
+}
+
 bool host_export(napi_env env, napi_value exports) {
   static const struct function functions[] = {
     {"lockFile", lock_path}, {"unixSend", unix_send_text}, {"unixPeer", unix_peer_ids}, {"reservePorts", reserve_ports},
     {"forbidDumps", forbid_dumps}, {"trimMemory", trim_memory}, {"reducePrivileges", reduce_privileges},
-    {"handOn", hand_on}};
+    {"handOn", hand_on}, {"allowPreferred", allow_preferred}, {"isOrdinary", is_ordinary}, {"prefer", prefer}};
   return export_functions(env, exports, functions, sizeof functions / sizeof *functions);
 }

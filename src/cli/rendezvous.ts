@@ -137,6 +137,7 @@ function confinementOf({ stateDir, admin }: Pick<RendezvousOptions, "stateDir" |
     user: user === undefined ? undefined : String(user),
     ownUser: OWN_USER,
     capabilities: ["NET_BIND_SERVICE"],
+    mayPreferItself: false,
     stateDir,
     folders: [stateFolder(stateDir, ["rendezvous.db"]), socketFolder(admin, defaultAdminPath(stateDir))],
   };

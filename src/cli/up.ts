@@ -55,6 +55,7 @@ export const declareUp: Declare = (program, perform) => {
       "--metrics <ADDRESS>",
       "serve metrics for Prometheus: 127.0.0.1:9586, [::1]:9586 or unix:PATH; default: nowhere",
     )
+    .option("--no-prefer", "never go before other programs of this host, also not for pings beside a transfer")
     .option("--no-dns", "answer no names under .pilot on this host")
     .option(
       "--user <NAME>",
@@ -120,6 +121,7 @@ function confinementOf(
     user: raw.user === undefined ? undefined : String(raw.user),
     ownUser: OWN_USER,
     capabilities: ["NET_ADMIN", "NET_BIND_SERVICE", ...(raw.seePrograms === true ? TO_SEE_PROGRAMS : [])],
+    mayPreferItself: raw.prefer !== false,
     stateDir,
     folders: [
       stateFolder(stateDir, ["identity.json", "node.json"]),
@@ -182,6 +184,7 @@ export function parseUpOptions(
     public: raw.public === true,
     relayOnly: raw.relayOnly === true,
     dns: raw.dns !== false,
+    prefer: raw.prefer !== false,
     metrics: raw.metrics === undefined ? undefined : checked.take(parseMetrics("--metrics", raw.metrics), undefined),
     policy: {
       path: checked.take(parsePath("--policy", raw.policy ?? paths.policy), ""),

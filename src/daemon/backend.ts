@@ -62,6 +62,7 @@ import type { OverlayInterface } from "./overlay-interface.ts";
 import type { OwnIdentity } from "./own-identity.ts";
 import { nodeInText } from "./peer-text.ts";
 import { PolicyRequests } from "./policy-requests.ts";
+import type { Preference } from "./preference.ts";
 import { SocketOwners } from "./socket-owners.ts";
 import { traceReply } from "./trace.ts";
 import { transportProblems } from "./transport-problems.ts";
@@ -88,6 +89,7 @@ export interface BackendParts {
   readonly listen: Endpoint;
   readonly state: StateDirectory;
   readonly face: OverlayInterface;
+  readonly preference: Preference;
   /** The way to the beacon when UDP is blocked. */
   readonly compat: CompatLink | undefined;
   readonly beaconEndpoint: Endpoint | undefined;
@@ -164,6 +166,7 @@ export class Backend implements ControlBackend {
     this.metrics = new Metrics({
       status: async () => this.#status(await this.#peers()),
       counters: () => parts.engine.counters(),
+      isPreferred: () => parts.preference.isOn,
       nameQueries: () => this.names.status.queries,
       audit: () => parts.auditLog?.facts(),
     });

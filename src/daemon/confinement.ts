@@ -36,6 +36,11 @@ export interface Confinement {
   readonly ownUser: string;
   /** All that is kept. */
   readonly capabilities: readonly Capability[];
+  /**
+   * Keeps the right to go before ordinary programs: a limit of the process, which is no capability, and where that cannot be raised
+   * SYS_NICE, if this process has it.
+   */
+  readonly mayPreferItself: boolean;
   readonly stateDir: string;
   /** In which the daemon makes files, that of the state among them. */
   readonly folders: readonly OwnFolder[];
@@ -66,12 +71,17 @@ export function confine(wish: Confinement): boolean {
   const to = wish.user === undefined ? userByDefault(wish, own.effective) : findAccount(wish.user);
   const stays = to === undefined || to.uid === 0;
   if (wish.user === undefined && !isShimBuilt()) return false;
-  if (stays && own.hasNoNew && !hasOthers(own.permitted, wish.capabilities)) return false;
+  const keep = capabilitiesToKeep(wish);
+  if (stays && own.hasNoNew && !hasOthers(own.permitted, keep)) return false;
   if (!stays) for (const folder of wish.folders) handOver(folder, to);
   handOnKept(process.env, process.pid);
-  reduce(stays ? undefined : to, wish.capabilities);
+  reduce(stays ? undefined : to, keep);
   if (!stays) for (const file of [...wish.program, ...credentials()]) checkReadable(file, to);
   return true;
+}
+
+function capabilitiesToKeep({ capabilities, mayPreferItself }: Confinement): readonly Capability[] {
+  return mayPreferItself && nativeShim().allowPreferred() < 0 ? [...capabilities, "SYS_NICE"] : capabilities;
 }
 
 /** A folder that a service manager fills for whom it started, root, and for nobody else: a key in it must not go unseen. */

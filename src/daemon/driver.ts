@@ -10,6 +10,7 @@ import type { NativeDataPlane } from "../io/native-data-plane.ts";
 import type { StagedPacket } from "../tunnel/data-plane.ts";
 import { EgressQueue } from "../tunnel/egress-queue.ts";
 import { Egress } from "./egress.ts";
+import type { Preference } from "./preference.ts";
 
 export interface DriverHooks {
   handleEvent(event: EngineEvent): void;
@@ -17,6 +18,7 @@ export interface DriverHooks {
   pumpRegistry(): void;
   /** Programs with a namespace of their own; they share the interface's address. */
   readonly guests: DriverGuests;
+  readonly preference: Preference;
   /** Gives the daemon's sockets to plain agents what the engine has for them. */
   pumpPlain(): void;
 }
@@ -84,6 +86,7 @@ export class Driver {
     do this.#drainOutputs();
     while (this.#takeHeld());
     if (this.#egress.isPacing || this.#plane.sendBlocked) this.#egress.settle(this.#clock());
+    this.#hooks.preference.update(this.#plane.movedDatagrams, now());
     this.#arm();
   }
 
@@ -142,6 +145,7 @@ export class Driver {
     for (let round = 0; round < ROUNDS_PER_WAKE; round++) {
       const count = this.#plane.readTun();
       if (count === 0) break;
+      this.#hooks.preference.note(this.#plane.outbound, count);
       this.#sendBatch(count);
       const tooLong = this.#plane.takeTooLong();
       if (tooLong >= 0) this.#engine.sizes.handleTooLong(tooLong, this.#clock());

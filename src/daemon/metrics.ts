@@ -18,6 +18,8 @@ export interface Measures {
   readonly status: StatusReply;
   readonly engine: EngineCounters;
   readonly loop: Pick<ReturnType<typeof monitorEventLoopDelay>, "percentile" | "max">;
+  /** Whether the thread that moves packets goes before ordinary programs just now. */
+  readonly isPreferred: boolean;
   readonly nameQueries: number;
   /** Absent when no audit log is kept. */
   readonly audit?: Pick<AuditReply, "waiting" | "lost"> | undefined;
@@ -26,7 +28,15 @@ export interface Measures {
 
 const { gauge, counter } = metricsOf("pilot_tun_");
 
-export function formatDaemonMetrics({ status, engine, loop, nameQueries, audit, memory }: Measures): string {
+export function formatDaemonMetrics({
+  status,
+  engine,
+  loop,
+  isPreferred,
+  nameQueries,
+  audit,
+  memory,
+}: Measures): string {
   const perPeer = (value: (peer: PeerStatus) => number | null): Sample[] =>
     status.peers.flatMap((peer) => {
       const measured = value(peer);
@@ -112,6 +122,9 @@ export function formatDaemonMetrics({ status, engine, loop, nameQueries, audit, 
       [{ quantile: "0.99" }, loop.percentile(99) / 1e9],
       [{ quantile: "1" }, loop.max / 1e9],
     ]),
+    gauge("preferred", "1 while the thread that moves packets goes before ordinary programs.", [
+      [{}, Number(isPreferred)],
+    ]),
     gauge("memory_bytes", "Memory in use.", [
       [{ kind: "rss" }, memory.rss],
       [{ kind: "heap" }, memory.heapUsed],
@@ -142,6 +155,7 @@ function dropSamples({ drops }: StatusReply): Sample[] {
 export interface MetricsParts {
   status(): StatusReply | Promise<StatusReply>;
   counters(): EngineCounters;
+  isPreferred(): boolean;
   nameQueries(): number;
   audit?(): AuditReply | undefined;
 }
@@ -195,6 +209,7 @@ export class Metrics {
       status: await this.#parts.status(),
       engine: this.#parts.counters(),
       loop: this.#loop,
+      isPreferred: this.#parts.isPreferred(),
       nameQueries: this.#parts.nameQueries(),
       audit: this.#parts.audit?.(),
       memory: process.memoryUsage(),

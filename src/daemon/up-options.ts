@@ -38,6 +38,8 @@ export interface UpOptions {
   readonly relayOnly: boolean;
   /** Answer names under `.pilot` for this host. */
   readonly dns: boolean;
+  /** Goes before ordinary programs where that helps. */
+  readonly prefer: boolean;
   /** Where metrics are read; undefined: nowhere. */
   readonly metrics: MetricsAddress | undefined;
   /** What may pass; without the file trusted peers reach every port, unless it must exist. */

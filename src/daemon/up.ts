@@ -45,6 +45,7 @@ import { NodeMemory } from "./node-memory.ts";
 import { OverlayInterface } from "./overlay-interface.ts";
 import { OwnIdentity } from "./own-identity.ts";
 import { PlainSockets } from "./plain-sockets.ts";
+import { mayPrefer, Preference } from "./preference.ts";
 import { lockState } from "./state-lock.ts";
 import { TrustFile } from "./trust-file.ts";
 import type { Running, UpOptions } from "./up-options.ts";
@@ -166,6 +167,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
     countDrop: (reason) => engine.countDrop(reason),
     forward: (packets) => driver.handlePackets(packets),
   });
+  const preference = new Preference(now(), options.prefer && mayPrefer());
   const backend: Backend = new Backend({
     face,
     ...{
@@ -183,13 +185,14 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
       listen,
       state,
     },
-    ...{ guests, compat, beaconEndpoint, auditLog, events },
+    ...{ guests, compat, beaconEndpoint, auditLog, events, preference },
   });
   const plain = new PlainSockets(engine, options.prefix, (act) => driver.input(act));
   const driver: Driver = new Driver(engine, plane, readU32(crypto.randomBytes(4), 0), {
     handleEvent: (event) => backend.handleEvent(event),
     pumpRegistry: () => connection.pump(),
     pumpPlain: () => plain.pump(),
+    preference,
     guests,
   });
   backend.attach(driver);

@@ -35,7 +35,8 @@ function groupsBelow(mount: string | undefined): Map<number, string> {
   return paths;
 }
 
-function unifiedMount(): string | undefined {
+/** Where the unified hierarchy is mounted. */
+export function unifiedMount(): string | undefined {
   try {
     return parseUnifiedMount(readFileSync("/proc/self/mounts", "utf8"));
   } catch {

@@ -11,7 +11,16 @@ import type { Endpoint } from "../base/endpoint.ts";
 import { formatEndpoint } from "../base/endpoint.ts";
 import { PilotError } from "../base/pilot-error.ts";
 import type { Batch, DataPlane, KeySpec, StagedPacket, VirtualRun } from "../tunnel/data-plane.ts";
-import { COUNTER_COUNT, DROP, KEY_STAT_COUNT, MAX_KEY_SLOTS, MAX_ROWS, NONE, ROW_WORDS } from "../tunnel/data-plane.ts";
+import {
+  COUNTER,
+  COUNTER_COUNT,
+  DROP,
+  KEY_STAT_COUNT,
+  MAX_KEY_SLOTS,
+  MAX_ROWS,
+  NONE,
+  ROW_WORDS,
+} from "../tunnel/data-plane.ts";
 import { VNET_HEADER_BYTES, writeVnetHeader } from "../wire/vnet-header.ts";
 import type { NativeShim, PlaneHandle } from "./native.ts";
 import {
@@ -85,6 +94,11 @@ export class NativeDataPlane implements DataPlane {
   /** True when datagrams were received for which the last batch had no rows; they wake `onUdpReadable` again. */
   get receivePending(): boolean {
     return this.#status[STATUS.RECEIVE_LEFT] !== 0;
+  }
+
+  /** Sent and received so far. */
+  get movedDatagrams(): number {
+    return this.counters[COUNTER.RX_DATAGRAMS]! + this.counters[COUNTER.TX_DATAGRAMS]!;
   }
 
   /** The endpoint slot whose frame the kernel refused as too long since the last call; -1 for none. */

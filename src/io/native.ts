@@ -118,6 +118,12 @@ export interface NativeShim {
   forbidDumps(): Result;
   /** Some milliseconds, once much was freed. */
   trimMemory(): Result;
+  /** That this process may `prefer` threads, whoever it becomes. */
+  allowPreferred(): Result;
+  /** 1: nobody gave this thread a policy of scheduling of his own. */
+  isOrdinary(): Result;
+  /** This thread runs before ordinary programs, or as one of them. */
+  prefer(preferred: boolean): Result;
   /** For this thread alone; `keep` as bits. */
   reducePrivileges(becomes: boolean, uid: number, gid: number, groups: Uint32Array, keep: number): Result;
 

@@ -11,6 +11,7 @@ export const CAPABILITY = {
   NET_BIND_SERVICE: 10,
   NET_ADMIN: 12,
   SYS_PTRACE: 19,
+  SYS_NICE: 23,
 } as const;
 
 export type Capability = keyof typeof CAPABILITY;

@@ -1,6 +1,7 @@
-/** A daemon that the operator prefers to ordinary programs, as docs/service.md has it. */
+/** Daemons that go before ordinary programs: by their operator, and by themselves while somebody waits beside a transfer. */
 import { readdirSync, writeFileSync } from "node:fs";
-import { afterAll, beforeAll, expect, it } from "vitest";
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { LAUNCHER, Lab } from "../helpers/lab.ts";
 
 let lab: Lab;
@@ -41,4 +42,40 @@ it("traffic passes between a preferred daemon and an ordinary one", async () => 
   for (const policy of (await policiesOf("b")).values()) expect(policy).toBe("SCHED_OTHER");
   const { stdout } = await lab.exec("a", "ping", ["-6", "-c", "5", "-i", "0.1", lab.overlay("b")]);
   expect(stdout).toContain("5 received");
+});
+
+describe("a daemon beside whose transfer somebody waits for answers", () => {
+  const policyOf = async (host: string) => (await policiesOf(host)).get(lab.node(host).process.pid ?? 0);
+
+  /** The policy of b's thread that moves packets, while a ping runs beside a transfer to b. */
+  async function policyInTransfer(): Promise<string | undefined> {
+    const server = lab.spawn("b", "iperf3", ["-s", "-1", "-p", "5201", "--forceflush"]);
+    await server.waitForLine(/listening/i);
+    const transfer = lab.exec("a", "iperf3", ["-6", "-c", lab.overlay("b"), "-p", "5201", "-t", "3"], {
+      timeoutMs: 15_000,
+    });
+    const pings = lab.exec("a", "ping", ["-6", "-c", "25", "-i", "0.1", lab.overlay("b")]);
+    let seen: string | undefined;
+    for (let look = 0; look < 10 && seen !== "SCHED_RR|SCHED_RESET_ON_FORK"; look++) {
+      await sleep(200);
+      seen = await policyOf("b");
+    }
+    expect((await pings).stdout).toContain("25 received");
+    expect((await transfer).code).toBe(0);
+    await server.ended;
+    return seen;
+  }
+
+  it("goes before ordinary programs, and is one of them again afterwards", async () => {
+    expect(await policyInTransfer()).toBe("SCHED_RR|SCHED_RESET_ON_FORK");
+    await expect.poll(() => policyOf("b"), { timeout: 10_000 }).toBe("SCHED_OTHER|SCHED_RESET_ON_FORK");
+    for (const [thread, policy] of await policiesOf("b"))
+      if (thread !== lab.node("b").process.pid) expect(policy).toBe("SCHED_OTHER");
+  });
+
+  it("stays an ordinary program where its operator says so", async () => {
+    await lab.stopNode("b");
+    await lab.startNode("b", { extraArgs: ["--no-prefer"] });
+    expect(await policyInTransfer()).toBe("SCHED_OTHER");
+  });
 });

@@ -231,6 +231,7 @@ describe("up", () => {
       rekeyEveryMs: 120_000,
       public: true,
       dns: true,
+      prefer: true,
       allowLegacyKeys: true,
       plainOnly: false,
       relayOnly: false,

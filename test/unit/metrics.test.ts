@@ -14,7 +14,14 @@ const folder = mkdtempSync(join(tmpdir(), "metrics-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 const text = formatDaemonMetrics({
-  ...{ status, engine: ENGINE, nameQueries: 4, audit: { waiting: 2, lost: 9 }, memory: { rss: 1, heapUsed: 2 } },
+  ...{
+    status,
+    engine: ENGINE,
+    nameQueries: 4,
+    isPreferred: true,
+    audit: { waiting: 2, lost: 9 },
+    memory: { rss: 1, heapUsed: 2 },
+  },
   loop: { percentile: (p) => p * 1e6, max: 2e8 },
 });
 
@@ -49,7 +56,7 @@ describe("metrics", () => {
 
   it("are served on a unix socket that only this user and group may open, and nothing else is", async () => {
     const path = join(folder, "metrics.sock");
-    const parts = { status: () => status, counters: () => ENGINE, nameQueries: () => 0 };
+    const parts = { status: () => status, counters: () => ENGINE, isPreferred: () => false, nameQueries: () => 0 };
     for (const round of [1, 2]) {
       const metrics = new Metrics(parts);
       await metrics.start({ kind: "unix", path }); // the second time over the first one's socket
@@ -86,7 +93,12 @@ describe("metrics", () => {
   });
 
   it("that cannot be served stop the start with a code", async () => {
-    const metrics = new Metrics({ status: () => status, counters: () => ENGINE, nameQueries: () => 0 });
+    const metrics = new Metrics({
+      status: () => status,
+      counters: () => ENGINE,
+      isPreferred: () => false,
+      nameQueries: () => 0,
+    });
     const nowhere = metrics.start({ kind: "unix", path: join(folder, "no/such/folder") });
     await expect(nowhere).rejects.toMatchObject({ code: "metrics_unavailable" });
     metrics.close();

@@ -1,0 +1,54 @@
+/**
+ * When the thread that moves packets goes before ordinary programs: while somebody waits for short answers beside a transfer
+ * (`tunnel/sparse-traffic.ts`). Programs that keep every core busy, those at both ends of the transfer among them, otherwise make
+ * it wait some milliseconds for each turn. All the time it would be wrong: woken for every few packets, it spends more on each byte.
+ *
+ * Not done where it could do harm or was decided by somebody else: with one processor, which a flood could then have to itself;
+ * under a quota of processor time, which the kernel does not hold against preferred threads; with a policy from outside; and
+ * where the kernel refuses (RLIMIT_RTPRIO, see docs/service.md).
+ */
+import { availableParallelism } from "node:os";
+import type { Instant } from "../base/instant.ts";
+import { hasCpuQuota } from "../io/cpu-quota.ts";
+import { nativeShim } from "../io/native.ts";
+import type { Batch } from "../tunnel/data-plane.ts";
+import { SparseTraffic } from "../tunnel/sparse-traffic.ts";
+
+/** What is done to this thread; 0 or -errno. */
+export type Prefer = (preferred: boolean) => number;
+
+export class Preference {
+  readonly #traffic: SparseTraffic;
+  readonly #prefer: Prefer;
+  #isPossible: boolean;
+  #isOn = false;
+
+  constructor(now: Instant, isPossible: boolean, prefer: Prefer = (preferred) => nativeShim().prefer(preferred)) {
+    this.#traffic = new SparseTraffic(now);
+    this.#isPossible = isPossible;
+    this.#prefer = prefer;
+  }
+
+  get isOn(): boolean {
+    return this.#isOn;
+  }
+
+  /** The first rows of what programs send. */
+  note(batch: Batch, count: number): void {
+    if (this.#isPossible) this.#traffic.note(batch, count);
+  }
+
+  /** `movedDatagrams`: both ways, so far. */
+  update(movedDatagrams: number, now: Instant): void {
+    if (!this.#isPossible) return;
+    const wanted = this.#traffic.isBesideBulk(movedDatagrams, now);
+    if (wanted === this.#isOn) return;
+    if (this.#prefer(wanted) === 0) this.#isOn = wanted;
+    else this.#isPossible = false;
+  }
+}
+
+/** Whether nothing stands against it; the kernel may still refuse. */
+export function mayPrefer(): boolean {
+  return availableParallelism() > 1 && nativeShim().isOrdinary() === 1 && !hasCpuQuota();
+}
