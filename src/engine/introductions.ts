@@ -254,7 +254,8 @@ export class Introductions {
     const record = this.#parts.book.get(node);
     if (record === undefined) return;
     const end = reason === "lease-bytes" ? "bytes" : "time";
-    this.#apply(record, statement.heardLeaseEnd(record, end, this.#parts.wall(now)), now);
+    const next = this.#apply(record, statement.heardLeaseEnd(record, end, this.#parts.wall(now)), now);
+    if (next.state === "asked") this.#unconfirmed.reopened(node, now);
   }
 
   /** A hello: with our open ask, the peer's consent is its approval; without its consent nothing is mutual. */

@@ -389,11 +389,15 @@ function revokedByPeer(record: TrustRecord, now: WallClock): TrustRecord {
   }
 }
 
-/** The lease is over over there: then it is here, and the peer need not be told. */
+/**
+ * The lease is over over there: then it is here, and the peer need not be told. An ask that is open may have been answered by that
+ * lease before we heard of either: only with another number it is a new one for the peer.
+ */
 export function heardLeaseEnd(record: TrustRecord, end: LeaseEnd, now: WallClock): TrustRecord {
   switch (record.state) {
     case "asked": // it had said just before that it consents no longer; a new ask has no lease
-      return record.lease === undefined && record.peerLease === undefined ? record : ended(record, end, now);
+      if (record.lease !== undefined || record.peerLease !== undefined) return ended(record, end, now);
+      return record.ask === undefined ? record : { ...record, ask: { ...record.ask, serial: record.ask.serial + 1 } };
     case "mutual":
       return ended(record, end, now);
     default:

@@ -56,6 +56,34 @@ function arrives(network: SimNetwork, from: SimNode, node: SimNode, packet: Uint
   return node.takeTunPackets().some((arrived) => arrived.length === packet.length);
 }
 
+describe("an ask that was answered by a lease", () => {
+  it.each([
+    ["without terms", NO_TERMS],
+    ["with terms", terms("udp/53", { maxBytes: 50_000 })],
+  ])("which was used up before the asker heard of it is open still, and seen again, %s", (_how, asked) => {
+    const { network, a, b } = pair(); // found by simulation, seed 62016 with 4 nodes
+    a.command((engine, now) => engine.introductions.ask(b.node, "", now, asked));
+    network.runUntil(() => b.book.get(a.node)?.request !== undefined, 40_000);
+    network.run(1_000);
+    network.tap = () => undefined;
+    b.disconnectRegistry();
+    b.command((engine, now) => engine.introductions.approve(a.node, now, terms(undefined, { durationMs: 5_000 })));
+    network.runUntil(() => b.book.stateOf(a.node) === "lease-ended", 6_000);
+    expect(a.book.stateOf(b.node)).toBe("asked");
+    network.tap = (flight) => flight;
+    b.reachesRegistry = true;
+    b.loseRegistry();
+    network.run(60_000);
+    expect([a.book.stateOf(b.node), b.book.stateOf(a.node)]).toEqual(["asked", "lease-ended"]);
+    expect(b.book.get(a.node)?.request?.terms).toEqual(asked === NO_TERMS ? undefined : asked);
+    expect(b.book.get(a.node)?.request).toBeDefined();
+    b.command((engine, now) => engine.introductions.approve(a.node, now));
+    network.run(5_000);
+    expect([a.book.stateOf(b.node), b.book.stateOf(a.node)]).toEqual(["mutual", "mutual"]);
+    expect(b.book.get(a.node)?.request).toBeUndefined();
+  });
+});
+
 describe("a lease", () => {
   it("holds, at both ends, what was asked for and granted: no more ports, no more time, no more bytes", () => {
     const { network, a, b } = pair();

@@ -4,7 +4,7 @@ import type { WallClock } from "../../src/base/instant.ts";
 import type { LeaseTime } from "../../src/trust/lease.ts";
 import { TrustBook } from "../../src/trust/trust-book.ts";
 import * as trust from "../../src/trust/trust-record.ts";
-import { nodeId } from "../../src/wire/ids.ts";
+import { networkId, nodeId } from "../../src/wire/ids.ts";
 
 const at = (ms: number) => (1_700_000_000_000 + ms) as WallClock;
 const fresh = () => trust.emptyRecord(nodeId(7), at(0));
@@ -92,6 +92,12 @@ describe("trust record", () => {
           expect(trust.approve(asked, at(13_000))?.state).toBe("mutual");
         }
       }
+    });
+
+    it("is answered by the operator's approval alone: not by an ask of this side, nor by a network that both are in", () => {
+      const asked = letter(revokedAfterMs(1_500), at(10_000));
+      expect(trust.ask(asked, "", at(11_000)).state).toBe("asked");
+      expect(trust.approveMember(asked, networkId(1), at(11_000))).toBe(asked);
     });
 
     it("may be a new one when the revocation was in the second of the old one's stamp", () => {
