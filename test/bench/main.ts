@@ -3,7 +3,6 @@
  * between runs of the same minutes. stdout carries the result alone: a table, or with --json one object.
  */
 import { parseArgs } from "node:util";
-import { Lab } from "../helpers/lab.ts";
 import {
   type Bed,
   type Candidate,
@@ -16,6 +15,7 @@ import {
 } from "./candidates.ts";
 import { findHttpPrograms } from "./http.ts";
 import { type Figures, type Measurement, measure } from "./measure.ts";
+import { BenchProgram } from "./program.ts";
 import { type Round, summarise, tableOf } from "./report.ts";
 
 const USAGE = `usage: scripts/bench [--rounds N] [--seconds S] [--only NAME]... [--json]
@@ -35,16 +35,10 @@ interface Plan {
 
 const candidates: readonly Candidate[] = [pilotTun, wireguardGo(findWireguard()), raw, pilotTunRealtime];
 
-/** The lab of the moment, to be taken down when the run is broken off. */
-let current: Lab | undefined;
+const program = new BenchProgram("bench");
+const say = (line: string): void => program.say(line);
 
-for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-  process.once(signal, () => {
-    void (current?.close() ?? Promise.resolve()).finally(() => process.exit(130));
-  });
-}
-
-try {
+await program.run(async () => {
   const plan = parsePlan();
   const chosen = choose(plan);
   const http = findHttpPrograms();
@@ -62,24 +56,20 @@ try {
   }
   const report = summarise(rounds);
   process.stdout.write(`${plan.json ? JSON.stringify(report) : tableOf(report)}\n`);
-} catch (error) {
-  say(error instanceof Error ? error.message : String(error));
-  process.exitCode = 1;
-}
+});
 
-async function runOne(candidate: Candidate, how: Measurement, report: (line: string) => void): Promise<Figures> {
-  current = await Lab.create("bench", { hosts: HOSTS, topology: "pair" });
-  let bed: Bed | undefined;
-  try {
-    bed = await candidate.start(current);
-    // Once more, so that the first packet is one between daemons that know each other and have no keys yet.
-    bed = (await bed.restart?.()) ?? bed;
-    return await measure(bed, how, (line) => report(`${candidate.name}: ${line}`));
-  } finally {
-    await bed?.stop();
-    await current.close();
-    current = undefined;
-  }
+function runOne(candidate: Candidate, how: Measurement, report: (line: string) => void): Promise<Figures> {
+  return program.inLab({ hosts: HOSTS, topology: "pair" }, async (lab) => {
+    let bed: Bed | undefined;
+    try {
+      bed = await candidate.start(lab);
+      // Once more, so that the first packet is one between daemons that know each other and have no keys yet.
+      bed = (await bed.restart?.()) ?? bed;
+      return await measure(bed, how, (line) => report(`${candidate.name}: ${line}`));
+    } finally {
+      await bed?.stop();
+    }
+  });
 }
 
 function choose(plan: Plan): Candidate[] {
@@ -118,8 +108,4 @@ function whole(option: string, text: string, most: number): number {
   const value = Number(text);
   if (Number.isInteger(value) && value >= 1 && value <= most) return value;
   throw new Error(`${option} must be a whole number from 1 to ${most}\n${USAGE}`);
-}
-
-function say(line: string): void {
-  process.stderr.write(`bench: ${line}\n`);
 }

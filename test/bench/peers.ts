@@ -7,11 +7,12 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { ControlClient } from "../../src/control/client.ts";
 import { NodeCrypto } from "../../src/io/node-crypto.ts";
-import { LAUNCHER, Lab } from "../helpers/lab.ts";
+import { LAUNCHER, type Lab } from "../helpers/lab.ts";
 import type { LabProcess } from "../helpers/lab-process.ts";
 import type { Bed } from "./candidates.ts";
 import { befriendCrowd, type Crowd, pairWithCrowd, registerCrowd } from "./crowd-state.ts";
 import { cpuSeconds, exactCpuSeconds, type Percentiles, pings, rssMib, startServer, tcp, udpAt } from "./measure.ts";
+import { BenchProgram } from "./program.ts";
 import { aligned, fixed, median } from "./report.ts";
 
 const USAGE = `usage: scripts/bench-peers [--rounds N] [--seconds S] [--peers N] [--away] [--json]
@@ -82,22 +83,9 @@ interface Round {
   readonly crowded: Figures;
 }
 
-let lab: Lab | undefined;
-for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-  process.once(signal, () => {
-    void (lab?.close() ?? Promise.resolve()).finally(() => process.exit(130));
-  });
-}
-
-try {
-  lab = await Lab.create("benchpeers", { hosts: HOSTS, topology: "pair" });
-  report(await run(lab));
-} catch (error) {
-  say(error instanceof Error ? error.message : String(error));
-  process.exitCode = 1;
-} finally {
-  await lab?.close();
-}
+const program = new BenchProgram("bench-peers");
+const say = (line: string): void => program.say(line);
+await program.run(async () => report(await program.inLab({ hosts: HOSTS, topology: "pair" }, run)));
 
 async function run(lab: Lab): Promise<Round[]> {
   const crowd: Crowd = { count: PEERS, address: lab.network.addressOf("b"), firstPort: FIRST_PORT };
@@ -266,8 +254,4 @@ function report(rounds: readonly Round[]): void {
 
 function sleep(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
-}
-
-function say(line: string): void {
-  process.stderr.write(`bench-peers: ${line}\n`);
 }

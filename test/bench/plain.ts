@@ -4,9 +4,10 @@
  * connections through the plain agent, and what they added to the memory of each daemon. stdout carries the result alone.
  */
 import { parseArgs } from "node:util";
-import { Lab, waitUntil } from "../helpers/lab.ts";
+import { type Lab, waitUntil } from "../helpers/lab.ts";
 import { type Bed, HOSTS, pilotTun, restartPilot } from "./candidates.ts";
 import { rssMib, startServer, type Transfer, tcp } from "./measure.ts";
+import { BenchProgram } from "./program.ts";
 import { aligned, fixed, median } from "./report.ts";
 
 const USAGE = `usage: scripts/bench-plain [--rounds N] [--seconds S] [--idle N] [--json]
@@ -65,16 +66,9 @@ while len(held) < n:
 print('holding', len(held)); time.sleep(600)
 `;
 
-/** The lab of the moment, to be taken down when the run is broken off. */
-let current: Lab | undefined;
-
-for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-  process.once(signal, () => {
-    void (current?.close() ?? Promise.resolve()).finally(() => process.exit(130));
-  });
-}
-
-try {
+const program = new BenchProgram("bench-plain");
+const say = (line: string): void => program.say(line);
+await program.run(async () => {
   const plan = parsePlan();
   const rounds: Round[] = [];
   for (let round = 1; round <= plan.rounds; round++) {
@@ -83,20 +77,13 @@ try {
   const idle = plan.idle === 0 ? undefined : await inLab((lab) => holdIdle(lab, plan.idle));
   const report = { ratios: ratiosOf(rounds), rounds, idle };
   process.stdout.write(`${plan.json ? JSON.stringify(report) : tableOf(rounds, idle)}\n`);
-} catch (error) {
-  say(error instanceof Error ? error.message : String(error));
-  process.exitCode = 1;
-}
+});
 
-async function inLab<T>(act: (lab: Lab) => Promise<T>): Promise<T> {
-  current = await Lab.create("benchplain", { hosts: HOSTS, topology: "pair" });
-  try {
-    await pilotTun.start(current);
-    return await act(current);
-  } finally {
-    await current.close();
-    current = undefined;
-  }
+function inLab<T>(act: (lab: Lab) => Promise<T>): Promise<T> {
+  return program.inLab({ hosts: HOSTS, topology: "pair" }, async (lab) => {
+    await pilotTun.start(lab);
+    return await act(lab);
+  });
 }
 
 // ---- transfers ------------------------------------------------------------------------------------------------------
@@ -197,10 +184,6 @@ function tableOf(rounds: readonly Round[], idle: Idle | undefined): string {
     );
   }
   return lines.join("\n");
-}
-
-function say(line: string): void {
-  process.stderr.write(`bench-plain: ${line}\n`);
 }
 
 function parsePlan() {

@@ -4,9 +4,10 @@
  */
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { Lab } from "../helpers/lab.ts";
+import type { Lab } from "../helpers/lab.ts";
 import type { Bed } from "./candidates.ts";
 import { cpuSeconds, type Percentiles, pings, rssMib, startServer, tcp, udpAt } from "./measure.ts";
+import { BenchProgram } from "./program.ts";
 import { aligned, fixed, median } from "./report.ts";
 
 const USAGE = `usage: scripts/bench-policy [--rounds N] [--seconds S] [--rules N] [--flows N] [--json]
@@ -73,22 +74,9 @@ interface Round {
   readonly reloadStallMs: number;
 }
 
-let lab: Lab | undefined;
-for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-  process.once(signal, () => {
-    void (lab?.close() ?? Promise.resolve()).finally(() => process.exit(130));
-  });
-}
-
-try {
-  lab = await Lab.create("benchpolicy", { hosts: HOSTS, topology: "pair" });
-  report(await run(lab));
-} catch (error) {
-  say(error instanceof Error ? error.message : String(error));
-  process.exitCode = 1;
-} finally {
-  await lab?.close();
-}
+const program = new BenchProgram("bench-policy");
+const say = (line: string): void => program.say(line);
+await program.run(async () => report(await program.inLab({ hosts: HOSTS, topology: "pair" }, run)));
 
 async function run(lab: Lab): Promise<Round[]> {
   await lab.startRendezvous();
@@ -245,8 +233,4 @@ function report(rounds: readonly Round[]): void {
 
 function ratio(full: number | null, none: number | null): number | null {
   return full === null || !none ? null : full / none;
-}
-
-function say(line: string): void {
-  process.stderr.write(`bench-policy: ${line}\n`);
 }

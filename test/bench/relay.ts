@@ -4,10 +4,11 @@
  */
 import { parseArgs } from "node:util";
 import { allowDirect, blockDirect, usePath } from "../helpers/direct-block.ts";
-import { Lab } from "../helpers/lab.ts";
+import type { Lab } from "../helpers/lab.ts";
 import type { LabProcess } from "../helpers/lab-process.ts";
 import type { Bed } from "./candidates.ts";
 import { cpuSeconds, type Percentiles, pings, startServer, tcp } from "./measure.ts";
+import { BenchProgram } from "./program.ts";
 
 const USAGE = `usage: scripts/bench-relay [--rounds N] [--seconds S] [--json]
   --rounds N    how often each path is measured (3)
@@ -45,22 +46,9 @@ interface Round {
   readonly relay: Figures;
 }
 
-let lab: Lab | undefined;
-for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-  process.once(signal, () => {
-    void (lab?.close() ?? Promise.resolve()).finally(() => process.exit(130));
-  });
-}
-
-try {
-  lab = await Lab.create("benchrelay", { hosts: HOSTS });
-  report(await run(lab));
-} catch (error) {
-  say(error instanceof Error ? error.message : String(error));
-  process.exitCode = 1;
-} finally {
-  await lab?.close();
-}
+const program = new BenchProgram("bench-relay");
+const say = (line: string): void => program.say(line);
+await program.run(async () => report(await program.inLab({ hosts: HOSTS }, run)));
 
 async function run(lab: Lab): Promise<Round[]> {
   const rendezvous = await lab.startRendezvous();
@@ -124,8 +112,4 @@ function report(rounds: readonly Round[]): void {
 function median(values: readonly number[]): number {
   const sorted = [...values].sort((left, right) => left - right);
   return sorted[Math.floor((sorted.length - 1) / 2)]!;
-}
-
-function say(line: string): void {
-  process.stderr.write(`bench-relay: ${line}\n`);
 }
