@@ -116,7 +116,11 @@ export async function pings(
   });
   const times = roundTripsUs(stdout).sort((left, right) => left - right);
   if (times.length < count / 2) throw new Error(`only ${times.length} of ${count} pings were answered\n${stderr}`);
-  return { p50Us: percentile(times, 0.5), p99Us: percentile(times, 0.99), lost: count - times.length };
+  return {
+    p50Us: percentile(times, 0.5),
+    p99Us: percentile(times, 0.99),
+    lost: count - Number(/(\d+) received/.exec(stdout)?.[1] ?? 0),
+  };
 }
 
 async function pingsUnderTcp(bed: Bed, seconds: number): Promise<Percentiles> {
