@@ -135,6 +135,12 @@ export const MUTANTS: readonly Mutant[] = [
     text: "this.#parts.registry.checkTrust(node);",
     becomes: "",
   },
+  {
+    name: "asks are not made again when the registry is back",
+    file: "src/engine/introductions.ts",
+    text: 'if (record.state === "asked" || hasOpenAsk(record)) this.#askThroughRegistry(record, now);',
+    becomes: "",
+  },
 ];
 
 /** In so many lives from seed 1 on, from the given mutant on; what each is caught by is printed. Returns how many are not caught. */

@@ -64,13 +64,20 @@ describe("a revocation", () => {
     expect(b.takeTunPackets().map((packet) => packet[53]! & TCP.RST)).toEqual([TCP.RST]);
   });
 
-  it("is told also to a peer that heard nothing for a minute and says nothing by itself", () => {
+  it.each([
+    ["and says nothing by itself", false],
+    ["while this side was started anew", true],
+  ])("is told also to a peer that heard nothing for a minute %s", (_what, isRestarted) => {
     const { network, a, b } = friends(); // found by simulation, seed 9 with 3 nodes
     let isDeaf = true;
     network.tap = (flight) => (isDeaf && flight.to.address === a.endpoint.address ? undefined : flight);
     b.command((engine, now) => engine.introductions.revoke(a.node, now));
     network.run(60_000);
     expect(a.book.stateOf(b.node)).toBe("mutual");
+    if (isRestarted) {
+      b.kill();
+      b.start();
+    }
     isDeaf = false;
     network.run(60_000);
     expect([b.book.stateOf(a.node), a.book.stateOf(b.node)]).toEqual(["revoked", "revoked-by-peer"]);

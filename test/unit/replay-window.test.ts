@@ -8,6 +8,14 @@ test("the window is wide enough for a reordered burst of offloaded segments", ()
   expect(REPLAY_WINDOW_WIDTH).toBeGreaterThanOrEqual(2048);
 });
 
+test("what was seen one width ago stands for none of the counters that were skipped since", () => {
+  const window = new ReplayWindow();
+  for (let counter = 1; counter <= REPLAY_WINDOW_WIDTH; counter++) window.accept(0, counter);
+  expect(window.accept(0, REPLAY_WINDOW_WIDTH + 100)).toBe(true);
+  for (let late = 1; late < 100; late++) expect(window.accept(0, REPLAY_WINDOW_WIDTH + late)).toBe(true);
+  for (let again = 1; again <= 100; again++) expect(window.accept(0, REPLAY_WINDOW_WIDTH + again)).toBe(false);
+});
+
 test("counter 0 never passes, first or later", () => {
   const window = new ReplayWindow();
   expect(window.accept(0, 0)).toBe(false);
