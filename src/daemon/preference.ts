@@ -3,9 +3,9 @@
  * (`tunnel/sparse-traffic.ts`). Programs that keep every core busy, those at both ends of the transfer among them, otherwise make
  * it wait some milliseconds for each turn. All the time it would be wrong: woken for every few packets, it spends more on each byte.
  *
- * Not done where it could do harm or was decided by somebody else: with one processor, which a flood could then have to itself;
- * under a quota of processor time, which the kernel does not hold against preferred threads; with a policy from outside; and
- * where the kernel refuses (RLIMIT_RTPRIO, see docs/service.md).
+ * Not done where it could do harm or was decided by somebody else: while strangers flood the socket, who would then have a
+ * processor to themselves; with one processor; under a quota of processor time, which the kernel does not hold against preferred
+ * threads; with a policy from outside; and where the kernel refuses (RLIMIT_RTPRIO, see docs/service.md).
  */
 import { availableParallelism } from "node:os";
 import type { Instant } from "../base/instant.ts";
@@ -38,10 +38,10 @@ export class Preference {
     if (this.#isPossible) this.#traffic.note(batch, count);
   }
 
-  /** `movedDatagrams`: both ways, so far. */
-  update(movedDatagrams: number, now: Instant): void {
+  /** `movedPackets`: both ways, so far. */
+  update(movedPackets: number, now: Instant): void {
     if (!this.#isPossible) return;
-    const wanted = this.#traffic.isBesideBulk(movedDatagrams, now);
+    const wanted = this.#traffic.isBesideBulk(movedPackets, now);
     if (wanted === this.#isOn) return;
     if (this.#prefer(wanted) === 0) this.#isOn = wanted;
     else this.#isPossible = false;

@@ -39,7 +39,7 @@ export class SparseTraffic {
     }
   }
 
-  /** `moved`: datagrams sent and received so far. */
+  /** `moved`: packets sent and received so far. */
   isBesideBulk(moved: number, now: Instant): boolean {
     if (now - this.#windowFrom >= WINDOW_MS) this.#endWindow(moved, now);
     const [oldest] = this.#mixed;
@@ -87,7 +87,7 @@ export const WINDOW_MS = 100;
 export const MAX_SHORT_BYTES = 512;
 /** A second. Keys, pings and questions are below, floods and a server's thousands of answers above. */
 export const MAX_SPARSE_RATE = 1_000;
-/** Datagrams a second, some 100 Mbit/s: with less a machine has time for everybody. */
+/** Packets a second, some 100 Mbit/s: with less a machine has time for everybody. */
 export const MIN_BULK_RATE = 10_000;
 /** One ping a second is enough, one question is not. */
 export const WANTED_WINDOWS = 3;

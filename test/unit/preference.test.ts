@@ -51,12 +51,12 @@ class Node {
   #moved = 0;
 
   /** The last answer. */
-  run(windows: number, { packets = [] as readonly Packet[], datagrams = BULK_PER_WINDOW }): boolean {
+  run(windows: number, { packets = [] as readonly Packet[], moved = BULK_PER_WINDOW }): boolean {
     let answer = false;
     for (let i = 0; i < windows; i++) {
       this.traffic.note(batchOf(packets), packets.length);
       this.nowMs += WINDOW_MS;
-      this.#moved += datagrams;
+      this.#moved += moved;
       answer = this.traffic.isBesideBulk(this.#moved, instant(this.nowMs));
     }
     return answer;
@@ -90,7 +90,7 @@ describe("sparse traffic beside bulk", () => {
   it("ends with the transfer", () => {
     const node = new Node();
     expect(node.run(10, { packets: [PING] })).toBe(true);
-    expect(node.run(BULK_MS / WINDOW_MS, { packets: [PING], datagrams: 10 })).toBe(false);
+    expect(node.run(BULK_MS / WINDOW_MS, { packets: [PING], moved: 10 })).toBe(false);
   });
 
   it.each([
@@ -104,8 +104,8 @@ describe("sparse traffic beside bulk", () => {
       Array.from({ length: (MAX_SPARSE_RATE * WINDOW_MS) / 1000 + 1 }, () => PING),
       BULK_PER_WINDOW,
     ],
-  ])("is not %s", (_name, packets, datagrams) => {
-    expect(new Node().run(50, { packets, datagrams })).toBe(false);
+  ])("is not %s", (_name, packets, moved) => {
+    expect(new Node().run(50, { packets, moved })).toBe(false);
   });
 
   it("is not the short rest of each write of a transfer, but is what another connection says", () => {
@@ -142,11 +142,11 @@ describe("the preference of the thread that moves packets", () => {
     });
     let nowMs = 0;
     let moved = 0;
-    const run = (packets: readonly Packet[], datagrams: number) => {
+    const run = (packets: readonly Packet[], each: number) => {
       for (let i = 0; i < 20; i++) {
         preference.note(batchOf(packets), packets.length);
         nowMs += WINDOW_MS;
-        moved += datagrams;
+        moved += each;
         preference.update(moved, instant(nowMs));
       }
     };
