@@ -401,4 +401,27 @@ describe("who plays the peer with less", () => {
   });
 });
 
+describe("two nodes that agree on no keys, so that those of the exchange carry everything", () => {
+  it("open nothing of the life before a restart again, though its exchange comes again with it", () => {
+    const { network, a, b } = friends(16, (node) => {
+      node.agreesOnKeys = false;
+    });
+    b.sendPacket(numbered(b, a, 7));
+    network.run(500);
+    expect(arrivedAt(a)).toEqual([7]);
+    const recorded = network.captured.filter((flight) => flight.from === b.endpoint);
+    b.kill();
+    b.start();
+    b.sendPacket(numbered(b, a, 8));
+    network.run(15_000); // the keys before are forgotten
+    expect(arrivedAt(a)).toEqual([8]);
+    for (const flight of recorded) {
+      network.inject(flight);
+      network.run(5);
+    }
+    expect(arrivedAt(a)).toEqual([]);
+    expect(a.engine.drops()["stale-key-exchange"]).toBeGreaterThan(0);
+  });
+});
+
 const DATA_BYTES = 400;
