@@ -55,7 +55,7 @@ export const declareUp: Declare = (program, perform) => {
       "--metrics <ADDRESS>",
       "serve metrics for Prometheus: 127.0.0.1:9586, [::1]:9586 or unix:PATH; default: nowhere",
     )
-    .option("--no-prefer", "never go before other programs of this host, also not for pings beside a transfer")
+    .option("--no-prefer", "never go before other programs of this host, also not while pings wait for them")
     .option("--no-dns", "answer no names under .pilot on this host")
     .option(
       "--user <NAME>",

@@ -1,7 +1,8 @@
 /**
- * When the thread that moves packets goes before ordinary programs: while somebody waits for short answers beside a transfer
- * (`tunnel/sparse-traffic.ts`). Programs that keep every core busy, those at both ends of the transfer among them, otherwise make
- * it wait some milliseconds for each turn. All the time it would be wrong: woken for every few packets, it spends more on each byte.
+ * When the thread that moves packets goes before ordinary programs: while somebody waits for short answers beside a transfer, or while
+ * they make it wait (`tunnel/sparse-traffic.ts`). Programs that keep every core busy, those at both ends of the transfer among
+ * them, otherwise hold it up for some milliseconds at each turn. All the time it would be wrong: woken for every few packets, it
+ * spends more on each byte.
  *
  * Not done where it could do harm or was decided by somebody else: while strangers flood the socket, who would then have a
  * processor to themselves; with one processor; under a quota of processor time, which the kernel does not hold against preferred
@@ -11,6 +12,7 @@ import { availableParallelism } from "node:os";
 import type { Instant } from "../base/instant.ts";
 import { hasCpuQuota } from "../io/cpu-quota.ts";
 import { nativeShim } from "../io/native.ts";
+import { ownTurns } from "../io/run-queue.ts";
 import type { Batch } from "../tunnel/data-plane.ts";
 import { SparseTraffic } from "../tunnel/sparse-traffic.ts";
 
@@ -41,7 +43,7 @@ export class Preference {
   /** `movedPackets`: both ways, so far. */
   update(movedPackets: number, now: Instant): void {
     if (!this.#isPossible) return;
-    const wanted = this.#traffic.isBesideBulk(movedPackets, now);
+    const wanted = this.#traffic.isHeldUp({ movedPackets, turns: ownTurns }, now);
     if (wanted === this.#isOn) return;
     if (this.#prefer(wanted) === 0) this.#isOn = wanted;
     else this.#isPossible = false;

@@ -1,31 +1,41 @@
 /**
- * Whether somebody waits for short answers while much else passes: a ping, keys typed into ssh, questions of any kind, beside
- * a transfer. Each costs little and counts only by how soon it goes, where a transfer counts by how many bytes go.
+ * Whether somebody waits for short answers on a machine that is busy: a ping, keys typed into ssh, questions of any kind, beside
+ * a transfer of ours, or while programs make this thread wait for its turns. Each costs little and counts only by how soon it goes,
+ * where a transfer counts by how many bytes go.
  *
  * Seen on the way out alone, where every question and every answer is somewhere. What is short, carries something and is rare may
  * still be the end of a transfer's writes; so flows that lately sent more at once are remembered, by a hash of their ports. A flood
  * of short packets is not rare, and the few with which a transfer begins or ends do not last: neither is preferred.
  */
-import { after, type Instant } from "../base/instant.ts";
+import { after, type Instant, instant } from "../base/instant.ts";
 import { IPV6, IPV6_HEADER_BYTES, NEXT_HEADER } from "../wire/ipv6.ts";
 import { TCP } from "../wire/tcp.ts";
 import { type Batch, OUT, ROW_WORDS } from "./data-plane.ts";
+
+/** What the machine is asked at the end of a window. */
+export interface Load {
+  /** Packets sent and received so far. */
+  readonly movedPackets: number;
+  /** How long this thread waited for its turns so far, and how many it had. Not asked while nothing is sparse. */
+  turns(): { readonly waitedMs: number; readonly count: number } | undefined;
+}
 
 export class SparseTraffic {
   #windowFrom: Instant;
   /** Of this window. */
   #shortPackets = 0;
   #movedBefore = 0;
-  #bulkUntil: Instant;
+  #busyUntil: Instant;
+  #turnsBefore: ReturnType<Load["turns"]>;
   /** Windows so far. */
   #window = 1;
   /** By hash of the ports: the last window in which a flow sent a packet that was not short. Flows that collide count as one. */
   readonly #largeIn = new Uint32Array(HASHES);
-  /** When the last WANTED_WINDOWS that had both ended, oldest first. */
-  readonly #mixed: Instant[] = [];
+  /** When the last WANTED_WINDOWS ended in which there was any on a busy machine, oldest first. */
+  readonly #wanted: Instant[] = [];
 
   constructor(now: Instant) {
-    this.#windowFrom = this.#bulkUntil = now;
+    this.#windowFrom = this.#busyUntil = now;
   }
 
   /** The first `count` rows of what programs send. */
@@ -39,11 +49,11 @@ export class SparseTraffic {
     }
   }
 
-  /** `moved`: packets sent and received so far. */
-  isBesideBulk(moved: number, now: Instant): boolean {
-    if (now - this.#windowFrom >= WINDOW_MS) this.#endWindow(moved, now);
-    const [oldest] = this.#mixed;
-    return now < this.#bulkUntil && this.#mixed.length === WANTED_WINDOWS && now - oldest! < SPARSE_MS;
+  /** Somebody waits, on a busy machine. */
+  isHeldUp(load: Load, now: Instant): boolean {
+    if (now - this.#windowFrom >= WINDOW_MS) this.#endWindow(load, now);
+    const [oldest] = this.#wanted;
+    return now < this.#busyUntil && this.#wanted.length === WANTED_WINDOWS && now - oldest! < SPARSE_MS;
   }
 
   #isWithoutLarge(hash: number): boolean {
@@ -51,16 +61,32 @@ export class SparseTraffic {
     return last === 0 || this.#window - last > LARGE_WINDOWS;
   }
 
-  #endWindow(moved: number, now: Instant): void {
+  #endWindow(load: Load, now: Instant): void {
+    const { movedPackets } = load;
     const seconds = (now - this.#windowFrom) / 1000;
     const isSparse = this.#shortPackets > 0 && this.#shortPackets <= MAX_SPARSE_RATE * seconds;
-    if (moved - this.#movedBefore >= MIN_BULK_RATE * seconds) this.#bulkUntil = after(now, BULK_MS);
-    if (isSparse && now < this.#bulkUntil) this.#mixed.push(now);
-    if (this.#mixed.length > WANTED_WINDOWS) this.#mixed.shift();
+    if (movedPackets - this.#movedBefore >= MIN_BULK_RATE * seconds) this.#noteBusy(BULK_MS, now);
+    // A thread that is preferred waits no more, and cannot see whether it would: so this is believed for longer.
+    if (isSparse && now >= this.#busyUntil && this.#hadToWait(load)) this.#noteBusy(WAITING_MS, now);
+    if (isSparse && now < this.#busyUntil) this.#wanted.push(now);
+    if (this.#wanted.length > WANTED_WINDOWS) this.#wanted.shift();
     this.#window++;
     this.#windowFrom = now;
     this.#shortPackets = 0;
-    this.#movedBefore = moved;
+    this.#movedBefore = movedPackets;
+  }
+
+  #noteBusy(forMs: number, now: Instant): void {
+    this.#busyUntil = instant(Math.max(this.#busyUntil, after(now, forMs)));
+  }
+
+  /** On the average, since the last look. */
+  #hadToWait(load: Load): boolean {
+    const before = this.#turnsBefore;
+    const turns = load.turns();
+    this.#turnsBefore = turns;
+    if (before === undefined || turns === undefined) return false;
+    return turns.waitedMs - before.waitedMs > MAX_WAIT_MS * Math.max(1, turns.count - before.count);
   }
 }
 
@@ -93,3 +119,6 @@ export const MIN_BULK_RATE = 10_000;
 export const WANTED_WINDOWS = 3;
 export const SPARSE_MS = 5_000;
 export const BULK_MS = 1_000;
+export const WAITING_MS = 60_000;
+/** For a turn: a machine that has time for everybody gives it within microseconds. */
+export const MAX_WAIT_MS = 0.25;

@@ -3,15 +3,18 @@ import { describe, expect, it } from "vitest";
 import { instant } from "../../src/base/instant.ts";
 import { Preference } from "../../src/daemon/preference.ts";
 import { groupsAbove } from "../../src/io/cpu-quota.ts";
+import { ownTurns, parseTurns } from "../../src/io/run-queue.ts";
 import { type Batch, OUT, ROW_WORDS } from "../../src/tunnel/data-plane.ts";
 import {
   BULK_MS,
   LARGE_WINDOWS,
   MAX_SHORT_BYTES,
   MAX_SPARSE_RATE,
+  MAX_WAIT_MS,
   MIN_BULK_RATE,
   SPARSE_MS,
   SparseTraffic,
+  WAITING_MS,
   WANTED_WINDOWS,
   WINDOW_MS,
 } from "../../src/tunnel/sparse-traffic.ts";
@@ -49,6 +52,9 @@ class Node {
   readonly traffic = new SparseTraffic(instant(0));
   nowMs = 0;
   #moved = 0;
+  #turns = { waitedMs: 0, count: 0 };
+  /** Undefined: the kernel does not count. */
+  waitMs: number | undefined = 0;
 
   /** The last answer. */
   run(windows: number, { packets = [] as readonly Packet[], moved = BULK_PER_WINDOW }): boolean {
@@ -57,13 +63,15 @@ class Node {
       this.traffic.note(batchOf(packets), packets.length);
       this.nowMs += WINDOW_MS;
       this.#moved += moved;
-      answer = this.traffic.isBesideBulk(this.#moved, instant(this.nowMs));
+      this.#turns = { waitedMs: this.#turns.waitedMs + 10 * (this.waitMs ?? 0), count: this.#turns.count + 10 };
+      const turns = () => (this.waitMs === undefined ? undefined : this.#turns);
+      answer = this.traffic.isHeldUp({ movedPackets: this.#moved, turns }, instant(this.nowMs));
     }
     return answer;
   }
 }
 
-describe("sparse traffic beside bulk", () => {
+describe("sparse traffic on a busy machine", () => {
   it.each([
     ["pings", PING],
     ["keys", KEY],
@@ -124,11 +132,34 @@ describe("sparse traffic beside bulk", () => {
     expect(node.run(WANTED_WINDOWS, { packets: [KEY] })).toBe(true);
   });
 
+  it("is pings without a transfer while this thread has to wait for its turns, and for a while after", () => {
+    const node = new Node();
+    node.waitMs = MAX_WAIT_MS * 2;
+    expect(node.run(WANTED_WINDOWS, { packets: [PING], moved: 10 })).toBe(false); // the first look has nothing to compare with
+    expect(node.run(1, { packets: [PING], moved: 10 })).toBe(true);
+    node.waitMs = 0; // as it is for a thread that is preferred
+    expect(node.run(WAITING_MS / WINDOW_MS - WANTED_WINDOWS, { packets: [PING], moved: 10 })).toBe(true);
+    expect(node.run(WANTED_WINDOWS + 1, { packets: [PING], moved: 10 })).toBe(false);
+    expect(node.run(50, { packets: [PING], moved: 10 })).toBe(false);
+    node.waitMs = MAX_WAIT_MS * 2;
+    expect(node.run(WANTED_WINDOWS + 1, { packets: [PING], moved: 10 })).toBe(true);
+  });
+
+  it.each([
+    ["waits are short", MAX_WAIT_MS / 2],
+    ["nobody counts them", undefined],
+  ])("is not seen in pings alone where %s", (_name, waitMs) => {
+    const node = new Node();
+    node.waitMs = waitMs;
+    expect(node.run(50, { packets: [PING], moved: 10 })).toBe(false);
+  });
+
   it("asks for a rate, however long a window was", () => {
     const traffic = new SparseTraffic(instant(0));
     for (let i = 1; i <= 10; i++) {
       traffic.note(batchOf([PING]), 1);
-      expect(traffic.isBesideBulk(i * BULK_PER_WINDOW, instant(i * WINDOW_MS * 20))).toBe(false);
+      const load = { movedPackets: i * BULK_PER_WINDOW, turns: () => undefined };
+      expect(traffic.isHeldUp(load, instant(i * WINDOW_MS * 20))).toBe(false);
     }
   });
 });
@@ -169,6 +200,13 @@ describe("the preference of the thread that moves packets", () => {
     impossible.run([PING], BULK_PER_WINDOW);
     expect([impossible.preference.isOn, impossible.done]).toEqual([false, []]);
   });
+});
+
+it("the kernel's count of turns is read, and nothing else taken for one", () => {
+  expect(parseTurns("863203 7092391 2\n")).toEqual({ waitedMs: 7.092391, count: 2 });
+  expect(parseTurns("")).toBeUndefined();
+  expect(parseTurns("0 0")).toBeUndefined();
+  expect(ownTurns()!.count).toBeGreaterThan(0);
 });
 
 it("a quota of processor time may lie in every control group above, the root of the hierarchy too", () => {

@@ -1,0 +1,23 @@
+/** How long this thread had to wait for a processor, as the scheduler counts it (/proc/PID/task/TID/schedstat of proc(5)). */
+import { readFileSync } from "node:fs";
+
+/** Since the thread began. */
+export interface Turns {
+  readonly waitedMs: number;
+  readonly count: number;
+}
+
+/** Undefined where the kernel does not count. */
+export function ownTurns(): Turns | undefined {
+  try {
+    return parseTurns(readFileSync("/proc/thread-self/schedstat", "utf8"));
+  } catch {
+    return undefined;
+  }
+}
+
+/** Nanoseconds run, nanoseconds waited, times run. */
+export function parseTurns(text: string): Turns | undefined {
+  const [, waitedNs, count] = text.trim().split(" ").map(Number);
+  return Number.isFinite(waitedNs) && Number.isFinite(count) ? { waitedMs: waitedNs! / 1e6, count: count! } : undefined;
+}
