@@ -154,6 +154,7 @@ export class Rekeying {
     const { sessions, timers } = this.#parts;
     const { next } = sessions;
     if (next?.isOurs && next.lastOpenedAt === undefined) {
+      if (this.#isLost(now)) return this.#parts.giveUp(now);
       this.#prove(next);
       timers.set("agree", after(now, timing.RETRY_MS[Math.min(++this.#attempts, timing.RETRY_MS.length - 1)]!));
       return;
@@ -264,10 +265,14 @@ export class Rekeying {
       if (session.lastOpenedAt !== undefined) this.#context.emit({ kind: "unsecured", link });
       return this.#parts.refuseStaged(now);
     }
-    const isLost = this.#overdueSince !== undefined && after(this.#overdueSince, timing.REKEY_GRACE_MS) <= now;
-    if (isLost) return this.#parts.giveUp(now);
+    if (this.#isLost(now)) return this.#parts.giveUp(now);
     const againMs = session.level === "base" ? timing.AGREE_AGAIN_MS : timing.REKEY_AGAIN_MS;
     timers.set("agree", after(now, againMs * (1 + this.#spread)));
+  }
+
+  /** The present keys should have been replaced long ago. */
+  #isLost(now: Instant): boolean {
+    return this.#overdueSince !== undefined && after(this.#overdueSince, timing.REKEY_GRACE_MS) <= now;
   }
 
   #isThere(session: Session): boolean {

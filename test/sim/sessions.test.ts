@@ -244,6 +244,45 @@ describe("keys in use", () => {
     expect(prefixesOf(all.network.captured.slice(before), all.a).size).toBeGreaterThan(5);
   });
 
+  it.each([
+    ["nothing that is said about them arrives", ({ bytes }: Flight) => bytes.length < DATA_BYTES],
+    [
+      "nothing shows that the other end has the new ones",
+      (flight: Flight) => isSealedFrame(flight.bytes) && !isData(flight),
+    ],
+  ])(
+    "are given up a minute after they should have been replaced, though packets arrive under them, when %s",
+    (_what, isLost) => {
+      const all = secureFriends(17, (node) => {
+        node.rekey = { everyMs: 5_000 };
+      });
+      const { network, a, b } = all;
+      const exchange = (seconds: number) => {
+        for (const node of [a, b]) node.takeTunPackets();
+        for (let i = 0; i < seconds; i++) {
+          for (const [from, to] of [
+            [a, b],
+            [b, a],
+          ] as const)
+            from.sendPacket(numbered(from, to, i));
+          network.run(1_000);
+        }
+        return [arrivedAt(a), arrivedAt(b)];
+      };
+      const since = () => [a, b].map((node) => node.engine.linkFacts((node === a ? b : a).node)?.security?.since);
+      const agreedAt = since();
+      network.tap = (flight) => (isLost(flight) ? undefined : flight);
+      expect(exchange(60)).toEqual([upTo(60), upTo(60)]);
+      expect(since()).toEqual(agreedAt);
+      exchange(30);
+      for (const [i, now] of since().entries()) expect(now).not.toBe(agreedAt[i]);
+      network.tap = (flight) => flight;
+      exchange(10);
+      expect(exchange(3)).toEqual([upTo(3), upTo(3)]);
+      expect(areSecure(all)).toBe(true);
+    },
+  );
+
   it("stay what they are while nothing is sent, but those that carried something are replaced once", () => {
     const all = secureFriends(8);
     const { network, a, b } = all;
