@@ -98,9 +98,9 @@ export class NativeDataPlane implements DataPlane {
 
   /** Packets that peers and this node sent each other so far, less the datagrams of whoever is no peer. */
   get movedPackets(): number {
-    const opened = this.counters[COUNTER.RX_PACKETS]!;
-    const strange = this.counters[COUNTER.RX_DATAGRAMS]! - opened;
-    return opened + this.counters[COUNTER.TX_PACKETS]! - strange;
+    const opened = this.#counters[COUNTER.RX_PACKETS]!;
+    const strange = this.#counters[COUNTER.RX_DATAGRAMS]! - opened;
+    return opened + this.#counters[COUNTER.TX_PACKETS]! - strange;
   }
 
   /** The endpoint slot whose frame the kernel refused as too long since the last call; -1 for none. */
