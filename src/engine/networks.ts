@@ -104,13 +104,14 @@ export class Networks {
     return { memberships: this.memberships(), joined: [...this.#joined], leaving: [...this.#leaving], peers };
   }
 
-  /** What the operator wants; leaving takes effect here at once, also while no registry can be told. */
+  /** What the operator wants; leaving takes effect here at once, also while no registry can be told, and lasts. */
   request(command: NetworkCommand, now: Instant): void {
     if (command.kind === "leave-network") {
       this.#leaving.add(command.network);
+      this.#parts.changed([], now); // also where this node did not know that it was in it
       this.#replace(without(this.#memberships, command.network), without(this.#joined, command.network), now);
     }
-    if (command.kind === "join-network") this.#leaving.delete(command.network);
+    if (command.kind === "join-network" && this.#leaving.delete(command.network)) this.#parts.changed([], now);
     this.#parts.registry.network(command);
   }
 

@@ -378,15 +378,15 @@ export class SimNode {
   }
 
   /**
-   * Ends it as kill -9 does: nothing is said to anybody; what was on disk stays. `learned`: what it knew of peers without
-   * anybody's word for it (endpoints, kinds, networks, tags) had been written, too, and not only trust.
+   * Ends it as kill -9 does: nothing is said to anybody; what was on disk stays, as trust and networks do, which are
+   * written when they change. `learned`: what it knew of peers without anybody's word for it (endpoints, kinds, tags) had
+   * been written, too.
    */
   kill(learned: "kept" | "lost" = "kept"): void {
     this.isUp = false;
     if (learned === "kept") {
       this.#endpoints = this.engine.knownEndpoints();
       this.#kinds = this.engine.knownKinds();
-      this.networks = JSON.parse(JSON.stringify(this.engine.networks.toStored()));
       this.#tags = JSON.parse(JSON.stringify(this.engine.gate.tags.toStored()));
     }
     this.book = TrustBook.fromJson(JSON.parse(JSON.stringify(this.book.toJson())))!;
@@ -536,6 +536,8 @@ export class SimNode {
     }
     for (const packet of this.plane.takeTunPackets()) this.onTunPacket(packet);
     for (let event = this.engine.pollEvent(); event !== undefined; event = this.engine.pollEvent()) {
+      if (event.kind === "networks-changed")
+        this.networks = JSON.parse(JSON.stringify(this.engine.networks.toStored()));
       this.events.push(event);
     }
     this.#pumpRegistry();

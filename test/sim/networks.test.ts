@@ -129,12 +129,40 @@ describe("an address in a network", () => {
     expect(a.takeTunPackets()).toEqual([]);
     expect(attempt(network, a, b, 0)).toBe("arrived"); // trust in person is not the network's to take
     // A restart before the registry heard of it does not bring it back.
-    a.kill();
+    a.kill("lost");
     a.reachesRegistry = true;
     a.start();
     network.run(1_000);
     expect(a.engine.networks.memberships()).toEqual([]);
     expect(a.engine.networks.toStored().leaving).toEqual([]);
+  });
+
+  it("is as its operator said last, also where a crash follows at once and the registry heard of nothing", () => {
+    const { network, a } = overlay();
+    const restart = () => {
+      a.kill("lost");
+      a.start();
+    };
+    join(network, a);
+    network.run(4_000);
+    const joined = a.networks;
+    network.registryIsUp = false;
+    restart();
+    leave(network, a);
+    join(network, a);
+    restart();
+    network.registryIsUp = true;
+    network.run(10_000);
+    expect(a.engine.networks.memberships()).toEqual([OPS]); // it left in vain
+    network.registryIsUp = false;
+    a.kill("lost");
+    a.networks = { ...joined, memberships: [], joined: [] }; // it does not know that it is a member
+    a.start();
+    leave(network, a);
+    restart();
+    network.registryIsUp = true;
+    network.run(10_000);
+    expect([a.engine.networks.memberships(), a.engine.networks.toStored().leaving]).toEqual([[], []]);
   });
 
   it("is there again after a restart without a registry, with the trusted peers' memberships", () => {
