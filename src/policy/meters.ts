@@ -17,7 +17,7 @@ export type Heading = "out" | "in";
 export class Meter {
   readonly #buckets: Readonly<Record<Heading, TokenBucket>> | undefined;
   readonly #budget: SlidingCount | undefined;
-  /** Bytes of the budget that must be left for a flow to begin: the largest packet, if so much was granted at all. */
+  /** Bytes of the budget that must be left for a flow to begin: the largest run of packets, if so much was granted at all. */
   readonly #leastLeft: number;
   readonly #flows: SlidingCount | undefined;
 
@@ -25,7 +25,7 @@ export class Meter {
     this.#buckets =
       limitBytesPerS === undefined ? undefined : { out: bucket(limitBytesPerS, now), in: bucket(limitBytesPerS, now) };
     this.#budget = budget && new SlidingCount(budget);
-    this.#leastLeft = Math.min(LARGEST_PACKET_BYTES, (budget?.most ?? 0) / 16);
+    this.#leastLeft = Math.min(LARGEST_RUN_BYTES, (budget?.most ?? 0) / 16);
     this.#flows = flows && new SlidingCount(flows);
   }
 
@@ -98,6 +98,8 @@ function bucket(bytesPerS: number, now: Instant): TokenBucket {
  */
 const BURST_S = 0.3;
 const LARGEST_PACKET_BYTES = 65_536;
+/** A superpacket on the way: each of its packets, 200 at most, has headers of its own. */
+const LARGEST_RUN_BYTES = LARGEST_PACKET_BYTES + 16_384;
 const LEAST_BURST_BYTES = LARGEST_PACKET_BYTES;
 /** As many as there can be links. */
 const MAX_PEERS = 16_384;

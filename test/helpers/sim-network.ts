@@ -536,8 +536,7 @@ export class SimNode {
     }
     for (const packet of this.plane.takeTunPackets()) this.onTunPacket(packet);
     for (let event = this.engine.pollEvent(); event !== undefined; event = this.engine.pollEvent()) {
-      if (event.kind === "networks-changed")
-        this.networks = JSON.parse(JSON.stringify(this.engine.networks.toStored()));
+      if (event.kind === "networks-changed") this.networks = structuredClone(this.engine.networks.toStored());
       this.events.push(event);
     }
     this.#pumpRegistry();

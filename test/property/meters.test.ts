@@ -91,3 +91,19 @@ it("counts flows only when they begin", () => {
   expect(meter.mayBegin(instant(2))).toBe("over-flows");
   expect(meter.mayBegin(instant(1_100))).toBeUndefined();
 });
+
+it("lets no flow begin where the largest run of packets, with their headers, was refused", () => {
+  const run = 65_536 + 180 * 72;
+  const terms = {
+    limitBytesPerS: undefined,
+    budget: { most: 2_000_000, windowMs: 3_600_000 },
+    flows: undefined,
+    via: undefined,
+  };
+  for (let left = 0; left < run; left += 500) {
+    const meter = new Meter(terms, instant(0));
+    expect(meter.pass("in", terms.budget.most - left, instant(0))).toBeUndefined();
+    expect(meter.pass("in", run, instant(0))).toBe("over-budget");
+    expect(meter.mayBegin(instant(0))).toBe("over-budget");
+  }
+});
