@@ -86,6 +86,7 @@ function note(sources: BoundedMap<string, KnownSource>, address: string, key: st
     sources.set(key, { word: sourceWord(address), shownAt: now });
     return true;
   }
+  if (now - known.shownAt < RENEWAL_MS) return false; // with every request of a busy source it would cost more than the request
   known.shownAt = now;
   sources.touch(key);
   return false;
@@ -103,3 +104,5 @@ interface KnownSource {
 const MAX_KNOWN = 65_536;
 /** Proofs are renewed every five minutes, and the reference's daemons speak to the registry every minute. */
 const LIFE_MS = 15 * 60_000;
+/** What is known is not made younger more often than this. */
+const RENEWAL_MS = 10_000;
