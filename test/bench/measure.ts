@@ -128,7 +128,7 @@ export async function pings(
 }
 
 async function pingsUnderTcp(bed: Bed, seconds: number): Promise<Percentiles> {
-  const transfer = iperf(bed, seconds + 2, []);
+  const transfer = iperf(bed, seconds + 4, []); // longer than the pings, of which the kernel sends one in 4 ms at most
   await new Promise((resolve) => setTimeout(resolve, 1_000));
   const settling = Math.round(SETTLING_S / PING_S);
   const result = await pings(bed, PING_S, settling + Math.round(seconds / 2 / PING_S), settling);
