@@ -50,13 +50,15 @@ export function befriendCrowd(crypto: Crypto, stateDir: string, { count, address
   const [trustFile, nodeFile] = [`${stateDir}/trust.json`, `${stateDir}/node.json`];
   const [trust, node] = [readFileSync(trustFile, "utf8"), readFileSync(nodeFile, "utf8")];
   const [book, memory] = [JSON.parse(trust), JSON.parse(node)];
+  const since = Date.now();
   for (let index = 0; index < count; index++) {
     book.records.push({
       node: index + 1,
       state: "mutual",
       public_key: toBase64(memberKey(crypto, index).publicKey),
       hostname: `node-${index}`,
-      ...{ epoch: 0, since: Date.now(), ask_reason: "", request: null, revocation_untold: false },
+      // They have spoken for it, as every peer has that there ever was a session with.
+      ...{ epoch: 0, since, confirmed_since: since, ask_reason: "", request: null, revocation_untold: false },
     });
     memory.endpoints.push({ node: index + 1, address, port: firstPort + index });
   }
