@@ -25,7 +25,7 @@ import {
 import { dirname } from "node:path";
 import { PilotError } from "../base/pilot-error.ts";
 import { findAccount, lookUpAccount } from "../host/account.ts";
-import { nativeShim, SystemError } from "../io/native.ts";
+import { nativeShim, nativeShimIfBuilt, SystemError } from "../io/native.ts";
 import { type Capability, hasAll, hasOthers, ownPrivileges, reducePrivileges } from "../io/privileges.ts";
 import { handOnKept } from "../io/service-manager.ts";
 
@@ -70,7 +70,8 @@ export function confine(wish: Confinement): boolean {
   }
   const to = wish.user === undefined ? userByDefault(wish, own.effective) : findAccount(wish.user);
   const stays = to === undefined || to.uid === 0;
-  if (wish.user === undefined && !isShimBuilt()) return false;
+  // A rendezvous does without the C shim where nobody asks for what only that can do.
+  if (wish.user === undefined && nativeShimIfBuilt() === undefined) return false;
   const keep = capabilitiesToKeep(wish);
   if (stays && own.hasNoNew && !hasOthers(own.permitted, keep)) return false;
   if (!stays) for (const folder of wish.folders) handOver(folder, to);
@@ -86,17 +87,6 @@ function capabilitiesToKeep({ capabilities, mayPreferItself }: Confinement): rea
 
 /** A folder that a service manager fills for whom it started, root, and for nobody else: a key in it must not go unseen. */
 const credentials = () => [process.env.CREDENTIALS_DIRECTORY ?? []].flat();
-
-/** A rendezvous does without the C shim where nobody asks for what only that can do. */
-function isShimBuilt(): boolean {
-  try {
-    nativeShim();
-    return true;
-  } catch (error) {
-    if (error instanceof PilotError && error.code === "shim_missing") return false;
-    throw error;
-  }
-}
 
 /** Undefined: root stays. Root of a container may be without the right to become somebody, or that user may not be there. */
 function userByDefault({ stateDir, ownUser }: Confinement, effective: bigint): Somebody | undefined {

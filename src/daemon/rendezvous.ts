@@ -5,7 +5,7 @@
 import { type Endpoint, formatEndpoint } from "../base/endpoint.ts";
 import { PilotError } from "../base/pilot-error.ts";
 import type { FrameServerLimits } from "../io/frame-server.ts";
-import { forbidDumps } from "../io/native.ts";
+import { forbidDumps, nativeShimIfBuilt } from "../io/native.ts";
 import { NodeCrypto } from "../io/node-crypto.ts";
 import { ServiceManager } from "../io/service-manager.ts";
 import { SqliteStore } from "../io/sqlite-store.ts";
@@ -158,11 +158,7 @@ async function openSockets(options: RendezvousOptions, store: SqliteStore): Prom
 
 /** Certificate key and admin token are not for a core file; the unit's LimitCORE= is what is left without the C shim. */
 function forbidDumpsIfBuilt(): void {
-  try {
-    forbidDumps();
-  } catch (cause) {
-    if (!(cause instanceof PilotError) || cause.code !== "shim_missing") throw cause;
-  }
+  if (nativeShimIfBuilt() !== undefined) forbidDumps();
 }
 
 /** The C shim relays several times as much; where it is not built, node:dgram does it. */

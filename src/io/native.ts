@@ -243,6 +243,16 @@ export function nativeShim(): NativeShim {
   return loaded;
 }
 
+/** Undefined where it is not built: a rendezvous does without it what others can do, too. */
+export function nativeShimIfBuilt(): NativeShim | undefined {
+  try {
+    return nativeShim();
+  } catch (error) {
+    if (error instanceof PilotError && error.code === "shim_missing") return undefined;
+    throw error;
+  }
+}
+
 /**
  * Takes the lock that `path` stands for, until the descriptor is closed or the process ends; undefined when another
  * process holds it.

@@ -20,7 +20,10 @@ import { BoundedMap } from "../base/bounded-map.ts";
 import { concatBytes, fromHex, toHex } from "../base/bytes.ts";
 import type { Crypto, KeyPair } from "../base/crypto.ts";
 import { montgomeryOf } from "../base/montgomery.ts";
-import { nativeShim } from "./native.ts";
+import { type NativeShim, nativeShimIfBuilt } from "./native.ts";
+
+/** Looked for once, when the first signature comes. */
+let shim: NativeShim | "missing" | undefined;
 
 export class NodeCrypto implements Crypto {
   readonly #openSsl: OpenSslEd25519;
@@ -100,7 +103,8 @@ export class NodeCrypto implements Crypto {
 
   ed25519Verify(publicKey: Uint8Array, message: Uint8Array, signature: Uint8Array): boolean {
     if (publicKey.length !== 32 || signature.length !== 64) return false;
-    const answer = nativeShim().ed25519Verify(publicKey, message, signature);
+    shim ??= nativeShimIfBuilt() ?? "missing";
+    const answer = shim === "missing" ? -1 : shim.ed25519Verify(publicKey, message, signature);
     return answer < 0 ? this.#openSsl.verify(publicKey, message, signature) : answer === 1;
   }
 }
