@@ -12,10 +12,10 @@ import { nodeId } from "../../src/wire/ids.ts";
 import { allowDirect, blockDirect, usePath } from "../helpers/direct-block.ts";
 import { Flooder, type FloodTarget, sentBy } from "../helpers/flood.ts";
 import * as datagrams from "../helpers/flood-datagrams.ts";
-import { Lab } from "../helpers/lab.ts";
 import { seededBytes } from "../helpers/seeded-bytes.ts";
 import { type Bed, type Candidate, findWireguard, HOSTS, pilotTun, raw, wireguardGo } from "./candidates.ts";
 import { pings, startServer, tcp } from "./measure.ts";
+import { BenchProgram } from "./program.ts";
 
 const USAGE = `usage: scripts/bench-flood [--rounds N] [--seconds S] [--rate R] [--only NAME]... [--json]
   --rounds N    how often each is measured (3)
@@ -70,19 +70,9 @@ const CANDIDATES: readonly { readonly candidate: Candidate; floodsOf(bed: Bed): 
   { candidate: raw, floodsOf: async ({ lab }) => [anything({ address: lab.network.addressOf("b"), port: 9 })] },
 ];
 
-let current: Lab | undefined;
-for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-  process.once(signal, () => {
-    void (current?.close() ?? Promise.resolve()).finally(() => process.exit(130));
-  });
-}
-
-try {
-  report(await run());
-} catch (error) {
-  say(error instanceof Error ? error.message : String(error));
-  process.exitCode = 1;
-}
+const program = new BenchProgram("bench-flood");
+const say = (line: string): void => program.say(line);
+await program.run(async () => report(await run()));
 
 async function run(): Promise<Outcome[]> {
   const outcomes: Outcome[] = [];
@@ -94,33 +84,31 @@ async function run(): Promise<Outcome[]> {
   return outcomes;
 }
 
-async function runOne(candidate: Candidate, floodsOf: (bed: Bed) => Promise<Flood[]>): Promise<Outcome[]> {
-  const lab = await Lab.create("benchflood", { hosts: ["a", "b", "x"] });
-  current = lab;
-  let bed: Bed | undefined;
-  try {
-    bed = await candidate.start(lab);
-    await pings(bed, 0.05, 20);
-    await startServer(bed);
-    await tcp(bed, 1, 2); // so that the first round is measured with compiled code
-    const flooder = await Flooder.create(lab, "x");
-    const floods = await floodsOf(bed);
-    const outcomes: Outcome[] = [];
-    for (let round = 1; round <= ROUNDS; round++) {
-      for (const flood of floods) {
-        if (flood.isRelayed) await blockDirect(lab, HOSTS);
-        if (flood.isRelayed) await usePath(lab, HOSTS, "relay");
-        outcomes.push(await measure(bed, candidate.name, flooder, flood));
-        if (flood.isRelayed) await allowDirect(lab, HOSTS);
+function runOne(candidate: Candidate, floodsOf: (bed: Bed) => Promise<Flood[]>): Promise<Outcome[]> {
+  return program.inLab({ hosts: ["a", "b", "x"] }, async (lab) => {
+    let bed: Bed | undefined;
+    try {
+      bed = await candidate.start(lab);
+      await pings(bed, 0.05, 20);
+      await startServer(bed);
+      await tcp(bed, 1, 2); // so that the first round is measured with compiled code
+      const flooder = await Flooder.create(lab, "x");
+      const floods = await floodsOf(bed);
+      const outcomes: Outcome[] = [];
+      for (let round = 1; round <= ROUNDS; round++) {
+        for (const flood of floods) {
+          if (flood.isRelayed) await blockDirect(lab, HOSTS);
+          if (flood.isRelayed) await usePath(lab, HOSTS, "relay");
+          outcomes.push(await measure(bed, candidate.name, flooder, flood));
+          if (flood.isRelayed) await allowDirect(lab, HOSTS);
+        }
+        if (floods.some(({ isRelayed }) => isRelayed)) await usePath(lab, HOSTS, "direct");
       }
-      if (floods.some(({ isRelayed }) => isRelayed)) await usePath(lab, HOSTS, "direct");
+      return outcomes;
+    } finally {
+      await bed?.stop();
     }
-    return outcomes;
-  } finally {
-    await bed?.stop();
-    await lab.close();
-    current = undefined;
-  }
+  });
 }
 
 async function measure(bed: Bed, candidate: string, flooder: Flooder, flood: Flood): Promise<Outcome> {
@@ -230,8 +218,4 @@ function report(outcomes: readonly Outcome[]): void {
 function median(all: readonly number[]): number {
   const sorted = [...all].sort((left, right) => left - right);
   return sorted[Math.floor((sorted.length - 1) / 2)]!;
-}
-
-function say(line: string): void {
-  process.stderr.write(`bench-flood: ${line}\n`);
 }
