@@ -21,3 +21,12 @@ export function ask(from: SimNode, to: SimNode): void {
 export function revoke(by: SimNode, of: SimNode): void {
   by.command((engine, now) => engine.introductions.revoke(of.node, now));
 }
+
+/** Nobody hears anything of anybody, but for the registry, until the result is called. */
+export function cutOff(network: SimNetwork): () => void {
+  let isParted = true;
+  network.tap = (flight) => (isParted ? undefined : flight);
+  return () => {
+    isParted = false;
+  };
+}

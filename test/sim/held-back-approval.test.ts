@@ -1,7 +1,7 @@
 /** Approvals that the registry, or the lack of one, held back until they answered nothing any more; found by simulation. */
 import { describe, expect, it } from "vitest";
 import { befriend, type SimNode } from "../helpers/sim-network.ts";
-import { ask, revoke, statesOf, twoNodes } from "../helpers/sim-trust.ts";
+import { ask, cutOff, revoke, statesOf, twoNodes } from "../helpers/sim-trust.ts";
 
 /** b approves without a registry, tells a so in the session; a revokes, b hears that there too, and a asks anew. */
 function heldBackAtSender(seed: number) {
@@ -56,8 +56,6 @@ describe("an approval that was held back until its ask was taken back", () => {
 
   it("is found out through the registry where it was believed, though the other side is silent", () => {
     const { network, a, b } = twoNodes(13);
-    let isParted = false;
-    network.tap = (flight) => (isParted ? undefined : flight);
     befriend(network, a, b);
     network.run(1_000);
     revoke(a, b);
@@ -69,10 +67,10 @@ describe("an approval that was held back until its ask was taken back", () => {
     const at = network.wall;
     network.store.addInboxItem(a.node, { kind: "response", from: b.node, justification: "", accept: true, at });
     network.runUntil(() => a.book.stateOf(b.node) === "mutual", 40_000);
-    isParted = true;
+    const mend = cutOff(network);
     network.run(20_000);
     expect(statesOf(a, b)).toEqual(["asked", "pending"]);
-    isParted = false;
+    mend();
     b.command((engine, now) => engine.introductions.approve(a.node, now));
     network.run(5_000);
     expect(statesOf(a, b)).toEqual(["mutual", "mutual"]);

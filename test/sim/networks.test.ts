@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 import { type NetworkId, networkId } from "../../src/wire/ids.ts";
 import { TCP, tcpPacket, udpPacket } from "../helpers/inner-packets.ts";
 import { ADMIN_TOKEN, befriend, SimNetwork, type SimNode } from "../helpers/sim-network.ts";
+import { cutOff } from "../helpers/sim-trust.ts";
 
 const OPS = networkId(1);
 const CLUB = networkId(2);
@@ -279,13 +280,12 @@ describe("trust between members", () => {
     for (const node of [a, b]) join(network, node);
     attempt(network, b, a, OPS); // learns that a is in it, and not which key that has
     leave(network, a);
-    let isParted = true;
-    network.tap = (flight) => (isParted ? undefined : flight);
+    const mend = cutOff(network);
     a.command((engine, now) => engine.introductions.ask(b.node, "", now));
     network.runUntil(() => network.requests.some((text) => JSON.parse(text).type === "respond_handshake"), 40_000);
     network.run(1_000);
     expect([a.book.stateOf(b.node), b.book.stateOf(a.node)]).toEqual(["asked", "none"]);
-    isParted = false;
+    mend();
     network.run(60_000);
     expect([a.book.stateOf(b.node), b.book.stateOf(a.node)]).toEqual(["asked", "pending"]);
   });
@@ -293,13 +293,12 @@ describe("trust between members", () => {
   it("leaves an ask open and seen when it ended before the asker heard that it had answered", () => {
     const { network, a, b } = overlay();
     for (const node of [a, b]) join(network, node);
-    let isParted = true;
-    network.tap = (flight) => (isParted ? undefined : flight);
+    const mend = cutOff(network);
     a.command((engine, now) => engine.introductions.ask(b.node, "", now));
     network.runUntil(() => network.store.inbox(a.node).length > 0, 40_000);
     leave(network, b);
     expect([a.book.stateOf(b.node), b.book.stateOf(a.node)]).toEqual(["asked", "none"]);
-    isParted = false;
+    mend();
     network.run(60_000);
     expect([a.book.stateOf(b.node), b.book.stateOf(a.node)]).toEqual(["asked", "pending"]);
   });

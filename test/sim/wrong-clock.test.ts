@@ -2,7 +2,7 @@
 import { describe, expect, it } from "vitest";
 import type { WallClock } from "../../src/base/instant.ts";
 import { befriend, type SimNode } from "../helpers/sim-network.ts";
-import { ask, revoke, statesOf, twoNodes } from "../helpers/sim-trust.ts";
+import { ask, cutOff, revoke, statesOf, twoNodes } from "../helpers/sim-trust.ts";
 
 const DAY_MS = 86_400_000;
 
@@ -116,8 +116,7 @@ describe("a letter that the registry hands out again", () => {
 describe("an approval that was lost on its way through the registry", () => {
   it("is heard in the session that the other side looks for, though no program there sends anything", () => {
     const { network, a, b } = twoNodes(24, 0);
-    let isParted = true;
-    network.tap = (flight) => (isParted ? undefined : flight);
+    const mend = cutOff(network);
     ask(a, b);
     network.runUntil(() => isAsked(b, a), 40_000);
     b.command((engine, now) => engine.introductions.approve(a.node, now));
@@ -125,7 +124,7 @@ describe("an approval that was lost on its way through the registry", () => {
     network.store.removeInboxFrom(a.node, b.node, "response");
     network.run(20_000);
     expect(statesOf(a, b)).toEqual(["asked", "mutual"]);
-    isParted = false;
+    mend();
     network.run(60_000);
     expect(statesOf(a, b)).toEqual(["mutual", "mutual"]);
   });
