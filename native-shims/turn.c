@@ -4,7 +4,7 @@
  * kernel keeps a twentieth of each processor for ordinary programs whatever this thread does. Threads and programs that it
  * starts are ordinary again.
  *
- * The right to it is RLIMIT_RTPRIO, which outlives the privileges that set it; so none need be kept for this.
+ * The right to it is RLIMIT_RTPRIO, which outlives the privileges that set it: where it can be set, none need be kept for this.
  */
 #include "turn.h"
 

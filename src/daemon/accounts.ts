@@ -3,8 +3,8 @@
  * that are not there (directories, users that the service manager makes up) are asked of the host's name service.
  */
 import { spawnSync } from "node:child_process";
-import { readFileSync } from "node:fs";
 import { hasAll, parsePrivileges } from "../io/privileges.ts";
+import { textIfThere } from "../io/text-if-there.ts";
 import type { Accounts, BadWord } from "../policy/parse-selector.ts";
 
 /** `sees`: what the process that keeps the policy can know of programs; nothing is held against one that only reads it. */
@@ -40,8 +40,8 @@ const EVERYTHING: ProgramSight = { group: true, unit: true };
  * was made the kernel tells everybody, if programs are in the unified hierarchy.
  */
 export function programSight(): ProgramSight {
-  const mayTrace = mayTraceIn(textOf("/proc/self/status"));
-  return { group: mayTrace, unit: mayTrace || isInUnified(textOf("/proc/self/cgroup")) };
+  const mayTrace = mayTraceIn(textIfThere("/proc/self/status"));
+  return { group: mayTrace, unit: mayTrace || isInUnified(textIfThere("/proc/self/cgroup")) };
 }
 
 /** To read what links in /proc/PID/fd stand for takes the one, to open that folder of another user the other. */
@@ -70,17 +70,9 @@ export function parseNumbers(text: string): Map<string, number> {
   );
 }
 
+/** None when it is not there: such a host has only what its name service knows. */
 function numbersIn(file: string): Map<string, number> {
-  return parseNumbers(textOf(file));
-}
-
-/** Empty when it is not there: such a host has only what its name service knows. */
-function textOf(file: string): string {
-  try {
-    return readFileSync(file, "utf8");
-  } catch {
-    return "";
-  }
+  return parseNumbers(textIfThere(file));
 }
 
 /** Undefined also where there is no getent. Names that look like options or numbers are not asked about. */

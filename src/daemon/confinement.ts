@@ -81,6 +81,7 @@ export function confine(wish: Confinement): boolean {
   return true;
 }
 
+/** Raises the limit first, if it is wanted: then no capability is. */
 function capabilitiesToKeep({ capabilities, mayPreferItself }: Confinement): readonly Capability[] {
   return mayPreferItself && nativeShim().allowPreferred() < 0 ? [...capabilities, "SYS_NICE"] : capabilities;
 }

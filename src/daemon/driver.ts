@@ -86,7 +86,7 @@ export class Driver {
     do this.#drainOutputs();
     while (this.#takeHeld());
     if (this.#egress.isPacing || this.#plane.sendBlocked) this.#egress.settle(this.#clock());
-    this.#hooks.preference.update(this.#plane.movedPackets, now());
+    this.#hooks.preference.update(now());
     this.#arm();
   }
 

@@ -14,19 +14,22 @@ import { hasCpuQuota } from "../io/cpu-quota.ts";
 import { nativeShim } from "../io/native.ts";
 import { ownTurns } from "../io/run-queue.ts";
 import type { Batch } from "../tunnel/data-plane.ts";
-import { SparseTraffic } from "../tunnel/sparse-traffic.ts";
+import { type Load, SparseTraffic } from "../tunnel/sparse-traffic.ts";
 
 /** What is done to this thread; 0 or -errno. */
 export type Prefer = (preferred: boolean) => number;
 
 export class Preference {
   readonly #traffic: SparseTraffic;
+  readonly #load: Load;
   readonly #prefer: Prefer;
   #isPossible: boolean;
   #isOn = false;
 
-  constructor(now: Instant, isPossible: boolean, prefer: Prefer = (preferred) => nativeShim().prefer(preferred)) {
+  /** `isPossible`: see `mayPrefer`. */
+  constructor(load: Load, now: Instant, isPossible: boolean, prefer: Prefer = preferThis) {
     this.#traffic = new SparseTraffic(now);
+    this.#load = load;
     this.#isPossible = isPossible;
     this.#prefer = prefer;
   }
@@ -40,14 +43,26 @@ export class Preference {
     if (this.#isPossible) this.#traffic.note(batch, count);
   }
 
-  /** `movedPackets`: both ways, so far. */
-  update(movedPackets: number, now: Instant): void {
+  /** After every wake-up; the load is looked at once in a while. */
+  update(now: Instant): void {
     if (!this.#isPossible) return;
-    const wanted = this.#traffic.isHeldUp({ movedPackets, turns: ownTurns }, now);
+    const wanted = this.#traffic.isHeldUp(this.#load, now);
     if (wanted === this.#isOn) return;
     if (this.#prefer(wanted) === 0) this.#isOn = wanted;
     else this.#isPossible = false;
   }
+}
+
+const preferThis: Prefer = (preferred) => nativeShim().prefer(preferred);
+
+/** Of this thread and what it moves. */
+export function loadOf(plane: { readonly movedPackets: number }): Load {
+  return {
+    get movedPackets() {
+      return plane.movedPackets;
+    },
+    turns: ownTurns,
+  };
 }
 
 /** Whether nothing stands against it; the kernel may still refuse. */

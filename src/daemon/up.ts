@@ -45,7 +45,7 @@ import { NodeMemory } from "./node-memory.ts";
 import { OverlayInterface } from "./overlay-interface.ts";
 import { OwnIdentity } from "./own-identity.ts";
 import { PlainSockets } from "./plain-sockets.ts";
-import { mayPrefer, Preference } from "./preference.ts";
+import { loadOf, mayPrefer, Preference } from "./preference.ts";
 import { lockState } from "./state-lock.ts";
 import { TrustFile } from "./trust-file.ts";
 import type { Running, UpOptions } from "./up-options.ts";
@@ -167,7 +167,7 @@ async function bringUp(options: UpOptions, undo: Undo): Promise<Running> {
     countDrop: (reason) => engine.countDrop(reason),
     forward: (packets) => driver.handlePackets(packets),
   });
-  const preference = new Preference(now(), options.prefer && mayPrefer());
+  const preference = new Preference(loadOf(plane), now(), options.prefer && mayPrefer());
   const backend: Backend = new Backend({
     face,
     ...{

@@ -2,7 +2,8 @@
  * Paths of control groups by the numbers that the kernel gives them: in the unified hierarchy a group's number is that of
  * its folder. Anybody may look there, so this needs no privilege over other users' programs.
  */
-import { readdirSync, readFileSync, statSync } from "node:fs";
+import { readdirSync, statSync } from "node:fs";
+import { textIfThere } from "./text-if-there.ts";
 
 export class ControlGroups {
   /** Key: number. Bound: MAX_GROUPS; made anew by each look. */
@@ -37,11 +38,7 @@ function groupsBelow(mount: string | undefined): Map<number, string> {
 
 /** Where the unified hierarchy is mounted. */
 export function unifiedMount(): string | undefined {
-  try {
-    return parseUnifiedMount(readFileSync("/proc/self/mounts", "utf8"));
-  } catch {
-    return undefined;
-  }
+  return parseUnifiedMount(textIfThere("/proc/self/mounts"));
 }
 
 /** `device mountpoint type options …`, proc_pid_mounts(5). */

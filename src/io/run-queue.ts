@@ -1,5 +1,5 @@
 /** How long this thread had to wait for a processor, as the scheduler counts it (/proc/PID/task/TID/schedstat of proc(5)). */
-import { readFileSync } from "node:fs";
+import { textIfThere } from "./text-if-there.ts";
 
 /** Since the thread began. */
 export interface Turns {
@@ -9,11 +9,7 @@ export interface Turns {
 
 /** Undefined where the kernel does not count. */
 export function ownTurns(): Turns | undefined {
-  try {
-    return parseTurns(readFileSync("/proc/thread-self/schedstat", "utf8"));
-  } catch {
-    return undefined;
-  }
+  return parseTurns(textIfThere("/proc/thread-self/schedstat"));
 }
 
 /** Nanoseconds run, nanoseconds waited, times run. */

@@ -1,7 +1,7 @@
 /** When the thread that moves packets goes before other programs: what is seen of traffic, and what is done about it. */
 import { describe, expect, it } from "vitest";
 import { instant } from "../../src/base/instant.ts";
-import { Preference } from "../../src/daemon/preference.ts";
+import { loadOf, Preference } from "../../src/daemon/preference.ts";
 import { groupsAbove } from "../../src/io/cpu-quota.ts";
 import { ownTurns, parseTurns } from "../../src/io/run-queue.ts";
 import { type Batch, OUT, ROW_WORDS } from "../../src/tunnel/data-plane.ts";
@@ -167,18 +167,23 @@ describe("sparse traffic on a busy machine", () => {
 describe("the preference of the thread that moves packets", () => {
   function preferenceThat(isPossible: boolean, result = 0) {
     const done: boolean[] = [];
-    const preference = new Preference(instant(0), isPossible, (preferred) => {
+    let moved = 0;
+    const load = loadOf({
+      get movedPackets() {
+        return moved;
+      },
+    });
+    const preference = new Preference(load, instant(0), isPossible, (preferred) => {
       done.push(preferred);
       return result;
     });
     let nowMs = 0;
-    let moved = 0;
     const run = (packets: readonly Packet[], each: number) => {
       for (let i = 0; i < 20; i++) {
         preference.note(batchOf(packets), packets.length);
         nowMs += WINDOW_MS;
         moved += each;
-        preference.update(moved, instant(nowMs));
+        preference.update(instant(nowMs));
       }
     };
     return { preference, done, run };
